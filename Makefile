@@ -1,0 +1,47 @@
+# Two commands on a fresh machine: `make run` and `make test`. Both need Python 3.11 or newer and a package registry.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?=
+CAMERA ?=
+
+.PHONY: run test check format bench clean
+
+run: $(VENV)/.run
+	$(BIN)/visaged run $(if $(CONFIG),--config '$(CONFIG)') $(if $(CAMERA),--camera '$(CAMERA)')
+
+test: check
+	$(BIN)/pytest
+
+check: $(VENV)/.dev .types/visaged
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy -p visaged.daemon -p visaged.pipelines -p visaged.models
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf $(VENV) .types build *.egg-info .mypy_cache .ruff_cache .pytest_cache .bench
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "visaged needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+		{ echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+
+$(VENV)/.run: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.run
+
+.types/visaged:
+	@mkdir -p $@
+	@for part in daemon pipelines models; do ln -sfn "../../$$part" "$@/$$part"; done
