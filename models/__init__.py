@@ -1,0 +1,1 @@
+"""Networks: weights and their manifest, sessions, pre- and post-processing."""

@@ -1,0 +1,85 @@
+"""The analyzer: aligned crops in, what they tell of a face out.
+
+Which heads there are, and how their numbers are to be read, stands in the manifest alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visaged.models.alignment import Aligner
+from visaged.models.detector import require
+from visaged.models.manifest import AnalyzerEntry, Head, Manifest
+from visaged.models.session import Session, SessionConfig
+from visaged.models.types import FloatArray, Image
+
+
+class Analyzer:
+    """A loaded analyzer; `analyze` may be called from many threads at once.
+
+    Args:
+        session: The network.
+        entry: What the manifest says of it.
+
+    Raises:
+        ModelError: The network lacks an input or output that the manifest names.
+
+    Attributes:
+        heads: What it tells, by attribute name.
+        aligner: Cuts its crops.
+    """
+
+    def __init__(self, session: Session, entry: AnalyzerEntry) -> None:
+        self._session = session
+        self._input = entry.input.name
+        self.name = entry.name
+        self.provider = session.provider
+        self.heads: dict[str, Head] = {head.name: head for head in entry.heads}
+        self.aligner = Aligner(entry.input.template, entry.input.size)
+        self._outputs = [head.output for head in entry.heads] + [
+            head.deviation for head in entry.heads if head.deviation is not None
+        ]
+        require(session, entry.name, [self._input], self._outputs)
+
+    @classmethod
+    def load(cls, manifest: Manifest, name: str, config: SessionConfig) -> Analyzer:
+        """Load an analyzer by its name in the manifest; raises `ModelError`."""
+        entry = manifest.analyzer(name)
+        return cls(Session(Path(manifest.file(entry)), config), entry)
+
+    @property
+    def points_head(self) -> Head | None:
+        """The head that gives landmarks, if there is one."""
+        return next((head for head in self.heads.values() if head.kind == "points"), None)
+
+    def analyze(self, crops: Image) -> list[dict[str, FloatArray]]:
+        """Read a batch of faces.
+
+        Args:
+            crops: (B, size, size, 3) uint8 BGR.
+
+        Returns:
+            For every crop, by attribute name, what the head gave in a form that can be averaged: `points` (N, 2) crop
+            pixels; `classes` and `binary` (K,) probabilities; `score` (1,); `angles` (3,); `number` (2,) value and
+            standard deviation (NaN where the network gives none).
+        """
+        values = dict(zip(self._outputs, self._session.run(self._outputs, {self._input: crops}), strict=True))
+        columns = {name: _readings(head, values) for name, head in self.heads.items()}
+        return [{name: column[index] for name, column in columns.items()} for index in range(len(crops))]
+
+
+def _readings(head: Head, values: dict[str, NDArray[np.float32]]) -> FloatArray:
+    value = values[head.output]
+    if head.kind == "binary":
+        value = value.reshape(-1)
+        return np.stack([1 - value, value], 1)
+    if head.kind == "number":
+        value = value.reshape(-1)
+        deviation = values[head.deviation].reshape(-1) if head.deviation else np.full_like(value, np.nan)
+        return np.stack([value, deviation], 1)
+    if head.kind == "score":
+        return value.reshape(-1, 1)
+    return value

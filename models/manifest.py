@@ -1,0 +1,209 @@
+"""The manifest: what every network file is, what goes in, what comes out, and where it comes from.
+
+A network is used only through its entry here, so a better or a foreign one drops in by a new file and a new entry,
+without a change of code. The heads of an analyzer are data too: a new attribute is a new head in the manifest.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from visaged.models.errors import ModelError
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The folder of the networks that come with the package; `manifest.yaml` is in it."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DetectorInput(_Frozen):
+    """A picture in: (B, H, W, 3) uint8 BGR, both sides multiples of `multiple_of`."""
+
+    name: str
+    layout: Literal["NHWC"] = "NHWC"
+    dtype: Literal["uint8"] = "uint8"
+    colour: Literal["BGR"] = "BGR"
+    multiple_of: Annotated[int, Field(ge=1)] = 32
+
+
+class AnalyzerInput(_Frozen):
+    """An aligned crop in: (B, size, size, 3) uint8 BGR, the five points by similarity onto `template`."""
+
+    name: str
+    layout: Literal["NHWC"] = "NHWC"
+    dtype: Literal["uint8"] = "uint8"
+    colour: Literal["BGR"] = "BGR"
+    size: Annotated[int, Field(ge=16, le=512)]
+    template: Annotated[list[tuple[float, float]], Field(min_length=5, max_length=5)]
+    """Where right eye, left eye, nose, right and left mouth corner (of the person) go, in crop pixels."""
+
+
+class Head(_Frozen):
+    """One thing that an analyzer tells of a face."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    """The attribute's name in messages; the head of kind `points` gives the landmarks."""
+    kind: Literal["points", "number", "classes", "binary", "score", "angles"]
+    """`points` (B, N, 2) crop pixels; `number` (B,) in `unit`; `classes` (B, K) probabilities of `labels`; `binary`
+    (B,) probability of the second of two labels; `score` (B,) 0..1; `angles` (B, 3) yaw, pitch, roll in degrees."""
+    output: str
+    """The network's output."""
+    labels: list[str] = []
+    deviation: str | None = None
+    """For `number`: the output (B,) with the standard deviation, in the same unit."""
+    unit: str | None = None
+    tolerance: Annotated[float, Field(gt=0)] | None = None
+    """For `number`: the confidence of a value is the chance that the truth lies within +- this."""
+    count: Annotated[int, Field(ge=1)] | None = None
+    """For `points`: how many."""
+    memory_s: Annotated[float, Field(ge=0)] | None = None
+    """Over a track, a reading's weight falls to 1/e in this time; absent: never (age), 0: only the newest (points)."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Head:
+        need = {"binary": 2, "classes": 1}.get(self.kind, 0)
+        if need and (len(self.labels) < need or (self.kind == "binary" and len(self.labels) != 2)):
+            raise ValueError(f"a head of kind {self.kind} needs {'two' if need == 2 else 'its'} labels")
+        if self.kind == "points" and self.count is None:
+            raise ValueError("a head of kind points needs its count")
+        if self.deviation is not None and self.tolerance is None:
+            raise ValueError("a head with a deviation needs a tolerance")
+        return self
+
+
+class TrainingData(_Frozen):
+    """A set of pictures that a network was trained on."""
+
+    name: str
+    terms: str
+
+
+class _Entry(_Frozen):
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
+    """How the configuration names this network."""
+    file: str
+    """The ONNX file, relative to the manifest."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    version: str
+    date: datetime.date
+    licence: str
+    training_data: list[TrainingData]
+    accuracy: dict[str, Any]
+    """Measured figures, by data set."""
+    card: str | None = None
+    """The model card, relative to the manifest."""
+
+
+class DetectorEntry(_Entry):
+    """A network that finds faces."""
+
+    task: Literal["detector"]
+    input: DetectorInput
+    decoder: Literal["distances"]
+    """How its raw outputs become boxes: `visaged.models.detector.DECODERS`."""
+    strides: Annotated[list[int], Field(min_length=1)]
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """A sane smallest confidence."""
+    nms_iou: Annotated[float, Field(gt=0, lt=1)] = 0.45
+
+
+class AnalyzerEntry(_Entry):
+    """A network that reads an aligned face."""
+
+    task: Literal["analyzer"]
+    input: AnalyzerInput
+    heads: Annotated[list[Head], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _unique(self) -> AnalyzerEntry:
+        names = [head.name for head in self.heads]
+        if len(set(names)) != len(names):
+            raise ValueError("two heads have one name")
+        return self
+
+
+Entry = DetectorEntry | AnalyzerEntry
+EntryT = TypeVar("EntryT", DetectorEntry, AnalyzerEntry)
+
+
+class _Document(_Frozen):
+    models: list[Annotated[Entry, Field(discriminator="task")]]
+
+    @model_validator(mode="after")
+    def _unique(self) -> _Document:
+        names = [entry.name for entry in self.models]
+        double = sorted({name for name in names if names.count(name) > 1})
+        if double:
+            raise ValueError(f"more than one model is named {', '.join(double)}")
+        return self
+
+
+class Manifest:
+    """The networks that a folder offers.
+
+    Args:
+        path: The manifest file; the networks' files are relative to it.
+
+    Raises:
+        ModelError: The file cannot be read or is not a manifest; the text names the key.
+    """
+
+    def __init__(self, path: Path = WEIGHTS / "manifest.yaml") -> None:
+        self.path = path
+        try:
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ModelError(f"cannot read the model manifest {path}: {error.strerror}") from error
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ModelError(f"the model manifest {path} is not YAML: {error}") from error
+        try:
+            self.entries: Sequence[Entry] = _Document.model_validate(document).models
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in error.errors()
+            )
+            raise ModelError(f"the model manifest {path} is wrong: {problems}") from error
+
+    def detector(self, name: str) -> DetectorEntry:
+        """Return the detector of that name; `ModelError` if there is none."""
+        return self._find(name, DetectorEntry)
+
+    def analyzer(self, name: str) -> AnalyzerEntry:
+        """Return the analyzer of that name; `ModelError` if there is none."""
+        return self._find(name, AnalyzerEntry)
+
+    def _find(self, name: str, kind: type[EntryT]) -> EntryT:
+        task = "detector" if kind is DetectorEntry else "analyzer"
+        fitting = [entry for entry in self.entries if isinstance(entry, kind)]
+        for entry in fitting:
+            if entry.name == name:
+                return entry
+        known = ", ".join(entry.name for entry in fitting) or "none"
+        raise ModelError(f"there is no {task} named {name!r} in {self.path} (there: {known})")
+
+    def file(self, entry: Entry) -> Path:
+        """Return the network's file after comparing its hash.
+
+        Raises:
+            ModelError: The file is missing, unreadable, or not the one that the manifest describes.
+        """
+        path = self.path.parent / entry.file
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ModelError(f"cannot read the file of model {entry.name}, {path}: {error.strerror}") from error
+        if digest != entry.sha256:
+            raise ModelError(
+                f"the file of model {entry.name}, {path}, has sha256 {digest}, but the manifest says {entry.sha256}: "
+                "the file is damaged or another version; restore it, or correct the manifest if you changed it"
+            )
+        return path

@@ -1,0 +1,91 @@
+"""How a picture of any size becomes a detector's input.
+
+The picture is scaled to fit a canvas, lies in its top left corner, and the rest stays black. Canvases come in few
+shapes (long side fixed, short side 3/5, 3/4 or all of it): pictures of odd sizes would otherwise make every batch
+another shape, and an accelerator's memory grows with each shape that it meets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from visaged.models.types import Detections, Image
+
+_SHORT_SIDES = (3 / 5, 3 / 4, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """A detector input's shape and where a picture lies in it.
+
+    Attributes:
+        width: Pixels of the canvas.
+        height: Pixels of the canvas.
+        picture_width: Pixels that the scaled picture covers, from the left.
+        picture_height: Pixels that it covers, from the top.
+        scale_x: Canvas pixels for one of the picture's.
+        scale_y: The same downwards; differs from `scale_x` by rounding only.
+    """
+
+    width: int
+    height: int
+    picture_width: int
+    picture_height: int
+    scale_x: float
+    scale_y: float
+
+    def blank(self) -> Image:
+        """Return a black canvas, (height, width, 3) uint8."""
+        return np.zeros((self.height, self.width, 3), np.uint8)
+
+    def to_picture(self, detections: Detections) -> Detections:
+        """Return detections on the canvas in the picture's pixels, boxes cut at its borders."""
+        scale = np.array([self.scale_x, self.scale_y], np.float32)
+        corners = detections.boxes.reshape(-1, 2, 2) / scale
+        limit = np.array([self.picture_width, self.picture_height], np.float32) / scale
+        boxes = np.clip(corners, 0, limit).reshape(-1, 4)
+        inside = (boxes[:, 2] - boxes[:, 0] > 1) & (boxes[:, 3] - boxes[:, 1] > 1)
+        return Detections(boxes, detections.confidences, detections.landmarks / scale)[inside]
+
+
+def canvas_for(width: int, height: int, long_side: int, multiple_of: int = 32) -> Canvas:
+    """Return the canvas for pictures of `width` x `height` pixels.
+
+    Args:
+        width: The picture's, at least 1.
+        height: The picture's, at least 1.
+        long_side: The canvas's longer side in pixels; rounded up to `multiple_of`.
+        multiple_of: What both sides must divide by.
+    """
+    long_side = _round_up(long_side, multiple_of)
+    long, short = max(width, height), min(width, height)
+    scale = long_side / long
+    needed = short * scale
+    side = next(s for f in _SHORT_SIDES if (s := _round_up(long_side * f, multiple_of)) >= min(needed, long_side))
+    canvas_width, canvas_height = (long_side, side) if width >= height else (side, long_side)
+    picture_width = min(canvas_width, max(1, round(width * scale)))
+    picture_height = min(canvas_height, max(1, round(height * scale)))
+    return Canvas(
+        canvas_width, canvas_height, picture_width, picture_height, picture_width / width, picture_height / height
+    )
+
+
+def place(image: Image, canvas: Canvas) -> Image:
+    """Return a new canvas with an (H, W, 3) BGR picture scaled onto it."""
+    target = canvas.blank()
+    view = target[: canvas.picture_height, : canvas.picture_width]
+    shrink = canvas.scale_x < 1
+    cv2.resize(image, (canvas.picture_width, canvas.picture_height), view, interpolation=_interpolation(shrink))
+    return target
+
+
+def _interpolation(shrink: bool) -> int:
+    return cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+
+
+def _round_up(value: float, multiple: int) -> int:
+    return math.ceil(round(value, 6) / multiple) * multiple
