@@ -1,0 +1,213 @@
+"""Reading attributes: aligned crops through the analyzer, and what a track's readings add up to."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from visaged.models import geometry
+from visaged.models.alignment import Matrix, Pixels, invert, transform
+from visaged.models.analyzer import Analyzer
+from visaged.models.manifest import Head
+from visaged.models.types import FloatArray, Image
+from visaged.pipelines.metrics import Metrics
+
+# Attributes that the shape and sharpness of a face give; a network's head of the same name takes precedence.
+COMPUTED = (
+    Head(name="head_pose", kind="angles", output="", memory_s=0),
+    Head(name="blur", kind="score", output="", memory_s=0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A face to be read: the picture, its five points (5, 2) in the picture's pixels, and how good a shot it is."""
+
+    pixels: Pixels
+    landmarks: FloatArray
+    quality: float
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one look at a face told.
+
+    Attributes:
+        values: By attribute, as `visaged.models.analyzer.Analyzer.analyze` documents.
+        to_crop: The transform from the picture to the crop; `points` are in crop pixels.
+        quality: Of the shot, 0..1.
+    """
+
+    values: Mapping[str, FloatArray]
+    to_crop: Matrix
+    quality: float
+
+
+class FaceReader(Protocol):
+    """Reads the attributes of faces."""
+
+    heads: Mapping[str, Head]
+    """What it tells, by attribute; empty for none."""
+
+    def read(self, requests: Sequence[Request]) -> list[Reading]:
+        """Return a reading for every request, in order. Thread-safe."""
+        ...
+
+    def points(self, reading: Reading, landmarks: FloatArray) -> FloatArray | None:
+        """Return the (N, 2) landmarks of a reading, moved to where the face's five points are now."""
+        ...
+
+
+class NoReader:
+    """No analyzer: faces have boxes and five points, and no attributes."""
+
+    heads: Mapping[str, Head] = {}
+
+    def read(self, requests: Sequence[Request]) -> list[Reading]:
+        """Return nothing for every request."""
+        return [Reading({}, np.eye(2, 3), request.quality) for request in requests]
+
+    def points(self, reading: Reading, landmarks: FloatArray) -> FloatArray | None:
+        """Return none."""
+        return None
+
+
+class AnalyzerReader:
+    """Reads faces with an analyzer network.
+
+    Args:
+        analyzer: The network.
+        metrics: Times its runs.
+        max_batch: Most faces of one run.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, analyzer: Analyzer, metrics: Metrics, max_batch: int = 8, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._analyzer = analyzer
+        self._max_batch = max_batch
+        self._seconds = metrics.inference.labels(analyzer.name)
+        self._sizes = metrics.batch_size.labels(analyzer.name)
+        self._clock = clock
+        head = analyzer.points_head
+        self._points = None if head is None else head.name
+        self._computed = [head.name for head in COMPUTED if head.name not in analyzer.heads]
+        self.heads: Mapping[str, Head] = {head.name: head for head in COMPUTED} | analyzer.heads
+
+    def read(self, requests: Sequence[Request]) -> list[Reading]:
+        """Return a reading for every request, in order."""
+        aligner = self._analyzer.aligner
+        readings: list[Reading] = []
+        for start in range(0, len(requests), self._max_batch):
+            chunk = requests[start : start + self._max_batch]
+            matrices = [aligner.matrix(request.landmarks) for request in chunk]
+            crops = np.stack([aligner.crop(r.pixels, m) for r, m in zip(chunk, matrices, strict=True)])
+            began = self._clock()
+            values = self._analyzer.analyze(crops)
+            self._seconds.observe(self._clock() - began)
+            self._sizes.observe(len(chunk))
+            for request, matrix, crop, found in zip(chunk, matrices, crops, values, strict=True):
+                readings.append(Reading(found | self._compute(request, matrix, crop, found), matrix, request.quality))
+        return readings
+
+    def points(self, reading: Reading, landmarks: FloatArray) -> FloatArray | None:
+        """Return the (N, 2) landmarks of a reading, moved to where the face's five points are now."""
+        if self._points is None or self._points not in reading.values:
+            return None
+        return transform(reading.values[self._points], invert(self._analyzer.aligner.matrix(landmarks)))
+
+    def _compute(
+        self, request: Request, matrix: Matrix, crop: Image, found: Mapping[str, FloatArray]
+    ) -> dict[str, FloatArray]:
+        values: dict[str, FloatArray] = {}
+        if "head_pose" in self._computed:
+            points = found.get(self._points) if self._points else None
+            pose_points = request.landmarks if points is None else transform(points, invert(matrix))
+            values["head_pose"] = np.array(geometry.head_pose(pose_points), np.float32)
+        if "blur" in self._computed:
+            values["blur"] = np.array([geometry.blur(crop)], np.float32)
+        return values
+
+
+class Estimate:
+    """What the readings of one attribute add up to over a track.
+
+    Readings are weighted by the quality of their shot; a head's `memory_s` says how fast old ones fade: a person's age
+    does not change, an emotion does.
+    """
+
+    __slots__ = ("_head", "_sum", "_trust", "_weight", "read_s")
+
+    def __init__(self, head: Head) -> None:
+        self._head = head
+        self._sum: FloatArray | None = None
+        self._weight = 0.0
+        self._trust = 0.0
+        self.read_s = -math.inf
+
+    def add(self, value: FloatArray, quality: float, time_s: float) -> None:
+        """Add a reading taken at `time_s` from a shot of `quality`."""
+        memory_s = self._head.memory_s
+        keep = (
+            1.0 if memory_s is None else 0.0 if memory_s == 0 else math.exp(-max(0.0, time_s - self.read_s) / memory_s)
+        )
+        weight = max(quality, 1e-3)
+        if self._head.kind == "number" and np.isfinite(value[1]):
+            weight /= max(float(value[1]), 0.1) ** 2
+        if self._sum is None or keep == 0.0:
+            self._sum, self._weight, self._trust = value * weight, weight, quality * weight
+        else:
+            self._sum = self._sum * keep + value * weight
+            self._weight = self._weight * keep + weight
+            self._trust = self._trust * keep + quality * weight
+        self.read_s = time_s
+
+    def document(self, now_s: float) -> dict[str, Any]:
+        """Return the attribute as messages give it: value, confidence and how old the newest reading is.
+
+        The confidence of a class is its probability; of a number with a known deviation, the chance that the truth
+        is within the head's tolerance; of anything else, the quality of the shots that it was read from.
+        """
+        assert self._sum is not None
+        mean = self._sum / self._weight
+        document = _value(self._head, mean)
+        document.setdefault("confidence", round(min(1.0, self._trust / self._weight), 3))
+        document["age_ms"] = max(0, round((now_s - self.read_s) * 1000))
+        return document
+
+
+def _value(head: Head, mean: FloatArray) -> dict[str, Any]:
+    if head.kind in ("classes", "binary"):
+        best = int(mean.argmax())
+        document: dict[str, Any] = {"value": head.labels[best], "confidence": round(float(mean[best]), 3)}
+        if len(head.labels) > 2:
+            document["probabilities"] = {label: round(float(p), 3) for label, p in zip(head.labels, mean, strict=True)}
+        return document
+    if head.kind == "number":
+        value, deviation = float(mean[0]), float(mean[1])
+        document = {"value": round(value, 1)}
+        if math.isfinite(deviation) and head.tolerance is not None:
+            document["deviation"] = round(deviation, 1)
+            document["confidence"] = round(math.erf(head.tolerance / (max(deviation, 1e-3) * math.sqrt(2))), 3)
+        return document
+    if head.kind == "angles":
+        return {"value": {name: round(float(a), 1) for name, a in zip(("yaw", "pitch", "roll"), mean, strict=True)}}
+    return {"value": round(float(mean[0]), 3)}
+
+
+def single(heads: Mapping[str, Head], reading: Reading, wanted: frozenset[str]) -> dict[str, Any]:
+    """Return the attributes of one look at a face, as a track of one reading would give them."""
+    documents = {}
+    for name in sorted(wanted & reading.values.keys()):
+        if heads[name].kind == "points":
+            continue
+        estimate = Estimate(heads[name])
+        estimate.add(reading.values[name], reading.quality, 0.0)
+        documents[name] = estimate.document(0.0)
+    return documents

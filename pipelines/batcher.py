@@ -1,0 +1,231 @@
+"""Frames that are ready, handed to whoever is free to compute.
+
+Between camera threads and inference callers stands one small lane for each camera, with a policy of its own for what
+happens when frames come faster than they are taken. A camera has at most one frame in flight: that keeps its order
+without locks, and shares the machine fairly, because a camera queues up again only when its last frame is done.
+Pictures of the HTTP API have a lane too and are served in turn with the cameras.
+
+A batch is filled from what is ready. Waiting for more, where batches pay (on a GPU), has a bound and is for live
+cameras only that have no frame in flight; nobody waits for a dead camera.
+"""
+
+from __future__ import annotations
+
+import enum
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from visaged.models.alignment import Pixels
+from visaged.models.preprocess import Canvas
+from visaged.models.types import Image
+from visaged.pipelines.frames import Frame
+
+
+class WhenFull(enum.Enum):
+    """What a lane does with a frame for which it has no room."""
+
+    DROP_OLDEST = "drop_oldest"
+    """Live cameras: the newest frame wins, the depth is one."""
+    WAIT = "wait"
+    """Files: the reader waits; nothing is lost."""
+
+
+@dataclass(slots=True)
+class Picture:
+    """A single picture of the HTTP API.
+
+    Attributes:
+        image: The detector's input, (canvas.height, canvas.width, 3) uint8 BGR.
+        canvas: Where the picture lies in `image`.
+        pixels: The full picture.
+        attributes: The attributes wanted.
+        min_confidence: Of the faces wanted.
+        deadline_s: Monotonic seconds after which nobody waits for the answer.
+        future: Receives the answer; its type is the inference stage's.
+        ready_s: Monotonic seconds when it was queued.
+    """
+
+    image: Image
+    canvas: Canvas
+    pixels: Pixels
+    attributes: frozenset[str]
+    min_confidence: float
+    deadline_s: float
+    future: Future[Any] = field(default_factory=Future)
+    ready_s: float = 0.0
+
+
+Item = Frame | Picture
+
+
+class Overloaded(Exception):
+    """The lane of pictures is full: try again in a moment."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    camera: str
+    when_full: WhenFull
+    depth: int
+    on_drop: Callable[[Frame], None]
+    frames: deque[Frame] = field(default_factory=deque)
+    in_flight: bool = False
+    live: bool = False
+
+
+class Batcher:
+    """The meeting point of camera threads, API calls and inference callers. All methods are thread-safe.
+
+    Args:
+        max_batch: Most items of one batch; 1 where batching does not pay (CPU).
+        max_wait_s: How long a batch may wait for more.
+        max_pictures: Pictures that may wait.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        max_batch: int,
+        max_wait_s: float,
+        max_pictures: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_batch = max_batch
+        self._max_wait_s = max_wait_s
+        self._max_pictures = max_pictures
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._lanes: dict[str, _Lane] = {}
+        self._ready: deque[_Lane] = deque()  # lanes with a frame and none in flight, longest waiting first
+        self._pictures: deque[Picture] = deque()
+        self._picture_next = False
+        self._closed = False
+
+    def add_camera(self, camera: str, when_full: WhenFull, depth: int, on_drop: Callable[[Frame], None]) -> None:
+        """Open a camera's lane; `on_drop` is called with each frame that it loses."""
+        with self._changed:
+            self._lanes[camera] = _Lane(camera, when_full, depth, on_drop)
+
+    def set_live(self, camera: str, live: bool) -> None:
+        """Say whether frames are to be expected from a camera; batches wait for live ones only."""
+        with self._changed:
+            self._lanes[camera].live = live
+            self._changed.notify_all()
+
+    def offer(self, frame: Frame, stopping: threading.Event) -> bool:
+        """Hand a frame over; return whether it was taken.
+
+        A lane that waits blocks until there is room, `stopping` is set, or the batcher closes.
+        """
+        with self._changed:
+            lane = self._lanes[frame.camera]
+            while lane.when_full is WhenFull.WAIT and len(lane.frames) >= lane.depth and not self._closed:
+                if stopping.is_set():
+                    return False
+                self._changed.wait(0.1)
+            if self._closed:
+                return False
+            dropped = lane.frames.popleft() if len(lane.frames) >= lane.depth else None
+            lane.frames.append(frame)
+            if len(lane.frames) == 1 and dropped is None and not lane.in_flight:
+                self._ready.append(lane)
+                self._changed.notify_all()
+        if dropped is not None:
+            lane.on_drop(dropped)
+        return True
+
+    def submit(self, picture: Picture) -> None:
+        """Queue a picture.
+
+        Raises:
+            Overloaded: Too many wait already, or the daemon is stopping.
+        """
+        with self._changed:
+            if self._closed or len(self._pictures) >= self._max_pictures:
+                raise Overloaded
+            picture.ready_s = self._clock()
+            self._pictures.append(picture)
+            self._changed.notify_all()
+
+    def take(self, timeout_s: float) -> list[Item]:
+        """Return the next batch, of one canvas shape; empty if none came in time or the batcher is closed and empty."""
+        deadline = self._clock() + timeout_s
+        with self._changed:
+            while not (self._ready or self._pictures):
+                left = deadline - self._clock()
+                if left <= 0 or self._closed:
+                    return []
+                self._changed.wait(left)
+            if self._max_batch > 1:
+                self._fill()
+            return self._collect()
+
+    def done(self, batch: Sequence[Item]) -> None:
+        """Say that a batch is finished: its cameras may have their next frame computed."""
+        with self._changed:
+            for item in batch:
+                if isinstance(item, Frame):
+                    lane = self._lanes[item.camera]
+                    lane.in_flight = False
+                    if lane.frames:
+                        self._ready.append(lane)
+            self._changed.notify_all()
+
+    def close(self) -> list[Item]:
+        """Accept nothing more and return what had not been started."""
+        with self._changed:
+            self._closed = True
+            rest: list[Item] = [*self._pictures, *(frame for lane in self._lanes.values() for frame in lane.frames)]
+            self._pictures.clear()
+            self._ready.clear()
+            for lane in self._lanes.values():
+                lane.frames.clear()
+            self._changed.notify_all()
+        return rest
+
+    def waiting(self) -> tuple[int, int]:
+        """Return how many frames and how many pictures wait."""
+        with self._changed:
+            return sum(len(lane.frames) for lane in self._lanes.values()), len(self._pictures)
+
+    def idle(self, camera: str) -> bool:
+        """Return whether a camera has no frame waiting or in flight."""
+        with self._changed:
+            lane = self._lanes[camera]
+            return not lane.frames and not lane.in_flight
+
+    def _fill(self) -> None:
+        deadline = self._clock() + self._max_wait_s
+        while not self._closed and len(self._ready) + len(self._pictures) < self._max_batch:
+            expected = any(lane.live and not lane.in_flight and not lane.frames for lane in self._lanes.values())
+            left = deadline - self._clock()
+            if not expected or left <= 0:
+                return
+            self._changed.wait(left)
+
+    def _collect(self) -> list[Item]:
+        batch: list[Item] = []
+        shape: tuple[int, int] | None = None
+        while len(batch) < self._max_batch and (self._ready or self._pictures):
+            # Pictures and cameras in turn: neither starves the other.
+            picture_turn = bool(self._pictures) and (self._picture_next or not self._ready)
+            self._picture_next = not picture_turn
+            canvas = self._pictures[0].canvas if picture_turn else self._ready[0].frames[0].canvas
+            if shape is None:
+                shape = (canvas.height, canvas.width)
+            elif shape != (canvas.height, canvas.width):
+                break
+            if picture_turn:
+                batch.append(self._pictures.popleft())
+                continue
+            lane = self._ready.popleft()
+            lane.in_flight = True
+            batch.append(lane.frames.popleft())
+            if lane.when_full is WhenFull.WAIT:
+                self._changed.notify_all()
+        return batch

@@ -1,0 +1,108 @@
+"""Every series that Prometheus sees, in one place.
+
+Labels are bounded: cameras, models and lanes by the configuration, causes and states by the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.gc_collector import GCCollector
+
+_FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_AGES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class Metrics:
+    """The daemon's series on a registry of its own.
+
+    Args:
+        registry: Where they are registered; a new one for every daemon and test.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = registry or CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"visaged_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"visaged_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, *labels: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(f"visaged_{name}", text, labels, registry=registry, buckets=buckets)
+
+        self.build = gauge("build_info", "Always 1; the version is a label", "version")
+        self.provider = gauge("provider_info", "Always 1; what a model runs on is a label", "model", "provider")
+
+        self._received = counter("frames_received", "Frames decoded", "camera")
+        self._sampled = counter("frames_sampled", "Frames that the sampler kept", "camera")
+        self._dropped = counter("frames_dropped", "Sampled frames that were not analysed", "camera", "cause")
+        self._damaged = counter("frames_damaged", "Packets or frames that the decoder found damaged", "camera")
+        self._analysed = counter("frames_analysed", "Frames that went through the detector", "camera")
+        self._faces = counter("faces_detected", "Faces found, summed over frames", "camera")
+        self._tracks = counter("tracks_begun", "Faces that appeared and were confirmed", "camera")
+        self._state = gauge("camera_state", "1 for the state that the camera is in", "camera", "state")
+        self._reconnects = counter("camera_reconnects", "Times that a camera was opened again", "camera")
+        self._failures = counter("camera_failures", "Times that a camera's source broke", "camera", "cause")
+        self.age = histogram("result_age_seconds", "From capture to hand-over to MQTT", "camera", buckets=_AGES)
+
+        self.inference = histogram("inference_seconds", "One run of a network", "model", buckets=_FAST)
+        self.batch_size = histogram("batch_size", "Items of one run", "model", buckets=(1, 2, 4, 8, 16, 32, 64))
+        self.failed_batches = counter("failed_batches", "Batches that could not be computed")
+        self.stage = histogram(
+            "stage_seconds", "Time that a frame spends in a stage: decode, queue, inference, publish", "stage",
+            buckets=_AGES[:-2],
+        )  # fmt: skip
+        self.waiting = gauge("waiting", "Items that wait for inference", "lane")
+
+        self.mqtt_connected = gauge("mqtt_connected", "1 while the broker is connected")
+        self.mqtt_reconnects = counter("mqtt_reconnects", "Times that the broker was lost and found again")
+        self.mqtt_published = counter("mqtt_published", "Messages handed to the broker", "kind")
+        self.mqtt_acknowledged = counter("mqtt_acknowledged", "QoS 1 messages that the broker acknowledged", "kind")
+        self.mqtt_lost = counter("mqtt_lost", "Messages that never reached the broker", "kind", "cause")
+        self.mqtt_waiting = gauge("mqtt_waiting", "Messages that wait for the broker or its acknowledgement", "kind")
+
+        self.pictures = counter("pictures", "Pictures of the HTTP API", "outcome")
+        self.picture_seconds = histogram(
+            "picture_seconds", "A picture of the HTTP API, from its last byte to the answer", buckets=_AGES[:-2]
+        )
+        self.log_errors = counter("log_write_errors", "Log lines that could not be written")
+
+    def camera(self, name: str) -> CameraMetrics:
+        """Return the series of one camera; they exist, at 0, from now on."""
+        return CameraMetrics(self, name)
+
+
+class CameraMetrics:
+    """The series of one camera."""
+
+    def __init__(self, metrics: Metrics, camera: str) -> None:
+        self._all = metrics
+        self._camera = camera
+        self.received = metrics._received.labels(camera)
+        self.sampled = metrics._sampled.labels(camera)
+        self.damaged = metrics._damaged.labels(camera)
+        self.analysed = metrics._analysed.labels(camera)
+        self.faces = metrics._faces.labels(camera)
+        self.tracks = metrics._tracks.labels(camera)
+        self.reconnects = metrics._reconnects.labels(camera)
+        self.age = metrics.age.labels(camera)
+        self.dropped("overtaken", 0)
+
+    def dropped(self, cause: str, frames: int = 1) -> None:
+        """Count sampled frames that were not analysed: overtaken by a newer one, failed, or stopped."""
+        self._all._dropped.labels(self._camera, cause).inc(frames)
+
+    def failure(self, cause: str) -> None:
+        """Count a break of the source."""
+        self._all._failures.labels(self._camera, cause).inc()
+
+    def state(self, now: str, states: Sequence[str]) -> None:
+        """Say which of its states the camera is in."""
+        for state in states:
+            self._all._state.labels(self._camera, state).set(state == now)

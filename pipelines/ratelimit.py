@@ -1,0 +1,47 @@
+"""Repeated trouble as one log line a while, not as one a frame."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+
+class LimitedLog:
+    """Logs the first message at once and adds up what follows into one line every `interval_s`.
+
+    Args:
+        log: Where to.
+        level: Of the lines.
+        interval_s: The least time between two lines.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        level: int = logging.WARNING,
+        interval_s: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log = log
+        self._level = level
+        self._interval_s = interval_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._next = float("-inf")
+        self._held = 0
+
+    def __call__(self, message: str, *args: object) -> None:
+        """Log `message % args`, or count it."""
+        with self._lock:
+            now = self._clock()
+            if now < self._next:
+                self._held += 1
+                return
+            self._next = now + self._interval_s
+            held, self._held = self._held, 0
+        if held:
+            message, args = message + " (and %d more like it since the last such line)", (*args, held)
+        self._log.log(self._level, message, *args)

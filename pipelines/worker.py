@@ -1,0 +1,50 @@
+"""A named thread that can be asked to stop, waited for within a bound, and never dies unnoticed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+OnDeath = Callable[[str, BaseException], None]
+
+
+class Worker:
+    """Runs one function in a thread of its own.
+
+    Args:
+        name: Of the thread and in the log.
+        run: The work; returns when `stopping` is set or when there is nothing more to do.
+        on_death: Called from the thread with the name and the exception when `run` raises.
+    """
+
+    def __init__(self, name: str, run: Callable[[threading.Event], None], on_death: OnDeath) -> None:
+        self.name = name
+        self._run = run
+        self._on_death = on_death
+        self._stopping = threading.Event()
+        # A camera's library may hang in a system call; a daemon thread does not keep the process from ending.
+        self._thread = threading.Thread(target=self._guard, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; returns at once and may be called more than once."""
+        self._stopping.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread to end; return whether it did."""
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, timeout_s))
+        return not self._thread.is_alive()
+
+    def _guard(self) -> None:
+        try:
+            self._run(self._stopping)
+        except BaseException as error:
+            log.exception("thread %s died", self.name)
+            self._on_death(self.name, error)
