@@ -1,0 +1,5 @@
+"""`python -m visaged.daemon` is the `visaged` command."""
+
+from visaged.daemon.cli import main
+
+main()

@@ -1,0 +1,338 @@
+"""The composition of the daemon: which parts there are, in which order they start and stop.
+
+Everything is built before anything is started, so that what cannot work is said at once. Parts live in threads of their
+own; one that dies ends the process, because a daemon that is half dead looks alive.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from visaged.daemon.broker import EmbeddedBroker
+from visaged.daemon.http import Pictures, create_app
+from visaged.daemon.settings import CameraSettings, Settings
+from visaged.models.analyzer import Analyzer
+from visaged.models.detector import Detector
+from visaged.models.errors import ModelError
+from visaged.models.manifest import Manifest
+from visaged.models.session import SessionConfig
+from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
+from visaged.pipelines.batcher import Batcher, Picture
+from visaged.pipelines.camera import Camera, CameraStatus
+from visaged.pipelines.inference import FrameResult, Inference
+from visaged.pipelines.messages import Composer, status_document
+from visaged.pipelines.metrics import Metrics
+from visaged.pipelines.publisher import Publisher
+from visaged.pipelines.tracks import CameraTracks, ReadingPolicy, TrackEvent
+from visaged.pipelines.worker import Worker
+
+log = logging.getLogger(__name__)
+
+STOP_S = 5.0
+"""Seconds from the wish to stop to the end of the process, whatever hangs."""
+
+
+class StartError(Exception):
+    """The daemon cannot start here: a model, a port, a file. The text says what to do."""
+
+
+class Daemon:
+    """The whole of visaged in one process.
+
+    Args:
+        settings: The configuration, checked.
+        version: Of the program.
+        on_event: Called with every event of a track.
+        once: End when every camera is a file and all have ended.
+        metrics: On a registry of its own.
+
+    Raises:
+        StartError: A model cannot be loaded, a port is taken, or a file cannot be used.
+
+    Attributes:
+        metrics: Its series.
+        detector: The detector in use.
+        left_behind: After `run`: whether a thread hangs and was not waited for any longer.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        version: str,
+        on_event: Callable[[TrackEvent], None] = lambda event: None,
+        once: bool = False,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._settings = settings
+        self._on_event = on_event
+        self._once = once
+        self._stop_wanted = threading.Event()
+        self._failure: tuple[str, BaseException] | None = None
+        self.left_behind = False
+        self.metrics = metrics or Metrics()
+        self.metrics.build.labels(version).set(1)
+        self.detector, self._reader = self._load_models()
+        inference = settings.inference
+        on_gpu = self.detector.on_gpu
+        self._batcher = Batcher(
+            max_batch=inference.max_batch or (16 if on_gpu else 1),
+            max_wait_s=inference.max_wait_ms / 1000,
+            max_pictures=settings.http.max_waiting,
+        )
+        self.metrics.waiting.labels("cameras").set_function(lambda: self._batcher.waiting()[0])
+        self.metrics.waiting.labels("pictures").set_function(lambda: self._batcher.waiting()[1])
+        try:
+            self._publisher = Publisher(
+                settings.mqtt,
+                Composer(settings.node, int(time.time() * 1000), settings.mqtt.prefix),
+                self.metrics,
+                version,
+                settings.mqtt.login(),
+            )
+        except (OSError, ValueError) as error:
+            raise StartError(f"the MQTT connection cannot be set up: {error}") from error
+        self._tracks = {camera.name: self._camera_tracks(camera) for camera in settings.cameras}
+        self._cameras = [self._camera(camera) for camera in settings.cameras]
+        work = Inference(
+            self._batcher, self.detector, self._reader, self._tracks, self.metrics, self._publish, time.monotonic
+        )
+        self._socket = _listen(settings.http.host, settings.http.port)
+        self._server = self._http_server(version)
+        self._broker = EmbeddedBroker(settings.mqtt.host, settings.mqtt.port) if settings.mqtt.embedded else None
+        callers = inference.callers or (1 if on_gpu else os.cpu_count() or 1)
+        self._camera_workers = [self._worker(f"camera-{camera.name}", camera.run) for camera in self._cameras]
+        self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(callers)]
+        self._publisher_worker = self._worker("publisher", self._publisher.run)
+        self._http_worker = self._worker("http", self._serve_http)
+        self._broker_worker = None if self._broker is None else self._worker("broker", self._broker.run)
+
+    @property
+    def http_address(self) -> str:
+        """Where HTTP is served."""
+        host, port = self._socket.getsockname()[:2]
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def run(self) -> int:
+        """Work until `stop` is called or a part dies; return the process's exit code: 0 or 1."""
+        self._start()
+        try:
+            self._watch()
+        finally:
+            self._shut_down(time.monotonic() + STOP_S - 0.5)
+        if self._failure is not None:
+            name, error = self._failure
+            log.critical("ended because %s died: %s: %s", name, type(error).__name__, error)
+            return 1
+        return 0
+
+    def stop(self) -> None:
+        """Ask the daemon to end; may be called from a signal handler, more than once."""
+        self._stop_wanted.set()
+
+    def _start(self) -> None:
+        if self._broker is not None and self._broker_worker is not None:
+            self._broker_worker.start()
+            self._broker.ready.wait(10)
+            if self._broker.failure is not None:
+                raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
+        self._publisher_worker.start()
+        for worker in self._inference_workers:
+            worker.start()
+        self._http_worker.start()
+        for worker in self._camera_workers:
+            worker.start()
+
+    def _watch(self) -> None:
+        while not self._stop_wanted.wait(0.5):
+            now_s = time.monotonic()
+            for camera in self._cameras:
+                tracks = self._tracks[camera.name]
+                if camera.status.state == "ended":
+                    if self._batcher.idle(camera.name):
+                        self._tell_all(tracks.end_all(now_s, "stream_ended"))
+                elif camera.config.live:
+                    self._tell_all(tracks.expire(now_s, now_s))
+            if self._once and all(
+                camera.status.state == "ended" and self._batcher.idle(camera.name) for camera in self._cameras
+            ):
+                log.info("every camera has ended")
+                return
+
+    def _shut_down(self, deadline_s: float) -> None:
+        """Stop in the order of the frames' way, so that what is known still gets out."""
+        log.info("stopping")
+        for worker in self._camera_workers:
+            worker.stop()
+        self._server.should_exit = True
+        self._http_worker.stop()
+        for item in self._batcher.close():
+            if isinstance(item, Picture):
+                item.future.cancel()
+            else:
+                self.metrics.camera(item.camera).dropped("shutdown")
+        for worker in self._inference_workers:
+            worker.stop()
+        left = [w for w in self._inference_workers if not w.join(deadline_s - 2.5 - time.monotonic())]
+        now_s = time.monotonic()
+        for tracks in self._tracks.values():
+            self._tell_all(tracks.end_all(now_s, "shutdown"))
+        left += [w for w in self._camera_workers if not w.join(deadline_s - 2.0 - time.monotonic())]
+        self._publisher.drain(deadline_s - 0.7)
+        self._publisher_worker.stop()
+        left += [w for w in [self._publisher_worker, self._http_worker] if not w.join(deadline_s - time.monotonic())]
+        if self._broker_worker is not None:
+            self._broker_worker.stop()
+            left += [] if self._broker_worker.join(max(0.2, deadline_s - time.monotonic())) else [self._broker_worker]
+        self.left_behind = bool(left)
+        if left:
+            log.warning("did not end in time and were left behind: %s", ", ".join(worker.name for worker in left))
+
+    def _worker(self, name: str, run: Callable[[threading.Event], None]) -> Worker:
+        return Worker(name, run, self._died)
+
+    def _died(self, name: str, error: BaseException) -> None:
+        self._failure = self._failure or (name, error)
+        self._stop_wanted.set()
+
+    def _publish(self, result: FrameResult) -> None:
+        self._publisher.submit(result)
+        for event in result.events:
+            self._on_event(event)
+
+    def _tell_all(self, events: list[TrackEvent]) -> None:
+        for event in events:
+            self._publisher.submit_event(event)
+            self._on_event(event)
+
+    def _load_models(self) -> tuple[Detector, FaceReader]:
+        wanted, inference = self._settings.models, self._settings.inference
+        config = SessionConfig(
+            inference.provider,
+            inference.require_gpu,
+            inference.gpu_memory_mb,
+            inference.cache,
+            inference.max_batch or 16,
+        )
+        # Below the threshold of a face, the tracker still makes use of what may be one.
+        floor = self._settings.tracker.low_confidence
+        try:
+            manifest = Manifest(wanted.manifest)
+            detector = Detector.load(manifest, wanted.detector, config, floor)
+            loaded: list[Detector | Analyzer] = [detector]
+            reader: FaceReader = NoReader()
+            if wanted.analyzer is not None:
+                analyzer = Analyzer.load(manifest, wanted.analyzer, config)
+                loaded.append(analyzer)
+                reader = AnalyzerReader(analyzer, self.metrics)
+        except ModelError as error:
+            raise StartError(str(error)) from error
+        for model in loaded:
+            log.info("%s runs on %s", model.name, model.provider)
+            self.metrics.provider.labels(model.name, model.provider).set(1)
+        return detector, reader
+
+    def _camera_tracks(self, camera: CameraSettings) -> CameraTracks:
+        inference = self._settings.inference
+        return CameraTracks(
+            camera.name,
+            self._settings.tracker,
+            ReadingPolicy(refresh_s=inference.refresh_s, min_face_px=inference.min_face_px),
+            self._reader,
+            self._settings.enabled(set(self._reader.heads), camera),
+            self._threshold,
+            inference.update_s,
+            camera.landmarks_106 and bool(self._reader.heads),
+        )
+
+    def _camera(self, camera: CameraSettings) -> Camera:
+        try:
+            login = camera.login()
+        except ValueError as error:
+            raise StartError(f"camera {camera.name}: {error}") from error
+        return Camera(
+            camera.name,
+            camera,
+            self._settings.inference.long_side,
+            self.detector.multiple_of,
+            self._batcher,
+            self.metrics,
+            self._status_changed,
+            login,
+        )
+
+    @property
+    def _threshold(self) -> float:
+        return self._settings.inference.min_confidence or self.detector.face_threshold
+
+    def _status_changed(self, status: CameraStatus) -> None:
+        self._publisher.submit_status(status)
+
+    def _http_server(self, version: str) -> uvicorn.Server:
+        settings = self._settings
+        pictures = Pictures(
+            settings.http,
+            self._batcher,
+            self._reader.heads,
+            settings.enabled(set(self._reader.heads)),
+            settings.inference.long_side,
+            self.detector.multiple_of,
+            self._threshold,
+            self.metrics,
+        )
+        app = create_app(self, pictures, self.metrics, version)
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, timeout_graceful_shutdown=1, timeout_keep_alive=15, lifespan="off"
+        )
+        return uvicorn.Server(config)
+
+    def _serve_http(self, stopping: threading.Event) -> None:
+        self._server.run(sockets=[self._socket])
+        if not stopping.is_set():
+            raise RuntimeError("the HTTP server ended by itself")
+
+    def cameras(self) -> list[dict[str, Any]]:
+        """Return every camera's state and how many faces it sees."""
+        return [
+            status_document(camera.status) | {"tracks": self._tracks[camera.name].present()} for camera in self._cameras
+        ]
+
+    def health(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether every part is alive, and which died."""
+        dead = None if self._failure is None else self._failure[0]
+        return dead is None, {"status": "ok" if dead is None else "dying", "dead": dead}
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether pictures can be analysed and something is known of the broker, with the cameras' states."""
+        link = self._publisher.link
+        known = link.connected or bool(link.trouble)
+        ready = known and self._failure is None and not self._stop_wanted.is_set()
+        models = {"detector": self.detector.name, "provider": self.detector.provider}
+        return ready, {
+            "status": "ready" if ready else "not ready",
+            "models": models,
+            "mqtt": {"broker": link.address, "connected": link.connected, "error": link.trouble or None},
+            "cameras": {camera.name: camera.status.state for camera in self._cameras},
+        }
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"HTTP cannot listen on {host}:{port}: {error.strerror}; set http.port to a free one (0 picks one)"
+        ) from error
+    return listener

@@ -1,0 +1,208 @@
+"""The command line.
+
+Exit codes: 0 ended as asked; 1 a part of the daemon died, the log says which; 2 the command line or the configuration
+is wrong; 3 it cannot start on this machine as configured (a model, a port, a GPU that is required).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from visaged.daemon import logs
+from visaged.daemon.app import Daemon, StartError
+from visaged.daemon.console import EventLines
+from visaged.daemon.settings import Problem, Settings, SettingsError, check, load, parse
+from visaged.pipelines.metrics import Metrics
+from visaged.pipelines.redact import redact
+from visaged.pipelines.schemas import schema
+
+app = typer.Typer(
+    help="Turns cameras into face data: MQTT, HTTP and Prometheus, on your own machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    epilog="Exit codes: 0 ended as asked, 1 a part died, 2 wrong usage or configuration, 3 cannot start here.",
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+DEMO = Path(__file__).parent / "demo" / "demo.mp4"
+
+EXIT_CONFIGURATION = 2
+EXIT_CANNOT_START = 3
+
+
+class Schema(StrEnum):
+    """What `schema` prints the JSON Schema of."""
+
+    CONFIG = "config"
+    FACES = "faces"
+    EVENTS = "events"
+    NODE_STATUS = "node-status"
+    CAMERA_STATUS = "camera-status"
+    FACE = "face"
+
+
+def version_string() -> str:
+    """Return the installed version."""
+    return importlib.metadata.version("visaged")
+
+
+@app.command()
+def run(
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration file; without one, an embedded broker and the demo clip.")
+    ] = None,
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(help="Camera URL, device or file, or NAME=URL; repeat for more. Replaces those configured."),
+    ] = None,
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Refuse to start without a GPU.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End when every camera is a file and all have ended.")] = False,
+) -> None:
+    """Run the daemon until SIGINT or SIGTERM."""
+    try:
+        settings = _settings(config, camera or [], require_gpu)
+        problems = check(settings)
+        if problems:
+            raise SettingsError(problems)
+    except SettingsError as error:
+        _print_problems(error.problems)
+        raise typer.Exit(EXIT_CONFIGURATION) from None
+    metrics = Metrics()
+    try:
+        logs.configure(settings.log, metrics.log_errors.inc)
+        daemon = Daemon(settings, version_string(), EventLines(out), once, metrics)
+    except (StartError, OSError) as error:
+        err.print(f"visaged cannot start: {error}", style="bold red", markup=False)
+        raise typer.Exit(EXIT_CANNOT_START) from None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: daemon.stop())
+    _banner(settings, daemon)
+    try:
+        code = daemon.run()
+    except StartError as error:
+        err.print(f"visaged cannot start: {error}", style="bold red", markup=False)
+        code = EXIT_CANNOT_START
+    logging.shutdown()
+    if daemon.left_behind:
+        # A thread hangs in a library; an orderly exit would wait for it or pull memory from under it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)
+
+
+@app.command("check")
+def check_command(file: Annotated[Path, typer.Argument(help="Configuration file.")]) -> None:
+    """Check a configuration: print every problem with the path of its key."""
+    try:
+        problems = check(load(file))
+    except SettingsError as error:
+        problems = error.problems
+    if problems:
+        _print_problems(problems)
+        raise typer.Exit(EXIT_CONFIGURATION)
+    out.print(f"{file}: no problems", markup=False)
+
+
+@app.command("schema")
+def schema_command(
+    of: Annotated[Schema, typer.Argument(help="The configuration, or a kind of message.")] = Schema.CONFIG,
+) -> None:
+    """Print the JSON Schema of the configuration or of a message."""
+    document: dict[str, Any]
+    if of is Schema.CONFIG:
+        document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Settings.model_json_schema()
+        document["properties"]["models"]["default"] = {}  # its paths are this installation's own
+    else:
+        document = schema(of.value)
+    print(json.dumps(document, indent=2))
+
+
+@app.command("version")
+def version_command() -> None:
+    """Print the version."""
+    print(version_string())
+
+
+def main() -> None:
+    """Entry point of the `visaged` command."""
+    app()
+
+
+def _settings(config: Path | None, urls: list[str], require_gpu: bool) -> Settings:
+    settings = load(config) if config is not None else _default()
+    document = settings.model_dump(exclude_unset=True)
+    if urls:
+        document["cameras"] = [_camera(index, url) for index, url in enumerate(urls, 1)]
+    elif config is None:
+        document["cameras"] = [{"name": "demo", "url": str(DEMO), "loop": True, "fps": 10}]
+    if require_gpu:
+        document["inference"] = document.get("inference", {}) | {"require_gpu": True}
+    return parse(document)
+
+
+def _camera(index: int, text: str) -> dict[str, Any]:
+    named = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", text)
+    if named and "://" not in named[1]:
+        return {"name": named[1], "url": named[2]}
+    return {"name": f"camera{index}", "url": text}
+
+
+def _default() -> Settings:
+    """Return settings for a first try: everything on loopback, on free ports."""
+    return parse(
+        {
+            "mqtt": {"embedded": True, "port": _free_port("127.0.0.1", 1883)},
+            "http": {"port": _free_port("127.0.0.1", 8080)},
+        }
+    )
+
+
+def _free_port(host: str, wanted: int) -> int:
+    """Return the wanted port, or another one if it is taken."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            number: int = probe.getsockname()[1]
+            return number
+    return wanted
+
+
+def _banner(settings: Settings, daemon: Daemon) -> None:
+    mqtt = settings.mqtt
+    out.print(f"visaged {version_string()}", style="bold")
+    kind = "embedded broker" if mqtt.embedded else "broker"
+    rows = [
+        ("MQTT", f"{mqtt.host}:{mqtt.port} ({kind}), topics {mqtt.prefix}/#"),
+        ("HTTP", f"{daemon.http_address}/docs  (POST /v1/faces, /v1/cameras, /healthz, /readyz, /metrics)"),
+        ("Networks", f"{settings.models.detector}, {settings.models.analyzer or 'no analyzer'} on "
+         f"{daemon.detector.provider}"),
+    ]  # fmt: skip
+    rows += [(f"Camera {camera.name}", redact(camera.url)) for camera in settings.cameras]
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        out.print(f"  {name:<{width}}  {text}", markup=False, soft_wrap=True)
+    out.print()
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    for problem in problems:
+        err.print(str(problem), style="red", markup=False, soft_wrap=True)

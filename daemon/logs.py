@@ -1,0 +1,66 @@
+"""The log: to stderr, and to a file if one is wanted, which a full disk must not turn into a flood or a crash."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
+
+from visaged.daemon.settings import LogSettings
+from visaged.pipelines.redact import redact
+
+
+class _Formatter(logging.Formatter):
+    """One line a record, UTC, credentials taken out of whatever a library may have put in."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+class FileHandler(RotatingFileHandler):
+    """A log file whose trouble is counted and told once a minute on stderr.
+
+    Args:
+        settings: Which file, and how large.
+        on_error: Called for every line that could not be written.
+    """
+
+    def __init__(self, settings: LogSettings, on_error: Callable[[], None]) -> None:
+        assert settings.file is not None
+        super().__init__(
+            settings.file, maxBytes=int(settings.max_mb * 2**20), backupCount=settings.keep, encoding="utf-8"
+        )
+        self._on_error = on_error
+        self._quiet_until = 0.0
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Count a line that could not be written."""
+        self._on_error()
+        now = time.monotonic()
+        if now >= self._quiet_until:
+            self._quiet_until = now + 60
+            print(f"visaged: cannot write the log {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr)
+
+
+def configure(settings: LogSettings, on_error: Callable[[], None]) -> None:
+    """Set up the process's log.
+
+    Raises:
+        OSError: The log file cannot be opened.
+    """
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if settings.file is not None:
+        handlers.append(FileHandler(settings, on_error))
+    for handler in handlers:
+        handler.setFormatter(_Formatter())
+    logging.basicConfig(level=settings.level.upper(), handlers=handlers, force=True)
+    # These tell of every request and packet at info.
+    for noisy in ("uvicorn.access", "asyncio", "multipart", "python_multipart", "PIL"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

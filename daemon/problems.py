@@ -1,0 +1,94 @@
+"""Errors of the HTTP API as RFC 9457 problem details."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+    },
+    "required": ["type", "title", "status", "detail"],
+}
+
+
+class Problem(Exception):
+    """An answer that is an error.
+
+    Args:
+        status: HTTP status.
+        kind: The last part of the problem's type, `urn:visaged:problem:<kind>`.
+        detail: What was wrong and what to do.
+        headers: More headers of the answer.
+    """
+
+    def __init__(self, status: HTTPStatus, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status, self.kind, self.detail, self.headers = status, kind, detail, headers
+
+
+def answer(problem: Problem, request: Request) -> Response:
+    """Return a problem as a response."""
+    document = {
+        "type": f"urn:visaged:problem:{problem.kind}",
+        "title": problem.status.phrase,
+        "status": int(problem.status),
+        "detail": problem.detail,
+        "instance": request.url.path,
+    }
+    return Response(orjson.dumps(document), problem.status, problem.headers, MEDIA_TYPE)
+
+
+def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """Return what a path's OpenAPI says of its errors."""
+    return {int(s): {"description": s.phrase, "content": {MEDIA_TYPE: {"schema": SCHEMA}}} for s in statuses}
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an application a problem."""
+
+    async def problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return answer(error, request)
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        status = HTTPStatus(error.status_code)
+        details = {
+            HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; /docs lists what there is",
+            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible at {request.url.path}",
+        }
+        kind = status.phrase.lower().replace(" ", "-")
+        return answer(Problem(status, kind, details.get(status, str(error.detail)), error.headers), request)
+
+    async def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        texts = [f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        return answer(Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", "; ".join(texts)), request)
+
+    async def unexpected(request: Request, error: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        detail = "an error of the server; its log says more"
+        return answer(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail), request)
+
+    app.add_exception_handler(Problem, problem)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, unexpected)

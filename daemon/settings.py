@@ -1,0 +1,345 @@
+"""The configuration: one YAML file, checked as a whole, with every problem named by the path of its key."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from visaged.models.errors import ModelError
+from visaged.models.manifest import WEIGHTS, Manifest
+from visaged.models.session import Provider
+from visaged.pipelines.attributes import COMPUTED
+from visaged.pipelines.publisher import PublisherConfig
+from visaged.pipelines.redact import redact
+from visaged.pipelines.source import SourceConfig
+from visaged.pipelines.tracker import TrackerConfig
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+"""Letters, digits, `_`, `.`, `-`; it becomes a level of MQTT topics and a label of metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a configuration: the key's path, and what to do."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+class SettingsError(Exception):
+    """A configuration that cannot be used."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a name or address is this machine alone."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class _Login(_Frozen):
+    username: str | None = None
+    """User name; may also stand in the URL of a camera."""
+    password: SecretStr | None = None
+    """Password in plain text; `password_file` and `password_env` keep it out of this file."""
+    password_file: Path | None = None
+    """File whose first line is the password."""
+    password_env: str | None = None
+    """Environment variable that holds the password."""
+
+    @model_validator(mode="after")
+    def _one_password(self) -> _Login:
+        given = [n for n in ("password", "password_file", "password_env") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(given)}, not {len(given)}")
+        if given and self.username is None:
+            raise ValueError(f"{given[0]} is given, but no username")
+        return self
+
+    def login(self) -> tuple[str | None, str | None]:
+        """Return user and password.
+
+        Raises:
+            ValueError: The file or variable that should hold the password does not; the text names it.
+        """
+        if self.password_file is not None:
+            try:
+                lines = self.password_file.read_text(encoding="utf-8").splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is not text"
+                raise ValueError(f"password_file {self.password_file} cannot be read: {reason}") from None
+            if not lines or not lines[0]:
+                raise ValueError(f"password_file {self.password_file} is empty")
+            return self.username, lines[0]
+        if self.password_env is not None:
+            if self.password_env not in os.environ:
+                raise ValueError(f"environment variable {self.password_env} (password_env) is not set")
+            return self.username, os.environ[self.password_env]
+        return self.username, None if self.password is None else self.password.get_secret_value()
+
+
+class CameraSettings(SourceConfig, _Login):
+    """A camera."""
+
+    name: Name
+    """Of the camera, in topics and metrics."""
+    attributes: dict[str, bool] = {}
+    """Attributes switched on or off for this camera, over the general `attributes`."""
+    landmarks_106: bool = False
+    """Whether every face is published with 106 points; they are then read in every analysed frame."""
+
+
+class MqttSettings(PublisherConfig, _Login):
+    """The broker, and what is published there."""
+
+    embedded: bool = False
+    """Run a small broker inside the daemon, for trying things out: on `host` (loopback only) and `port`, without
+    logins. For anything that should last, run mosquitto or another broker of its own."""
+
+    @model_validator(mode="after")
+    def _embedded_is_local(self) -> MqttSettings:
+        if self.embedded and not is_loopback(self.host):
+            raise ValueError("the embedded broker has no logins and listens on loopback only: set host to 127.0.0.1")
+        if self.embedded and (self.tls is not None or self.username is not None or self.protocol == "5"):
+            raise ValueError("the embedded broker speaks MQTT 3.1.1 without TLS and logins: drop these keys")
+        return self
+
+
+class HttpSettings(_Frozen):
+    """The HTTP server."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 for any free one."""
+    allow_remote: bool = False
+    """Listen on other addresses than loopback. There are no API keys yet: whoever reaches the port may use it."""
+    max_body_mb: Annotated[float, Field(gt=0, le=100)] = 20
+    """Largest picture file."""
+    max_megapixels: Annotated[float, Field(gt=0, le=250)] = 50
+    """Largest picture; decoding takes up to 6 bytes a pixel."""
+    max_waiting: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Pictures that may be in work or wait; one more is refused with 503 and Retry-After."""
+    deadline_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """Longest time from the last byte of a picture to its answer."""
+
+    @model_validator(mode="after")
+    def _local(self) -> HttpSettings:
+        if not self.allow_remote and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines, and there are no API keys yet: "
+                "set host to 127.0.0.1, put a proxy with a login in front, or set allow_remote to true"
+            )
+        return self
+
+
+class ModelSettings(_Frozen):
+    """Which networks are used."""
+
+    manifest: Path = WEIGHTS / "manifest.yaml"
+    """What networks there are; your own go into a manifest of your own."""
+    detector: str = "detector-v1"
+    """Name of the detector in the manifest."""
+    analyzer: str | None = "analyzer-v0"
+    """Name of the analyzer; null for faces without attributes."""
+
+
+class InferenceSettings(_Frozen):
+    """How networks run."""
+
+    provider: Provider = "auto"
+    """`auto` takes CUDA where a GPU answers, and the CPU elsewhere; others are used or refused."""
+    require_gpu: bool = False
+    """Refuse to start without a GPU."""
+    callers: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Threads that call the networks; null for one a core on a CPU, one on a GPU."""
+    max_batch: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Most frames of one run of the detector; null for 1 on a CPU (batching does not pay there), 16 on a GPU."""
+    max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 10.0
+    """How long a batch waits for more cameras; without effect on a CPU."""
+    gpu_memory_mb: Annotated[int, Field(ge=256)] | None = None
+    """Most GPU memory a network's arena takes."""
+    cache: Path | None = None
+    """Folder for TensorRT's engines, which take minutes to build."""
+    long_side: Annotated[int, Field(ge=160, le=3840)] = 640
+    """Frames are scaled to this for the detector. Larger finds smaller faces and costs time with its square."""
+    min_confidence: Annotated[float, Field(ge=0.2, lt=1)] | None = None
+    """Smallest confidence of faces without a track; null for the detector's own threshold."""
+    refresh_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
+    """A tracked face is read again when its newest reading is this old, or its shot is clearly better."""
+    min_face_px: Annotated[float, Field(ge=8, le=1000)] = 20.0
+    """Smaller faces are not read."""
+    update_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    """Least time between two `update` events of a track."""
+
+
+class LogSettings(_Frozen):
+    """The log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least weight of lines."""
+    file: Path | None = None
+    """File to write to as well as to stderr; it is rotated."""
+    max_mb: Annotated[float, Field(gt=0)] = 10
+    """Size at which the file is rotated."""
+    keep: Annotated[int, Field(ge=0, le=1000)] = 5
+    """Rotated files to keep."""
+
+
+class Settings(_Frozen):
+    """The configuration of visaged."""
+
+    node: Name = Field(default_factory=lambda: socket.gethostname().split(".")[0][:64] or "node")
+    """This machine's name in topics and messages; the host's name unless set."""
+    cameras: list[CameraSettings] = []
+    """The cameras."""
+    mqtt: MqttSettings = MqttSettings()
+    http: HttpSettings = HttpSettings()
+    models: ModelSettings = ModelSettings()
+    inference: InferenceSettings = InferenceSettings()
+    attributes: dict[str, bool] = {}
+    """Attributes switched off (or on) for all cameras and the HTTP API; what is not named is on."""
+    tracker: TrackerConfig = TrackerConfig()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _names(self) -> Settings:
+        double = sorted(name for name, n in Counter(camera.name for camera in self.cameras).items() if n > 1)
+        if double:
+            raise ValueError(f"cameras: more than one is named {', '.join(double)}; give each its own name")
+        if any(camera.name == self.node for camera in self.cameras):
+            raise ValueError(f"cameras: {self.node} is the node's name too, and both have a status topic; rename one")
+        return self
+
+    def enabled(self, known: set[str], camera: CameraSettings | None = None) -> frozenset[str]:
+        """Return which of the known attributes are on, in general or for a camera."""
+        switches = self.attributes | (camera.attributes if camera is not None else {})
+        return frozenset(name for name in known if switches.get(name, True))
+
+
+def load(path: Path) -> Settings:
+    """Read a configuration file.
+
+    Raises:
+        SettingsError: It cannot be read, is not YAML, or says something that cannot be.
+    """
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
+    except OSError as error:
+        raise SettingsError([Problem("", f"cannot read {path}: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([Problem("", f"{path} is not UTF-8 text")]) from None
+    except yaml.YAMLError as error:
+        raise SettingsError([Problem("", f"{path} is not YAML: {error}")]) from None
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise SettingsError([Problem("", f"{path} holds a {type(document).__name__}; expected keys such as cameras")])
+    return parse(document)
+
+
+def parse(document: dict[str, Any]) -> Settings:
+    """Return settings from plain data; raises `SettingsError`."""
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        raise SettingsError([_problem(details) for details in error.errors()]) from None
+
+
+def check(settings: Settings) -> list[Problem]:
+    """Return what is wrong with the world that settings name: files, secrets, models, attributes."""
+    problems = []
+    for path, login in [
+        *((f"cameras[{index}]", camera) for index, camera in enumerate(settings.cameras)),
+        ("mqtt", settings.mqtt),
+    ]:
+        try:
+            login.login()
+        except ValueError as error:
+            problems.append(Problem(path, str(error)))
+    for index, camera in enumerate(settings.cameras):
+        if camera.is_file and not camera.path.is_file():
+            what = "is not a file" if camera.path.exists() else "does not exist"
+            problems.append(Problem(f"cameras[{index}].url", f"{redact(str(camera.path))} {what}"))
+    if settings.mqtt.tls is not None:
+        try:
+            settings.mqtt.tls.context()
+        except OSError as error:  # ssl.SSLError is one
+            named = ", ".join(f"{k} {v}" for k, v in settings.mqtt.tls.model_dump().items() if v is not None)
+            problems.append(Problem("mqtt.tls", f"cannot be used ({named}): {error.strerror or error}"))
+    return problems + _check_models(settings)
+
+
+def _check_models(settings: Settings) -> list[Problem]:
+    problems = []
+    known = {head.name for head in COMPUTED} if settings.models.analyzer is not None else set()
+    try:
+        manifest = Manifest(settings.models.manifest)
+    except ModelError as error:
+        return [Problem("models.manifest", str(error))]
+    try:
+        manifest.file(manifest.detector(settings.models.detector))
+    except ModelError as error:
+        problems.append(Problem("models.detector", str(error)))
+    if settings.models.analyzer is not None:
+        try:
+            entry = manifest.analyzer(settings.models.analyzer)
+            manifest.file(entry)
+            known |= {head.name for head in entry.heads}
+        except ModelError as error:
+            return [*problems, Problem("models.analyzer", str(error))]
+    switches = [("attributes", settings.attributes)]
+    switches += [(f"cameras[{i}].attributes", camera.attributes) for i, camera in enumerate(settings.cameras)]
+    for path, names in switches:
+        for name in sorted(set(names) - known):
+            have = f"known are {', '.join(sorted(known))}" if known else "there is no analyzer"
+            problems.append(Problem(f"{path}.{name}", f"there is no such attribute; {have}"))
+    return problems
+
+
+def _problem(details: Any) -> Problem:
+    path = ""
+    for part in details["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    text = details["msg"].removeprefix("Value error, ")
+    if details["type"] == "extra_forbidden":
+        text = "is not a known key; look for a spelling mistake (`visaged schema` lists all keys)"
+    elif details["type"] == "missing":
+        text = "is missing"
+    elif not isinstance(details.get("input"), dict | list) and not _secret(path):
+        text += f" (got {redact(repr(details.get('input')))})"
+    return Problem(path, text)
+
+
+def _secret(path: str) -> bool:
+    return "password" in path
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML takes the last of two equal keys without a word; this one refuses."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key, (key_node, _) in zip(keys, node.value, strict=True):
+            if isinstance(key, Hashable) and keys.count(key) > 1 and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+        return super().construct_mapping(node, deep)
