@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.benchmarks` (or `make bench`) runs them all, `... NAME` one of them."""

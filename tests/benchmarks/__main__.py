@@ -1,0 +1,32 @@
+"""Run the benchmarks: all (the soak takes ten minutes), or those named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from tests.benchmarks import bench_tracker, capacity, daemon, throughput
+
+ALL: dict[str, Callable[[], None]] = {
+    "throughput": throughput.main,
+    "capacity": capacity.main,
+    "age": daemon.age,
+    "tracker": bench_tracker.main,
+    "soak": daemon.soak,
+}
+
+
+def main() -> None:
+    """Run the benchmarks."""
+    names = sys.argv[1:] or list(ALL)
+    unknown = set(names) - set(ALL)
+    if unknown:
+        sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
+    sys.argv[1:] = []
+    for name in names:
+        print(f"== {name}", flush=True)
+        ALL[name]()
+
+
+if __name__ == "__main__":
+    main()
