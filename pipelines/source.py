@@ -185,6 +185,7 @@ class VideoSource:
         self._clock = clock
         self._wall = wall
         self._stream = 0
+        self._opened = False
         self._clock_warned = False
         self._size = (0, 0)
         self._canvas: Canvas
@@ -203,10 +204,11 @@ class VideoSource:
         self._timeline = Timeline()
         self._fast_start = self._clock()
         while True:
+            self._opened = False
             try:
                 self._play(stopping)
             except (av.error.FFmpegError, OSError) as error:
-                raise _explain(error, self._config) from None
+                raise _explain(error, self._config, self._opened) from None
             if stopping.is_set():
                 return
             if not self._config.is_file:
@@ -221,6 +223,7 @@ class VideoSource:
             if stream is None:
                 raise SourceError("invalid", f"{redact(self._config.url)} has no video")
             self._prepare(stream)
+            self._opened = True
             self._read(container, stream, stopping)
         finally:
             container.close()
@@ -281,6 +284,8 @@ class VideoSource:
     def _read(self, container: InputContainer, stream: VideoStream, stopping: threading.Event) -> None:
         paced = self._config.is_file and self._config.pace == "realtime"
         pace_start: float | None = None
+        interval_s = float(1 / (stream.average_rate or 25))
+        last_stamp = -interval_s
         last_frame_s = self._clock()
         context = stream.codec_context
         discard: Discard = "DEFAULT"
@@ -300,34 +305,39 @@ class VideoSource:
                 frames = []
             for frame in frames:
                 last_frame_s = arrived_s
-                position = frame.time
-                if paced and position is not None:
-                    pace_start = self._clock() - position if pace_start is None else pace_start
-                    pace_start = max(pace_start, self._clock() - position - 1.0)  # fell behind: do not catch up
-                    if stopping.wait(max(0.0, pace_start + position - self._clock())):
+                # A camera's first frame, and raw H.264 files, have no stamps: they follow at the nominal rate.
+                last_stamp = frame.time if frame.time is not None else last_stamp + interval_s
+                if paced:
+                    pace_start = self._clock() - last_stamp if pace_start is None else pace_start
+                    pace_start = max(pace_start, self._clock() - last_stamp - 1.0)  # fell behind: do not catch up
+                    if stopping.wait(max(0.0, pace_start + last_stamp - self._clock())):
                         return
                     arrived_s = self._clock()
-                if not self._handle(frame, container, arrived_s, stopping):
+                if not self._handle(frame, last_stamp, container, arrived_s, stopping):
                     return
             if self._config.live and arrived_s - last_frame_s > 2 * self._config.read_timeout_s:
                 raise SourceError("invalid", f"data comes, but no picture in {2 * self._config.read_timeout_s:.0f} s")
 
     def _handle(
-        self, frame: av.VideoFrame, container: InputContainer, arrived_s: float, stopping: threading.Event
+        self,
+        frame: av.VideoFrame,
+        stamp: float,
+        container: InputContainer,
+        arrived_s: float,
+        stopping: threading.Event,
     ) -> bool:
-        position = frame.time
         if frame.is_corrupt:
             self._on_damaged()
-        motion_s = self._timeline.capture(position, arrived_s)
-        kept = self._sampler.keep(motion_s if position is None else position)
+        motion_s = self._timeline.capture(stamp, arrived_s)
+        kept = self._sampler.keep(stamp)
         if (frame.width, frame.height) != self._size:
             self._resize(frame, container)
         self._on_received(kept)
         if not kept:
             return True
-        captured_s, captured_at, clock = self._capture_time(container, position, motion_s, arrived_s)
-        if self._config.pace == "fast" and self._config.is_file and position is not None:
-            motion_s = self._fast_start + position
+        captured_s, captured_at, clock = self._capture_time(container, frame.time, motion_s, arrived_s)
+        if self._config.pace == "fast" and self._config.is_file:
+            motion_s = self._fast_start + stamp
         pool = self._pool
         image = pool.take()
         self._scale(frame, image)
@@ -344,7 +354,7 @@ class VideoSource:
                 clock=clock,
                 arrived_s=arrived_s,
                 ready_s=self._clock(),
-                position_s=position,
+                position_s=frame.time,
                 release=lambda: pool.give(image),
             ),
             stopping,
@@ -391,6 +401,7 @@ _CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
     (av.error.HTTPUnauthorizedError, "unauthorized", "refused the user or password (401)"),
     (av.error.HTTPForbiddenError, "unauthorized", "refused access (403)"),
     (av.error.HTTPNotFoundError, "not_found", "has no such stream (404)"),
+    (av.error.HTTPOtherClientError, "refused", "refused the request (4xx); an RTSP camera without video answers so"),
     (av.error.HTTPError, "refused", "answered with an error"),
     (av.error.ConnectionRefusedError, "refused", "refused the connection: nothing listens at this port"),
     (av.error.ExitError, "timeout", "did not answer in time"),
@@ -404,13 +415,15 @@ _CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
 )
 
 
-def _explain(error: Exception, config: SourceConfig) -> SourceError:
+def _explain(error: Exception, config: SourceConfig, opened: bool) -> SourceError:
     """Return what went wrong in words. FFmpeg's own texts repeat the URL with its password, so they are not used."""
     where = redact(config.url)
     for kind, cause, text in _CAUSES:
         if isinstance(error, kind):
             return SourceError(cause, f"{where} {text}")
     reason = redact(str(getattr(error, "strerror", None) or type(error).__name__))
+    if opened:
+        return SourceError("timeout", f"{where} stopped sending: {reason}")
     if config.device is not None:
         return SourceError("device", f"{where} cannot be opened: {reason} (is another program using it?)")
     cause = "unreachable" if isinstance(error, OSError) else "other"
