@@ -110,11 +110,12 @@ class Aligner:
         matrix[:, 2] += matrix[:, :2] @ np.array([left, top], np.float64)
         scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
         if scale < _ALIASING_SCALE:
-            shrink = scale * 1.5
-            region = cv2.resize(  # type: ignore[assignment]
-                region, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA
-            )
-            matrix[:, :2] /= shrink
+            height, width = region.shape[:2]
+            small = max(1, round(width * scale * 1.5)), max(1, round(height * scale * 1.5))
+            region = cv2.resize(region, small, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+            ratio = np.array(small) / [width, height]
+            matrix[:, 2] += matrix[:, :2] @ (0.5 / ratio - 0.5)  # pixels' centres, not their corners, are whole numbers
+            matrix[:, :2] /= ratio
         return cv2.warpAffine(  # type: ignore[return-value]
             region, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
         )

@@ -163,7 +163,7 @@ class Manifest:
             document = yaml.safe_load(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ModelError(f"cannot read the model manifest {path}: {error.strerror}") from error
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
             raise ModelError(f"the model manifest {path} is not YAML: {error}") from error
         try:
             self.entries: Sequence[Entry] = _Document.model_validate(document).models

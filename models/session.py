@@ -88,9 +88,29 @@ class Session:
         return self.provider in _GPU
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """Run the network once; thread-safe."""
-        result: list[NDArray[np.float32]] = self._session.run(list(outputs), dict(inputs))
-        return result
+        """Run the network once; thread-safe.
+
+        Args:
+            outputs: Names of the outputs wanted; all have the batch as their first axis.
+            inputs: By name, all with the batch as their first axis.
+        """
+        if not self.on_gpu:
+            result: list[NDArray[np.float32]] = self._session.run(list(outputs), dict(inputs))
+            return result
+        size = len(next(iter(inputs.values())))
+        padded = {name: pad_batch(value) for name, value in inputs.items()}
+        return [value[:size] for value in self._session.run(list(outputs), padded)]
+
+
+def pad_batch(value: NDArray[Any]) -> NDArray[Any]:
+    """Return a batch (B, ...) filled up with zeros to the next power of two.
+
+    A GPU searches algorithms and plans memory for every shape that it meets: few shapes, few searches, flat memory.
+    """
+    size = 1 << (len(value) - 1).bit_length()
+    if size == len(value):
+        return value
+    return np.concatenate([value, np.zeros((size - len(value), *value.shape[1:]), value.dtype)])
 
 
 def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
@@ -147,7 +167,7 @@ def _providers(wanted: str, config: SessionConfig) -> list[Any]:
     if wanted == "openvino":
         return [("OpenVINOExecutionProvider", {"device_type": "CPU", "num_of_threads": "1"}), cpu]
     # Grow by what is asked for, not by doubling: many cameras' shapes would otherwise leave an arena twice its need.
-    cuda_options: dict[str, Any] = {"arena_extend_strategy": "kSameAsRequested"}
+    cuda_options: dict[str, Any] = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
     if config.gpu_memory_mb is not None:
         cuda_options["gpu_mem_limit"] = config.gpu_memory_mb * 2**20
     cuda = ("CUDAExecutionProvider", cuda_options)
