@@ -98,7 +98,7 @@ class Camera:
         wall: Seconds since 1970.
     """
 
-    # A connection that held this long was a good one; the next failure is tried again soon.
+    # A connection that gave pictures for this long was a good one; the next failure is tried again soon.
     _GOOD_S = 5.0
 
     def __init__(
@@ -125,7 +125,7 @@ class Camera:
         self._wall = wall
         self._lock = threading.Lock()
         self._status = CameraStatus(name, "connecting", wall(), redact(config.url))
-        self._streaming_since = 0.0
+        self._streaming_since = self._last_received = 0.0
         when_full, depth = (WhenFull.DROP_OLDEST, 1) if config.live else (WhenFull.WAIT, _FILE_DEPTH)
         batcher.add_camera(name, when_full, depth, self._dropped)
         self._source = VideoSource(
@@ -164,7 +164,8 @@ class Camera:
             try:
                 self._source.run(stopping)
             except SourceError as error:
-                problem = error
+                # Not the exception itself: its traceback would hold the decoder and its pictures until the next try.
+                cause, problem = error.cause, str(error)
             else:
                 if not stopping.is_set():
                     log.info("camera %s: its file has ended", self.name)
@@ -173,20 +174,20 @@ class Camera:
             self._batcher.set_live(self.name, False)
             if stopping.is_set():
                 return
-            if self._streaming_since and self._clock() - self._streaming_since > self._GOOD_S:
+            if self._streaming_since and self._last_received - self._streaming_since > self._GOOD_S:
                 self._backoff.reset()
             wait_s = self._backoff.next_s()
             self._report(problem, wait_s)
-            self._set(state="waiting", error=str(problem), cause=problem.cause)
-            self._metrics.failure(problem.cause)
+            self._set(state="waiting", error=problem, cause=cause)
+            self._metrics.failure(cause)
             if stopping.wait(wait_s):
                 return
             self._set(reconnects=self.status.reconnects + 1)
             self._metrics.reconnects.inc()
 
-    def _report(self, problem: SourceError, wait_s: float) -> None:
+    def _report(self, problem: str, wait_s: float) -> None:
         # A camera that stays away says so once, not at every try.
-        level = logging.DEBUG if str(problem) == self.status.error else logging.WARNING
+        level = logging.DEBUG if problem == self.status.error else logging.WARNING
         log.log(level, "camera %s: %s; next try in %.1f s", self.name, problem, wait_s)
 
     def _opened(self, codec: str, width: int, height: int) -> None:
@@ -196,6 +197,7 @@ class Camera:
         self._set(state="streaming", codec=codec, width=width, height=height, error="", cause="")
 
     def _received(self, kept: bool) -> None:
+        self._last_received = self._clock()
         self._metrics.received.inc()
         if kept:
             self._metrics.sampled.inc()

@@ -50,7 +50,9 @@ class VideoPixels:
         packed[:rows] = luma
         packed[rows:].reshape(2, rows // 2, columns // 2)[:] = chroma
         bgr: Image = cv2.cvtColor(packed, cv2.COLOR_YUV2BGR_I420)  # type: ignore[assignment]
-        return bgr[top - y0 : bottom - y0, left - x0 : right - x0]
+        region = bgr[top - y0 : bottom - y0, left - x0 : right - x0]
+        correction = _FROM_BT601.get(int(self._frame.colorspace))
+        return region if correction is None else cv2.transform(region, correction)  # type: ignore[return-value]
 
     def _converted(self) -> Image:
         if self._whole is None:
@@ -67,6 +69,26 @@ def plane_rows(plane: VideoPlane) -> NDArray[np.uint8]:
 # OpenCV knows video's limited range only; cameras that send full range ("yuvj") are brought to it first.
 _LUMA_TO_LIMITED = np.round(16 + np.arange(256) * 219 / 255).astype(np.uint8)
 _CHROMA_TO_LIMITED = np.round(128 + (np.arange(256) - 128) * 224 / 255).astype(np.uint8)
+
+
+def _bgr_from_yuv(red: float, blue: float) -> NDArray[np.float64]:
+    """Return the (3, 3) matrix from (Y, Pb, Pr) to BGR of a standard that weighs red and blue so in its luma."""
+    green = 1 - red - blue
+    return np.array(
+        [
+            [1, 2 * (1 - blue), 0],
+            [1, -2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green],
+            [1, 0, 2 * (1 - red)],
+        ]
+    )
+
+
+# OpenCV takes all video for BT.601. What HD cameras tag as BT.709 (1) and UHD ones as BT.2020 (9), or SMPTE 240M (7),
+# would be off by some 25 levels, and not like the detector's picture, for which swscale goes by the tag.
+_FROM_BT601 = {
+    tag: (_bgr_from_yuv(red, blue) @ np.linalg.inv(_bgr_from_yuv(0.299, 0.114))).astype(np.float32)
+    for tag, red, blue in ((1, 0.2126, 0.0722), (7, 0.212, 0.087), (9, 0.2627, 0.0593))
+}
 
 
 class CanvasPool:

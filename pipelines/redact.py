@@ -5,9 +5,15 @@ from __future__ import annotations
 import re
 from urllib.parse import quote, urlsplit, urlunsplit
 
-_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/?#]*@", re.IGNORECASE)
+# The second form has a password with characters that should have been percent-encoded: `user:a/b@host`, but not
+# `host:554/a@b`.
+_USERINFO = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^\s/?#]*|(?!\[)[^\s/?#@:]*:(?!\d{1,5}(?:[/?#\s'\",;)\]}]|$))[^\s@]*)@",
+    re.IGNORECASE,
+)
+# Many cameras have such parameters in the path too: `/user=admin&password=secret`.
 _SECRET_QUERY = re.compile(
-    r"(?P<key>[?&](?:[a-z_-]*(?:pass|pwd|secret|token|key|auth|sign|credential)[a-z_-]*|user(?:name)?|usr|login)=)[^&#\s'\"]*",
+    r"(?P<key>[?&/;](?:[a-z_-]*(?:pass|pwd|secret|token|key|auth|sign|credential)[a-z_-]*|user(?:name)?|usr|login)=)[^&#\s'\"]*",
     re.IGNORECASE,
 )
 

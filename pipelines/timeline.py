@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import math
 
-# A stamp further than this from where it should be starts the time line anew: the camera restarted or the file looped.
+# A stamp that is further than this ahead of the last one, or falls back, starts the time line anew: the camera
+# restarted or the file looped.
 _JUMP_S = 5.0
+# Frames leave a decoder in order, so a stamp that falls back by more than this means that the clock was set back.
+_BACK_S = 0.1
 # Frames may arrive late by a full network buffer; later than this, the stream paused and its stamps did not.
 _STALE_S = 30.0
 # Camera and machine clocks drift apart by up to some 100 ppm. The estimate gives way by this much a second, so that
@@ -39,7 +42,7 @@ class Timeline:
             offset = arrival_s - stamp_s
             if self._offset is None:
                 self._offset = offset
-            elif not -_JUMP_S < stamp_s - self._last_stamp < _JUMP_S or offset - self._offset > _STALE_S:
+            elif not -_BACK_S < stamp_s - self._last_stamp < _JUMP_S or offset - self._offset > _STALE_S:
                 self.jumps += 1
                 self._offset = offset
             else:
@@ -61,8 +64,6 @@ class Sampler:
 
     # Stamps are rounded to the stream's time base (often 1/90000 s, in some containers 1 ms).
     _ROUNDING_S = 0.002
-    # Frames leave a decoder in order, so a stamp that falls back by more than this means that the clock was set back.
-    _BACK_S = 0.1
 
     def __init__(self, fps: float | None) -> None:
         self._interval = None if fps is None else 1.0 / fps
@@ -75,14 +76,14 @@ class Sampler:
         """
         if self._interval is None or self._due is None:
             return False
-        return self._due - self._interval - self._BACK_S <= stamp_s < self._due - self._ROUNDING_S
+        return self._due - self._interval - _BACK_S <= stamp_s < self._due - self._ROUNDING_S
 
     def keep(self, stamp_s: float) -> bool:
         """Return whether to look at the frame with that stamp; to be asked once for every frame, in order."""
         if self._interval is None:
             return True
         late = math.inf if self._due is None else stamp_s - self._due
-        if late >= self._interval or late < -self._interval - self._BACK_S:
+        if late >= self._interval or late < -self._interval - _BACK_S:
             # The first frame, a gap, or a clock that was set back: the grid starts anew.
             self._due = stamp_s + self._interval
             return True

@@ -1,0 +1,48 @@
+"""One time line for a source's frames, whatever stamps they come with."""
+
+from __future__ import annotations
+
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+
+class Stamps:
+    """One time line for the frames of a connection, or of all rounds of a looping file.
+
+    Frames have their own stamps where those can be trusted. Without them live frames follow as they arrive, those of
+    a file at its nominal rate.
+    """
+
+    def __init__(self, live: bool) -> None:
+        self._live = live
+        self._last: float | None = None
+        self._last_arrival = 0.0
+        self._shift: float | None = 0.0  # added to a round's own stamps; unknown before its first frame
+        self.trusted = True
+        self.interval_s = 0.04
+
+    def begin(self, trusted: bool, interval_s: float) -> None:
+        """Begin a round: say whether its stamps can be trusted, and its nominal seconds from frame to frame."""
+        self.trusted = trusted
+        self.interval_s = interval_s
+        self._shift = 0.0 if self._last is None else None
+
+    def of_packet(self, packet: Packet[VideoStream]) -> float | None:
+        """Return the stamp that the packet's frame will have, if it can be known."""
+        if packet.pts is None or self._shift is None or not self.trusted:
+            return None
+        return float(packet.pts * packet.time_base) + self._shift
+
+    def of_frame(self, position_s: float | None, arrived_s: float) -> float:
+        """Return a frame's stamp; to be asked once for every frame, in order."""
+        follows = 0.0 if self._last is None else self._last + self.interval_s
+        if position_s is not None and self.trusted:
+            if self._shift is None:
+                self._shift = follows - position_s
+            stamp = position_s + self._shift
+        elif self._live and self._last is not None:
+            stamp = self._last + (arrived_s - self._last_arrival)
+        else:
+            stamp = follows
+        self._last, self._last_arrival = stamp, arrived_s
+        return stamp
