@@ -15,10 +15,15 @@ from visaged.pipelines.messages import Message
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A message that waits; `held` says that the broker was away when it came."""
+    """A message that waits.
+
+    Attributes:
+        message: The message.
+        connection: To the broker when it came, counted from 1; -1 when there was none.
+    """
 
     message: Message
-    held: bool
+    connection: int
 
 
 class Outbox(Protocol):
