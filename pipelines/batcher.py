@@ -214,12 +214,12 @@ class Batcher:
         while len(batch) < self._max_batch and (self._ready or self._pictures):
             # Pictures and cameras in turn: neither starves the other.
             picture_turn = bool(self._pictures) and (self._picture_next or not self._ready)
-            self._picture_next = not picture_turn
             canvas = self._pictures[0].canvas if picture_turn else self._ready[0].frames[0].canvas
             if shape is None:
                 shape = (canvas.height, canvas.width)
             elif shape != (canvas.height, canvas.width):
                 break
+            self._picture_next = not picture_turn  # only now: who is left for another shape is first next time
             if picture_turn:
                 batch.append(self._pictures.popleft())
                 continue

@@ -187,7 +187,7 @@ class CameraTracks:
             for shot, track in observation.seen:
                 face = self._face(shot, track, now_s)
                 faces.append(face)
-                if track is None:
+                if track is None or track.number not in self._tracks:  # it ended while it was read
                     continue
                 kind = self._worth_telling(track, track.number in observation.began, now_s)
                 if kind is not None:
@@ -237,7 +237,7 @@ class CameraTracks:
             if float(track.newest.box[3] - track.newest.box[1]) >= policy.min_face_px
             and (
                 now_s - track.read_s >= policy.refresh_s
-                or track.newest.quality >= policy.better_by * track.read_quality
+                or track.newest.quality > policy.better_by * track.read_quality
                 or (self._points and now_s > track.read_s)
             )
         ]
@@ -282,7 +282,7 @@ class CameraTracks:
         events = []
         for number in numbers:
             track = self._tracks.pop(number, None)
-            if track is not None:
+            if track is not None and track.told_s > -math.inf:  # who never began does not end
                 face = Face(track.newest, number, self._known(track, track.seen_s))
                 events.append(self._event("end", track, face, captured_s, reason))
         return events
@@ -296,7 +296,7 @@ class CameraTracks:
             face,
             track.best,
             track.started_at,
-            track.seen_s - track.started_s,
+            max(0.0, track.seen_s - track.started_s),  # a short file that loops steps back in time
             track.frames,
             captured_s,
             reason,
