@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import socket
 import threading
 import time
@@ -17,15 +18,16 @@ from typing import Any
 import uvicorn
 
 from visaged.daemon.broker import EmbeddedBroker
-from visaged.daemon.http import Pictures, create_app
+from visaged.daemon.http import create_app
 from visaged.daemon.settings import CameraSettings, Settings
+from visaged.daemon.uploads import Pictures
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
 from visaged.models.manifest import Manifest
 from visaged.models.session import SessionConfig
 from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
-from visaged.pipelines.batcher import Batcher, Picture
+from visaged.pipelines.batcher import Batcher, Overloaded, Picture
 from visaged.pipelines.camera import Camera, CameraStatus
 from visaged.pipelines.inference import FrameResult, Inference
 from visaged.pipelines.messages import Composer, status_document
@@ -74,7 +76,9 @@ class Daemon:
         self._settings = settings
         self._on_event = on_event
         self._once = once
-        self._stop_wanted = threading.Event()
+        self._stop_wanted = False
+        # An Event or a Lock may be held by the very code that a signal interrupts; this queue may be put to from there.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._failure: tuple[str, BaseException] | None = None
         self.left_behind = False
         self.metrics = metrics or Metrics()
@@ -122,7 +126,13 @@ class Daemon:
 
     def run(self) -> int:
         """Work until `stop` is called or a part dies; return the process's exit code: 0 or 1."""
-        self._start()
+        try:
+            self._start()
+        except StartError:
+            self._socket.close()
+            if self._broker_worker is not None:
+                self._broker_worker.join(1.0)
+            raise
         try:
             self._watch()
         finally:
@@ -135,7 +145,8 @@ class Daemon:
 
     def stop(self) -> None:
         """Ask the daemon to end; may be called from a signal handler, more than once."""
-        self._stop_wanted.set()
+        self._stop_wanted = True
+        self._wake.put(None)
 
     def _start(self) -> None:
         if self._broker is not None and self._broker_worker is not None:
@@ -151,20 +162,23 @@ class Daemon:
             worker.start()
 
     def _watch(self) -> None:
-        while not self._stop_wanted.wait(0.5):
+        while not self._stop_wanted:
             now_s = time.monotonic()
+            ended = 0
             for camera in self._cameras:
                 tracks = self._tracks[camera.name]
-                if camera.status.state == "ended":
-                    if self._batcher.idle(camera.name):
-                        self._tell_all(tracks.end_all(now_s, "stream_ended"))
+                if camera.status.state == "ended" and self._batcher.idle(camera.name):
+                    ended += 1
+                    self._tell_all(tracks.end_all(now_s, "stream_ended"))
                 elif camera.config.live:
                     self._tell_all(tracks.expire(now_s, now_s))
-            if self._once and all(
-                camera.status.state == "ended" and self._batcher.idle(camera.name) for camera in self._cameras
-            ):
+            if self._once and ended == len(self._cameras):
                 log.info("every camera has ended")
                 return
+            try:
+                self._wake.get(timeout=0.5)
+            except queue.Empty:
+                pass
 
     def _shut_down(self, deadline_s: float) -> None:
         """Stop in the order of the frames' way, so that what is known still gets out."""
@@ -175,7 +189,8 @@ class Daemon:
         self._http_worker.stop()
         for item in self._batcher.close():
             if isinstance(item, Picture):
-                item.future.cancel()
+                if item.future.set_running_or_notify_cancel():
+                    item.future.set_exception(Overloaded())
             else:
                 self.metrics.camera(item.camera).dropped("shutdown")
         for worker in self._inference_workers:
@@ -200,7 +215,7 @@ class Daemon:
 
     def _died(self, name: str, error: BaseException) -> None:
         self._failure = self._failure or (name, error)
-        self._stop_wanted.set()
+        self.stop()
 
     def _publish(self, result: FrameResult) -> None:
         self._publisher.submit(result)
@@ -240,16 +255,18 @@ class Daemon:
         return detector, reader
 
     def _camera_tracks(self, camera: CameraSettings) -> CameraTracks:
-        inference = self._settings.inference
+        inference, heads = self._settings.inference, self._reader.heads
+        enabled = self._settings.enabled(set(heads), camera)
+        points = {name for name, head in heads.items() if head.kind == "points"}
         return CameraTracks(
             camera.name,
             self._settings.tracker,
             ReadingPolicy(refresh_s=inference.refresh_s, min_face_px=inference.min_face_px),
             self._reader,
-            self._settings.enabled(set(self._reader.heads), camera),
+            enabled - points,
             self._threshold,
             inference.update_s,
-            camera.landmarks_106 and bool(self._reader.heads),
+            camera.landmarks_106 and bool(enabled & points),
         )
 
     def _camera(self, camera: CameraSettings) -> Camera:
@@ -313,7 +330,7 @@ class Daemon:
         """Return whether pictures can be analysed and something is known of the broker, with the cameras' states."""
         link = self._publisher.link
         known = link.connected or bool(link.trouble)
-        ready = known and self._failure is None and not self._stop_wanted.is_set()
+        ready = known and self._failure is None and not self._stop_wanted
         models = {"detector": self.detector.name, "provider": self.detector.provider}
         return ready, {
             "status": "ready" if ready else "not ready",
@@ -326,7 +343,8 @@ class Daemon:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":  # elsewhere it would let two programs listen on one port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
         listener.listen(128)

@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import socket
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,8 +22,9 @@ from rich.console import Console
 
 from visaged.daemon import logs
 from visaged.daemon.app import Daemon, StartError
-from visaged.daemon.console import EventLines
-from visaged.daemon.settings import Problem, Settings, SettingsError, check, load, parse
+from visaged.daemon.console import EventLines, flush, show
+from visaged.daemon.document import Problem, SettingsError
+from visaged.daemon.settings import Settings, check, load, parse
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.redact import redact
 from visaged.pipelines.schemas import schema
@@ -85,9 +85,10 @@ def run(
     metrics = Metrics()
     try:
         logs.configure(settings.log, metrics.log_errors.inc)
-        daemon = Daemon(settings, version_string(), EventLines(out), once, metrics)
+        lines = EventLines(out)
+        daemon = Daemon(settings, version_string(), lines, once, metrics)
     except (StartError, OSError) as error:
-        err.print(f"visaged cannot start: {error}", style="bold red", markup=False)
+        err.print(f"visaged cannot start: {error}", style="bold red", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_CANNOT_START) from None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: daemon.stop())
@@ -95,13 +96,14 @@ def run(
     try:
         code = daemon.run()
     except StartError as error:
-        err.print(f"visaged cannot start: {error}", style="bold red", markup=False)
+        err.print(f"visaged cannot start: {error}", style="bold red", markup=False, soft_wrap=True)
         code = EXIT_CANNOT_START
     logging.shutdown()
-    if daemon.left_behind:
-        # A thread hangs in a library; an orderly exit would wait for it or pull memory from under it.
-        sys.stdout.flush()
-        sys.stderr.flush()
+    printed = lines.close(0.3)
+    if printed:
+        flush(out)
+    if daemon.left_behind or not printed:
+        # A thread hangs in a library or a write; an orderly exit would wait for it or pull memory from under it.
         os._exit(code)
     raise typer.Exit(code)
 
@@ -116,7 +118,7 @@ def check_command(file: Annotated[Path, typer.Argument(help="Configuration file.
     if problems:
         _print_problems(problems)
         raise typer.Exit(EXIT_CONFIGURATION)
-    out.print(f"{file}: no problems", markup=False)
+    out.print(f"{file}: no problems", markup=False, soft_wrap=True)
 
 
 @app.command("schema")
@@ -127,7 +129,9 @@ def schema_command(
     document: dict[str, Any]
     if of is Schema.CONFIG:
         document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Settings.model_json_schema()
-        document["properties"]["models"]["default"] = {}  # its paths are this installation's own
+        # The manifest's path is this installation's own.
+        document["properties"]["models"]["default"] = {}
+        del document["$defs"]["ModelSettings"]["properties"]["manifest"]["default"]
     else:
         document = schema(of.value)
     print(json.dumps(document, indent=2))
@@ -188,7 +192,6 @@ def _free_port(host: str, wanted: int) -> int:
 
 def _banner(settings: Settings, daemon: Daemon) -> None:
     mqtt = settings.mqtt
-    out.print(f"visaged {version_string()}", style="bold")
     kind = "embedded broker" if mqtt.embedded else "broker"
     rows = [
         ("MQTT", f"{mqtt.host}:{mqtt.port} ({kind}), topics {mqtt.prefix}/#"),
@@ -198,9 +201,8 @@ def _banner(settings: Settings, daemon: Daemon) -> None:
     ]  # fmt: skip
     rows += [(f"Camera {camera.name}", redact(camera.url)) for camera in settings.cameras]
     width = max(len(name) for name, _ in rows)
-    for name, text in rows:
-        out.print(f"  {name:<{width}}  {text}", markup=False, soft_wrap=True)
-    out.print()
+    show(out, f"visaged {version_string()}", style="bold")
+    show(out, "\n".join(f"  {name:<{width}}  {text}" for name, text in rows) + "\n")
 
 
 def _print_problems(problems: list[Problem]) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
+from typing import TextIO
 
 from visaged.daemon.settings import LogSettings
 from visaged.pipelines.redact import redact
@@ -22,6 +23,22 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return redact(super().format(record))
+
+
+class ErrorHandler(logging.StreamHandler[TextIO]):
+    """Lines to stderr; one that cannot be written is counted.
+
+    Args:
+        on_error: Called for every line that could not be written.
+    """
+
+    def __init__(self, on_error: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_error = on_error
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Count a line that could not be written; there is nowhere left to tell of it."""
+        self._on_error()
 
 
 class FileHandler(RotatingFileHandler):
@@ -46,7 +63,10 @@ class FileHandler(RotatingFileHandler):
         now = time.monotonic()
         if now >= self._quiet_until:
             self._quiet_until = now + 60
-            print(f"visaged: cannot write the log {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr)
+            try:
+                print(f"visaged: cannot write the log {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr)
+            except (OSError, ValueError):
+                pass  # whoever logs must not die of it
 
 
 def configure(settings: LogSettings, on_error: Callable[[], None]) -> None:
@@ -55,12 +75,12 @@ def configure(settings: LogSettings, on_error: Callable[[], None]) -> None:
     Raises:
         OSError: The log file cannot be opened.
     """
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    handlers: list[logging.Handler] = [ErrorHandler(on_error)]
     if settings.file is not None:
         handlers.append(FileHandler(settings, on_error))
     for handler in handlers:
         handler.setFormatter(_Formatter())
     logging.basicConfig(level=settings.level.upper(), handlers=handlers, force=True)
-    # These tell of every request and packet at info.
-    for noisy in ("uvicorn.access", "asyncio", "multipart", "python_multipart", "PIL"):
+    # These tell of every request, packet and start of their own at info.
+    for noisy in ("uvicorn.access", "uvicorn.error", "asyncio", "multipart", "python_multipart", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import socket
 from collections import Counter
-from collections.abc import Hashable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from visaged.daemon.document import Problem, SettingsError, read
 from visaged.models.errors import ModelError
 from visaged.models.manifest import WEIGHTS, Manifest
 from visaged.models.session import Provider
@@ -22,32 +31,21 @@ from visaged.pipelines.redact import redact
 from visaged.pipelines.source import SourceConfig
 from visaged.pipelines.tracker import TrackerConfig
 
+_UNQUOTED = (
+    "is not a valid URL; spaces and / ? # @ in a user or password must be percent-encoded, or stand in username and "
+    "password instead"
+)
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 """Letters, digits, `_`, `.`, `-`; it becomes a level of MQTT topics and a label of metrics."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong with a configuration: the key's path, and what to do."""
-
-    path: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.text}" if self.path else self.text
-
-
-class SettingsError(Exception):
-    """A configuration that cannot be used."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(str(problem) for problem in problems))
-        self.problems = problems
-
-
 def is_loopback(host: str) -> bool:
     """Return whether a name or address is this machine alone."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class _Frozen(BaseModel):
@@ -105,6 +103,14 @@ class CameraSettings(SourceConfig, _Login):
     landmarks_106: bool = False
     """Whether every face is published with 106 points; they are then read in every analysed frame."""
 
+    @field_validator("url")
+    @classmethod
+    def _quoted(cls, url: str) -> str:
+        # What no URL can hold is not recognised as its password either, and would be shown.
+        if "://" in url and re.search(r"\s", url) and re.match(r"[^/]+://[^/?#]*@", url):
+            raise ValueError(_UNQUOTED)
+        return url
+
 
 class MqttSettings(PublisherConfig, _Login):
     """The broker, and what is published there."""
@@ -112,6 +118,13 @@ class MqttSettings(PublisherConfig, _Login):
     embedded: bool = False
     """Run a small broker inside the daemon, for trying things out: on `host` (loopback only) and `port`, without
     logins. For anything that should last, run mosquitto or another broker of its own."""
+
+    @field_validator("host")
+    @classmethod
+    def _names_a_host(cls, host: str) -> str:
+        if not re.fullmatch(r"[^\s/@]+", host):
+            raise ValueError("is not a host; give a name or an address alone, and the port as port")
+        return host
 
     @model_validator(mode="after")
     def _embedded_is_local(self) -> MqttSettings:
@@ -134,11 +147,11 @@ class HttpSettings(_Frozen):
     max_body_mb: Annotated[float, Field(gt=0, le=100)] = 20
     """Largest picture file."""
     max_megapixels: Annotated[float, Field(gt=0, le=250)] = 50
-    """Largest picture; decoding takes up to 6 bytes a pixel."""
+    """Largest picture. Decoding takes up to 13 bytes a pixel, and twice this many pixels are taken in at a time."""
     max_waiting: Annotated[int, Field(ge=1, le=1000)] = 16
     """Pictures that may be in work or wait; one more is refused with 503 and Retry-After."""
     deadline_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """Longest time from the last byte of a picture to its answer."""
+    """Longest time from the last byte of a picture to its answer; after it, the answer is 503 and Retry-After."""
 
     @model_validator(mode="after")
     def _local(self) -> HttpSettings:
@@ -219,14 +232,16 @@ class Settings(_Frozen):
     tracker: TrackerConfig = TrackerConfig()
     log: LogSettings = LogSettings()
 
-    @model_validator(mode="after")
-    def _names(self) -> Settings:
-        double = sorted(name for name, n in Counter(camera.name for camera in self.cameras).items() if n > 1)
+    @field_validator("cameras")
+    @classmethod
+    def _names(cls, cameras: list[CameraSettings], info: ValidationInfo) -> list[CameraSettings]:
+        double = sorted(name for name, n in Counter(camera.name for camera in cameras).items() if n > 1)
         if double:
-            raise ValueError(f"cameras: more than one is named {', '.join(double)}; give each its own name")
-        if any(camera.name == self.node for camera in self.cameras):
-            raise ValueError(f"cameras: {self.node} is the node's name too, and both have a status topic; rename one")
-        return self
+            raise ValueError(f"more than one is named {', '.join(double)}; give each its own name")
+        node = info.data.get("node")
+        if any(camera.name == node for camera in cameras):
+            raise ValueError(f"{node} is the node's name too, and both have a status topic; rename one")
+        return cameras
 
     def enabled(self, known: set[str], camera: CameraSettings | None = None) -> frozenset[str]:
         """Return which of the known attributes are on, in general or for a camera."""
@@ -240,19 +255,7 @@ def load(path: Path) -> Settings:
     Raises:
         SettingsError: It cannot be read, is not YAML, or says something that cannot be.
     """
-    try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
-    except OSError as error:
-        raise SettingsError([Problem("", f"cannot read {path}: {error.strerror}")]) from None
-    except UnicodeDecodeError:
-        raise SettingsError([Problem("", f"{path} is not UTF-8 text")]) from None
-    except yaml.YAMLError as error:
-        raise SettingsError([Problem("", f"{path} is not YAML: {error}")]) from None
-    if document is None:
-        document = {}
-    if not isinstance(document, dict):
-        raise SettingsError([Problem("", f"{path} holds a {type(document).__name__}; expected keys such as cameras")])
-    return parse(document)
+    return parse(read(path))
 
 
 def parse(document: dict[str, Any]) -> Settings:
@@ -319,7 +322,9 @@ def _problem(details: Any) -> Problem:
     for part in details["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     text = details["msg"].removeprefix("Value error, ")
-    if details["type"] == "extra_forbidden":
+    if path.endswith(".url") and text.startswith("is not a valid URL"):
+        text = _UNQUOTED  # the reason quotes a part of the URL
+    if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         text = "is not a known key; look for a spelling mistake (`visaged schema` lists all keys)"
     elif details["type"] == "missing":
         text = "is missing"
@@ -329,17 +334,5 @@ def _problem(details: Any) -> Problem:
 
 
 def _secret(path: str) -> bool:
-    return "password" in path
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML takes the last of two equal keys without a word; this one refuses."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key, (key_node, _) in zip(keys, node.value, strict=True):
-            if isinstance(key, Hashable) and keys.count(key) > 1 and key != "<<":
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-        return super().construct_mapping(node, deep)
+    # A URL that is wrong may be so because of an unquoted character in its password, which `redact` cannot see.
+    return "password" in path or path.endswith(".url")

@@ -1,0 +1,80 @@
+"""The configuration file as plain data, and how trouble with it is told: by the path of the key, without secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something wrong with a configuration: the key's path, and what to do."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+class SettingsError(Exception):
+    """A configuration that cannot be used."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return what a YAML file holds; an empty one holds nothing.
+
+    Raises:
+        SettingsError: It cannot be read, or is not a YAML mapping.
+    """
+    try:
+        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
+    except OSError as error:
+        raise SettingsError([Problem("", f"cannot read {path}: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([Problem("", f"{path} is not UTF-8 text")]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that there is not
+        raise SettingsError([Problem("", f"{path} is not YAML: {_yaml_trouble(error)}")]) from None
+    if document is None:
+        document = {}
+    if not isinstance(document, dict):
+        raise SettingsError([Problem("", f"{path} holds a {type(document).__name__}; expected keys such as cameras")])
+    return document
+
+
+def _yaml_trouble(error: Exception) -> str:
+    """Return what is wrong and where. PyYAML's own text quotes the line, which may hold a password."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return str(error).partition("\n")[0]
+    mark, problem = error.problem_mark, str(error.problem)
+    if "key" not in problem:  # an alias or a tag may be a password that lacks its quotes
+        problem = re.sub(r"'.*'", "...", problem)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML takes the last of two equal keys without a word; this one refuses."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = None if key_node.tag == "tag:yaml.org,2002:merge" else self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable) or key is None:
+                continue  # what cannot be a key is refused below
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
