@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import cv2
 import uvicorn
 
 from visaged.daemon.broker import EmbeddedBroker
@@ -83,6 +84,7 @@ class Daemon:
         self.left_behind = False
         self.metrics = metrics or Metrics()
         self.metrics.build.labels(version).set(1)
+        cv2.setNumThreads(1)  # cameras and callers have threads of their own; OpenCV's would only compete with them
         self.detector, self._reader = self._load_models()
         inference = settings.inference
         on_gpu = self.detector.on_gpu

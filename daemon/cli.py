@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from prometheus_client import disable_created_metrics
 from rich.console import Console
 
 from visaged.daemon import logs
@@ -82,6 +83,8 @@ def run(
     except SettingsError as error:
         _print_problems(error.problems)
         raise typer.Exit(EXIT_CONFIGURATION) from None
+    # A start time beside every counter would double what Prometheus has to fetch.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = Metrics()
     try:
         logs.configure(settings.log, metrics.log_errors.inc)

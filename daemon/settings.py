@@ -51,6 +51,16 @@ def is_loopback(host: str) -> bool:
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans_for_others(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML reads yes, no, on and off as booleans, and a boolean would pass for the number 0 or 1.
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError(
+                "is a boolean; YAML reads on, off, yes and no as such, so quote it if it is meant as a word"
+            )
+        return value
+
 
 class _Login(_Frozen):
     username: str | None = None

@@ -35,32 +35,43 @@ def decode_distances(raw: Raw, strides: Sequence[int], threshold: float) -> list
         For every picture of the batch the candidates, in canvas pixels, unsorted and still overlapping.
     """
     pictures = len(raw[f"score_{strides[0]}"])
-
-    def cells(kind: str, *values: int) -> FloatArray:  # (B, cells of all strides, *values)
-        return np.concatenate([raw[f"{kind}_{stride}"].reshape(pictures, -1, *values) for stride in strides], 1)
-
-    score = cells("score")
-    picture, cell = np.nonzero(score >= threshold)  # (N,), (N,)
-    if not len(cell):
+    found: list[Detections] = []
+    owners: list[NDArray[np.intp]] = []  # whose picture, for each of `found`
+    for stride in strides:
+        # Only what passes is gathered: copying all cells would cost more than the rest of this function.
+        score = raw[f"score_{stride}"].ravel()
+        hits = (score >= threshold).nonzero()[0]  # (N,) among (B, rows, columns)
+        if not len(hits):
+            continue
+        _, rows, columns = raw[f"score_{stride}"].shape
+        cell = hits % (rows * columns)
+        centre = _centres(rows, columns, stride)[cell]  # (N, 2)
+        box = raw[f"box_{stride}"].reshape(-1, 4)[hits] * stride
+        points = raw[f"points_{stride}"].reshape(-1, 5, 2)[hits] * stride + centre[:, None]
+        box[:, :2] *= -1
+        box[:, :2] += centre
+        box[:, 2:] += centre
+        found.append(Detections(box, score[hits], points))
+        owners.append(hits // (rows * columns))
+    if not found:
         return [Detections.empty()] * pictures
-    centres, sizes = _grid(tuple(raw[f"score_{stride}"].shape[1:] for stride in strides), tuple(strides))
-    centre, size = centres[cell], sizes[cell]  # (N, 2), (N, 1)
-    box = cells("box", 4)[picture, cell] * size
-    points = cells("points", 5, 2)[picture, cell] * size[:, None] + centre[:, None]
-    corners = np.concatenate([centre - box[:, :2], centre + box[:, 2:]], 1)
-    found = Detections(corners, score[picture, cell], points)
-    return [found] if pictures == 1 else [found[picture == index] for index in range(pictures)]
+    everything = Detections(
+        np.concatenate([part.boxes for part in found]),
+        np.concatenate([part.confidences for part in found]),
+        np.concatenate([part.landmarks for part in found]),
+    )
+    if pictures == 1:
+        return [everything]
+    owner = np.concatenate(owners)
+    return [everything[owner == index] for index in range(pictures)]
 
 
-@lru_cache(maxsize=32)
-def _grid(shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
-    """Return the centre (M, 2) and the stride (M, 1) of every cell, in pixels, for outputs of (rows, columns) each."""
-    centres, sizes = [], []
-    for (rows, columns), stride in zip(shapes, strides, strict=True):
-        row, column = np.mgrid[:rows, :columns]
-        centres.append((np.stack([column.ravel(), row.ravel()], 1) + 0.5) * stride)
-        sizes.append(np.full((rows * columns, 1), stride))
-    return np.concatenate(centres).astype(np.float32), np.concatenate(sizes).astype(np.float32)
+@lru_cache(maxsize=64)
+def _centres(rows: int, columns: int, stride: int) -> FloatArray:
+    """Return the centre of every cell in pixels, (rows * columns, 2) float32 x, y."""
+    row, column = np.mgrid[:rows, :columns]
+    centres: FloatArray = (np.stack([column.ravel(), row.ravel()], 1).astype(np.float32) + np.float32(0.5)) * stride
+    return centres
 
 
 # All pairs are compared at once; a picture made to look like faces all over must not take memory without bound.

@@ -120,8 +120,9 @@ def shot_quality(
     """
     size = np.minimum(1.0, (boxes[:, 3] - boxes[:, 1]) / 112.0)
     # The product of both cosines is how far the face's normal points at the camera.
-    affine = _FIT_5 @ (landmarks - landmarks.mean(1, keepdims=True))  # (N, 3, 2)
-    normal = np.cross(affine[..., 0], affine[..., 1])  # (N, 3)
-    frontal = normal[:, 2] / np.maximum(np.linalg.norm(normal, axis=1), 1e-9)
+    affine = np.einsum("mp,npk->kmn", _FIT_5, landmarks)  # (2, 3, N); the fit does not see where the face is
+    (ax, ay, az), (bx, by, bz) = affine
+    x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx  # the normal; np.cross takes ten times as long
+    frontal = z / np.maximum(np.sqrt(x * x + y * y + z * z), 1e-9)
     quality: NDArray[np.float64] = confidences * size * np.clip(frontal, 0.0, 1.0)
     return quality

@@ -67,8 +67,9 @@ def canvas_for(width: int, height: int, long_side: int, multiple_of: int = 32) -
     needed = short * scale
     side = next(s for f in _SHORT_SIDES if (s := _round_up(long_side * f, multiple_of)) >= min(needed, long_side))
     canvas_width, canvas_height = (long_side, side) if width >= height else (side, long_side)
-    picture_width = min(canvas_width, max(1, round(width * scale)))
-    picture_height = min(canvas_height, max(1, round(height * scale)))
+    # Even, so that video's halved chroma fits.
+    picture_width = min(canvas_width, max(2, 2 * round(width * scale / 2)))
+    picture_height = min(canvas_height, max(2, 2 * round(height * scale / 2)))
     return Canvas(
         canvas_width, canvas_height, picture_width, picture_height, picture_width / width, picture_height / height
     )

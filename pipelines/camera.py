@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 State = Literal["connecting", "streaming", "waiting", "ended", "stopped"]
 STATES: tuple[State, ...] = ("connecting", "streaming", "waiting", "ended", "stopped")
 
-# Frames of a file that may wait; more would only hold memory.
-_FILE_DEPTH = 4
+# Frames of a file that may wait; more would only hold memory, and be out of the processor's cache by their turn.
+_FILE_DEPTH = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import av
 import cv2
 import numpy as np
 from av.video.plane import VideoPlane
+from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from visaged.models.alignment import Pixels
@@ -44,8 +45,8 @@ class VideoPixels:
         planes = [plane_rows(plane) for plane in self._frame.planes]
         luma = planes[0][y0:y1, x0:x1]
         chroma = [plane[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2] for plane in planes[1:]]
-        if name == "yuvj420p" or self._frame.color_range == 2:
-            luma, chroma = _LUMA_TO_LIMITED[luma], [_CHROMA_TO_LIMITED[c] for c in chroma]
+        if is_full_range(self._frame):
+            luma, chroma = LUMA_TO_LIMITED[luma], [_CHROMA_TO_LIMITED[c] for c in chroma]
         packed = np.empty((rows * 3 // 2, columns), np.uint8)  # I420: luma, then the two chroma planes
         packed[:rows] = luma
         packed[rows:].reshape(2, rows // 2, columns // 2)[:] = chroma
@@ -66,8 +67,13 @@ def plane_rows(plane: VideoPlane) -> NDArray[np.uint8]:
     return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
 
 
+def is_full_range(frame: av.VideoFrame) -> bool:
+    """Return whether luma goes from 0 to 255, and not from 16 to 235 as is usual for video."""
+    return frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
+
+
 # OpenCV knows video's limited range only; cameras that send full range ("yuvj") are brought to it first.
-_LUMA_TO_LIMITED = np.round(16 + np.arange(256) * 219 / 255).astype(np.uint8)
+LUMA_TO_LIMITED = np.round(16 + np.arange(256) * 219 / 255).astype(np.uint8)
 _CHROMA_TO_LIMITED = np.round(128 + (np.arange(256) - 128) * 224 / 255).astype(np.uint8)
 
 

@@ -8,7 +8,7 @@ each with a test:
   by a flag that is seen between two packets, at the latest when the read timeout has passed.
 - A stall is seen after twice the read timeout, because FFmpeg flushes a last frame first.
 - A camera that goes away often looks like a clean end of file; on a live source that is a failure.
-- `frame.reformat()` keeps a scaler for every frame that is held: 154 MB for 40 frames. One reformatter a stream: none.
+- `frame.reformat()` keeps a scaler for every frame that is held: 154 MB for 40 frames. One a stream: none.
 - A hardware decoder that is not there raises, or silently decodes in software.
 - The frames of one stream can change size, pixel format and time base.
 - Some demuxers make time stamps up: a web camera's JPEGs over HTTP get 25 a second, whatever rate they come at.
@@ -30,13 +30,12 @@ import av.error
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
-from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from visaged.models.preprocess import Canvas, canvas_for
-from visaged.models.types import Image
-from visaged.pipelines.frames import CanvasPool, Clock, Frame, VideoPixels, plane_rows
+from visaged.pipelines.frames import CanvasPool, Clock, Frame, VideoPixels
 from visaged.pipelines.redact import redact, with_credentials
+from visaged.pipelines.scaler import Scaler
 from visaged.pipelines.source_config import SourceConfig, scheme_of
 from visaged.pipelines.source_error import SourceError, explain
 from visaged.pipelines.stamps import Stamps
@@ -106,7 +105,7 @@ class VideoSource:
         self._size = (0, 0)
         self._canvas: Canvas
         self._pool: CanvasPool
-        self._reformatter = VideoReformatter()
+        self._scaler: Scaler
 
     def run(self, stopping: threading.Event) -> None:
         """Read until a file ends or `stopping` is set.
@@ -312,7 +311,8 @@ class VideoSource:
             motion_s = self._fast_start + stamp
         pool = self._pool
         image = pool.take()
-        self._scale(frame, image)
+        with self._blaming():
+            self._scaler.scale(frame, image)
         self._wanted = self._deliver(
             Frame(
                 camera=self._camera,
@@ -337,24 +337,8 @@ class VideoSource:
         self._size = (frame.width, frame.height)
         self._canvas = canvas_for(frame.width, frame.height, self._long_side, self._multiple_of)
         self._pool = CanvasPool(self._canvas)
-        self._reformatter = VideoReformatter()
+        self._scaler = Scaler(self._canvas)
         self._on_open(stream.codec_context.name, frame.width, frame.height)
-
-    def _scale(self, frame: av.VideoFrame, image: Image) -> None:
-        canvas = self._canvas
-        with self._blaming():
-            scaled = self._reformatter.reformat(
-                frame,
-                canvas.picture_width,
-                canvas.picture_height,
-                "bgr24",
-                interpolation=Interpolation.AREA,
-                threads=1,  # there are other cameras for the other cores
-            )
-        rows = plane_rows(scaled.planes[0])
-        image[: canvas.picture_height, : canvas.picture_width] = rows[:, : canvas.picture_width * 3].reshape(
-            canvas.picture_height, canvas.picture_width, 3
-        )
 
     def _capture_time(
         self, container: InputContainer, position: float | None, motion_s: float, arrived_s: float

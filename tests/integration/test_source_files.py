@@ -16,12 +16,14 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from av.video.reformatter import VideoReformatter
 
 from tests.support import media
 from tests.support.requirements import NVIDIA_GPU, USB_CAMERA
 from tests.support.sources import SourceRun, failure_of
+from visaged.models.preprocess import Canvas
+from visaged.models.types import Image
 from visaged.pipelines.frames import CanvasPool, Frame, VideoPixels
+from visaged.pipelines.scaler import Scaler
 from visaged.pipelines.source import SourceError
 
 HERE = Path(__file__).parents[2]
@@ -282,15 +284,15 @@ def test_sampler_takes_five_a_second_and_only_those_are_scaled(clip: Path, monke
     scaled = 0
 
     class Counting:
-        def __init__(self) -> None:
-            self.real = VideoReformatter()
+        def __init__(self, canvas: Canvas) -> None:
+            self.real = Scaler(canvas)
 
-        def reformat(self, *arguments: Any, **options: Any) -> av.VideoFrame:
+        def scale(self, frame: av.VideoFrame, image: Image) -> None:
             nonlocal scaled
             scaled += 1
-            return self.real.reformat(*arguments, **options)
+            self.real.scale(frame, image)
 
-    monkeypatch.setattr("visaged.pipelines.source.VideoReformatter", Counting)
+    monkeypatch.setattr("visaged.pipelines.source.Scaler", Counting)
     run = play(clip, fps=5.0)
     assert len(run.frames) == scaled == 25
     assert run.received == 125
@@ -407,10 +409,13 @@ def test_whatever_the_library_raises_is_a_failure_of_the_source(clip: Path, monk
         assert "hunter2" not in str(error)
 
         class Broken:
-            reformat = fail
+            def __init__(self, canvas: Canvas) -> None:
+                pass
+
+            scale = fail
 
         with monkeypatch.context() as patch:
-            patch.setattr("visaged.pipelines.source.VideoReformatter", Broken)
+            patch.setattr("visaged.pipelines.source.Scaler", Broken)
             assert failure_of(clip).cause == "other"
 
 

@@ -23,13 +23,14 @@ def test_every_picture_fits_its_canvas(size: tuple[int, int], long_side: int, mu
     canvas = canvas_for(width, height, long_side, multiple)
     assert canvas.width % multiple == canvas.height % multiple == 0
     assert long_side <= max(canvas.width, canvas.height) < long_side + multiple
-    assert 1 <= canvas.picture_width <= canvas.width
-    assert 1 <= canvas.picture_height <= canvas.height
+    assert 2 <= canvas.picture_width <= canvas.width
+    assert 2 <= canvas.picture_height <= canvas.height
+    assert canvas.picture_width % 2 == canvas.picture_height % 2 == 0, "video's halved chroma must fit"
     assert max(canvas.picture_width, canvas.picture_height) == max(canvas.width, canvas.height)
-    # The same scale both ways, to within half a pixel.
+    # The same scale both ways, to within a pixel.
     scale = max(canvas.width, canvas.height) / max(width, height)
-    assert canvas.picture_width == pytest.approx(width * scale, abs=0.51) or canvas.picture_width == 1
-    assert canvas.picture_height == pytest.approx(height * scale, abs=0.51) or canvas.picture_height == 1
+    assert canvas.picture_width == pytest.approx(width * scale, abs=1.0) or canvas.picture_width == 2
+    assert canvas.picture_height == pytest.approx(height * scale, abs=1.0) or canvas.picture_height == 2
     assert canvas.scale_x == canvas.picture_width / width
     assert canvas.scale_y == canvas.picture_height / height
 

@@ -410,3 +410,18 @@ def test_secrets_are_never_shown(tmp_path: Path, text: str) -> None:
         if "password: " in text:
             shown += [repr(settings), str(settings), settings.model_dump_json()]
     assert SECRET not in " ".join(shown)
+
+
+@pytest.mark.parametrize(
+    ("document", "path"),
+    [
+        ({"http": {"port": True}}, "http.port"),
+        ({"cameras": [{"name": "a", "url": "rtsp://h/x", "fps": True}]}, "cameras[0].fps"),
+        ({"cameras": [{"name": "a", "url": "rtsp://h/x", "hardware": False}]}, "cameras[0].hardware"),
+    ],
+)
+def test_yamls_booleans_are_no_numbers_and_no_words(document: dict[str, Any], path: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(document)
+    assert [problem.path for problem in caught.value.problems] == [path]
+    assert "quote it" in str(caught.value)
