@@ -46,7 +46,7 @@ class VideoPixels:
         luma = planes[0][y0:y1, x0:x1]
         chroma = [plane[y0 // 2 : y1 // 2, x0 // 2 : x1 // 2] for plane in planes[1:]]
         if is_full_range(self._frame):
-            luma, chroma = LUMA_TO_LIMITED[luma], [_CHROMA_TO_LIMITED[c] for c in chroma]
+            luma, chroma = LUMA_TO_LIMITED[luma], [CHROMA_TO_LIMITED[c] for c in chroma]
         packed = np.empty((rows * 3 // 2, columns), np.uint8)  # I420: luma, then the two chroma planes
         packed[:rows] = luma
         packed[rows:].reshape(2, rows // 2, columns // 2)[:] = chroma
@@ -74,7 +74,7 @@ def is_full_range(frame: av.VideoFrame) -> bool:
 
 # OpenCV knows video's limited range only; cameras that send full range ("yuvj") are brought to it first.
 LUMA_TO_LIMITED = np.round(16 + np.arange(256) * 219 / 255).astype(np.uint8)
-_CHROMA_TO_LIMITED = np.round(128 + (np.arange(256) - 128) * 224 / 255).astype(np.uint8)
+CHROMA_TO_LIMITED = np.round(128 + (np.arange(256) - 128) * 224 / 255).astype(np.uint8)
 
 
 def _bgr_from_yuv(red: float, blue: float) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from visaged.models.preprocess import Canvas
 from visaged.models.types import Image
-from visaged.pipelines.frames import LUMA_TO_LIMITED, is_full_range, plane_rows
+from visaged.pipelines.frames import CHROMA_TO_LIMITED, LUMA_TO_LIMITED, is_full_range, plane_rows
 
 _PLANAR = frozenset({"yuv420p", "yuvj420p"})
 
@@ -61,6 +61,7 @@ class Scaler:
             cv2.resize(plane, (columns // 2, rows // 2), small, interpolation=cv2.INTER_LINEAR)
         if is_full_range(frame):
             cv2.LUT(self._luma, LUMA_TO_LIMITED, self._luma)
+            cv2.LUT(self._planar[rows:], CHROMA_TO_LIMITED, self._planar[rows:])
         cv2.cvtColor(self._planar, cv2.COLOR_YUV2BGR_I420, target)
 
     def _halve(self, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -62,7 +62,9 @@ class Server:
             )
         )
         self.process = ManagedProcess(
-            [str(VISAGED), "run", "--config", str(config)], env=os.environ | {"PYTHONWARNINGS": "error"}
+            [str(VISAGED), "run", "--config", str(config)],
+            # When a client goes away in the middle, uvicorn may leave its transport to the garbage collector.
+            env=os.environ | {"PYTHONWARNINGS": "error,ignore::ResourceWarning"},
         )
         line = self.process.wait_for_line("/docs", START_S)
         found = re.search(r"http://\S+(?=/docs)", line)
@@ -100,7 +102,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, demo_clip: Path) -> Iterato
         yield running
         assert running.process.is_running
         # None of the bad requests was worth a traceback.
-        assert not [line for line in running.process.lines if "Traceback" in line or " ERROR " in line]
+        lines = running.process.lines
+        bad = [index for index, line in enumerate(lines) if "Traceback" in line or " ERROR " in line]
+        assert not bad, "\n".join(lines[max(0, bad[0] - 5) : bad[0] + 60])
     finally:
         running.client.close()
         running.process.stop()
