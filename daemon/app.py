@@ -34,6 +34,7 @@ from visaged.pipelines.inference import FrameResult, Inference
 from visaged.pipelines.messages import Composer, status_document
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.publisher import Publisher
+from visaged.pipelines.source_error import SourceError
 from visaged.pipelines.tracks import CameraTracks, ReadingPolicy, TrackEvent
 from visaged.pipelines.worker import Worker
 
@@ -54,7 +55,7 @@ class Daemon:
         settings: The configuration, checked.
         version: Of the program.
         on_event: Called with every event of a track.
-        once: End when every camera is a file and all have ended.
+        once: End when every camera is a file and all have ended; one that cannot be read makes the exit code 1.
         metrics: On a registry of its own.
 
     Raises:
@@ -141,7 +142,7 @@ class Daemon:
             self._shut_down(time.monotonic() + STOP_S - 0.5)
         if self._failure is not None:
             name, error = self._failure
-            log.critical("ended because %s died: %s: %s", name, type(error).__name__, error)
+            log.critical("ended because %s failed: %s: %s", name, type(error).__name__, error)
             return 1
         return 0
 
@@ -166,15 +167,20 @@ class Daemon:
     def _watch(self) -> None:
         while not self._stop_wanted:
             now_s = time.monotonic()
-            ended = 0
+            over = 0
+            unreadable: list[CameraStatus] = []
             for camera in self._cameras:
-                tracks = self._tracks[camera.name]
-                if camera.status.state == "ended" and self._batcher.idle(camera.name):
-                    ended += 1
+                tracks, status = self._tracks[camera.name], camera.status
+                if status.state == "ended" and self._batcher.idle(camera.name):
+                    over += 1
                     self._tell_all(tracks.end_all(now_s, "stream_ended"))
                 elif camera.config.live:
                     self._tell_all(tracks.expire(now_s, now_s))
-            if self._once and ended == len(self._cameras):
+                elif status.state == "waiting":
+                    unreadable.append(status)
+            if self._once and over + len(unreadable) == len(self._cameras):
+                if unreadable:
+                    self._failure = (f"camera {unreadable[0].camera}", SourceError("invalid", unreadable[0].error))
                 log.info("every camera has ended")
                 return
             try:

@@ -383,6 +383,15 @@ def test_a_file_that_is_read_once_without_a_broker(run: Run, demo_clip: Path) ->
     assert "are lost" in program.text  # and says how many events
 
 
+def test_a_file_that_cannot_be_read_once_is_a_failure(run: Run, demo_clip: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(demo_clip.read_bytes()[:2000])
+    camera = clip_camera(damaged, loop=False, pace="fast")
+    program = run({"mqtt": {"port": free_port()}, "cameras": [camera]}, "--once")
+    assert program.process.wait(START_S) == 1, program.text
+    assert re.search(r"ended because camera door failed: SourceError: .*damaged\.mp4", program.text)
+
+
 def test_passwords_of_cameras_are_shown_nowhere(run: Run, broker: MosquittoBroker) -> None:
     where = f"127.0.0.1:{free_port()}"
     cameras = [
@@ -448,20 +457,20 @@ def test_a_dead_part_ends_the_process(run: Run, demo_clip: Path, part: str, code
     document: dict[str, Any] = {"mqtt": {"port": free_port(), "embedded": True}, "cameras": [clip_camera(demo_clip)]}
     program = run(document, code=BREAK + code)
     assert program.process.wait(START_S) == 1, program.text
-    assert re.search(rf"ended because {part}\d* died: RuntimeError: struck by a test", program.text)
+    assert re.search(rf"ended because {part}\d* failed: RuntimeError: struck by a test", program.text)
 
 
 def test_a_server_that_ends_by_itself_ends_the_process(run: Run) -> None:
     program = run({"mqtt": {"port": free_port()}}, code="import uvicorn; uvicorn.Server.run = lambda *a, **k: None")
     assert program.process.wait(START_S) == 1, program.text
-    assert "ended because http died: RuntimeError: the HTTP server ended by itself" in program.text
+    assert "ended because http failed: RuntimeError: the HTTP server ended by itself" in program.text
 
 
 def test_a_network_that_keeps_failing_ends_the_process(run: Run, demo_clip: Path) -> None:
     code = BREAK + "from visaged.models.detector import Detector as D; D.detect = die"
     program = run({"mqtt": {"port": free_port()}, "cameras": [clip_camera(demo_clip)]}, code=code)
     assert program.process.wait(START_S) == 1, program.text
-    assert re.search(r"ended because inference-\d+ died: InferenceFailed: .*8 times in a row", program.text)
+    assert re.search(r"ended because inference-\d+ failed: InferenceFailed: .*8 times in a row", program.text)
 
 
 def test_a_network_that_fails_now_and_then_does_not(demo_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
