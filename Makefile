@@ -8,7 +8,7 @@ CAMERA ?=
 .PHONY: run test check format bench clean
 
 run: $(VENV)/.run
-	$(BIN)/visaged run $(if $(CONFIG),--config '$(CONFIG)') $(if $(CAMERA),--camera '$(CAMERA)')
+	@$(BIN)/visaged run $(if $(CONFIG),--config '$(CONFIG)') $(if $(CAMERA),--camera '$(CAMERA)')
 
 test: check
 	$(BIN)/pytest
