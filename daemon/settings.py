@@ -178,7 +178,7 @@ class ModelSettings(_Frozen):
 
     manifest: Path = WEIGHTS / "manifest.yaml"
     """What networks there are; your own go into a manifest of your own."""
-    detector: str = "detector-v1"
+    detector: str = "detector-v2"
     """Name of the detector in the manifest."""
     analyzer: str | None = "analyzer-v0"
     """Name of the analyzer; null for faces without attributes."""

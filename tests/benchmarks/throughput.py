@@ -23,6 +23,7 @@ import numpy as np
 import onnxruntime
 
 from tests.benchmarks.clip import bench_clip
+from visaged.daemon.settings import ModelSettings
 from visaged.models.detector import Detector, decode_distances, suppress
 from visaged.models.manifest import Manifest
 from visaged.models.preprocess import canvas_for, place
@@ -40,7 +41,7 @@ from visaged.pipelines.worker import Worker
 CORES = os.cpu_count() or 1
 FRAMES = 250
 ROUNDS = 5
-NAME = "detector-v1"
+NAME = ModelSettings().detector
 
 
 def plain_loop(clip: Path, frames: int) -> float:

@@ -551,7 +551,7 @@ def test_health_and_readiness(server: Server) -> None:
     assert response.status_code == 200
     document = response.json()
     assert document["status"] == "ready"
-    assert document["models"]["detector"] == "detector-v1"
+    assert document["models"]["detector"] == "detector-v2"
     assert document["mqtt"]["connected"] is False
     assert "refused" in document["mqtt"]["error"].lower()
     assert document["cameras"] == {"door": "streaming"}

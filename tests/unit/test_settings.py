@@ -300,9 +300,9 @@ def test_manifests_that_cannot_be_used(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("models: [")
     assert "not YAML" in world_problems({"models": {"manifest": str(broken)}})["models.manifest"]
-    found = world_problems({"models": {"detector": "detector-v99", "analyzer": "detector-v1"}})
+    found = world_problems({"models": {"detector": "detector-v99", "analyzer": "detector-v2"}})
     assert "no detector named 'detector-v99'" in found["models.detector"]
-    assert "no analyzer named 'detector-v1'" in found["models.analyzer"]
+    assert "no analyzer named 'detector-v2'" in found["models.analyzer"]
 
 
 def test_switches_of_attributes_that_do_not_exist() -> None:

@@ -1,0 +1,22 @@
+"""Training of the detector: not installed, and in need of PyTorch, which the daemon itself does without.
+
+In the order of use:
+
+1. `packs` says how pictures and labels lie on disk and which pictures are held out;
+2. `relabel` (optional) has a second detector look at doubtful labels;
+3. `train` draws samples (`compose`, `views`, `crowd`, `photometric`) and teaches the network (`network`, `loss`);
+   `import_onnx` lets it start from an exported file;
+4. `mine` (optional) lists the pictures without a face that fool the network, for the next run to draw more often;
+5. `export` writes the ONNX file;
+6. `evaluate` prints the model card's tables (`decode`, `metrics`); `duplicates` lists held-out pictures
+   that training saw a copy of.
+
+For example, to train the shipped detector further on pictures of one's own, packed as `packs` describes:
+
+    python -m visaged.models.training.train --data PACKS --weights '{"mine": 0.6, "background": 0.4}' \
+        --init models/weights/detector.onnx --out RUN --learning-rate 5e-4 --samples 200000 --decay-from 50000
+    python -m visaged.models.training.export RUN/last.pt mine.onnx
+    python -m visaged.models.training.evaluate --data PACKS --model mine=mine.onnx
+
+At least one pack must hold pictures without a face: what is never shown to be background becomes a false alarm.
+"""

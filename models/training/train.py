@@ -1,0 +1,282 @@
+"""Training the detector on picture packs.
+
+    python -m visaged.models.training.train --data DIR --out RUN --init detector.onnx --processes 2
+    python -m visaged.models.training.train --data DIR --out RUN2 --resume RUN/last.pt --samples 900000
+
+Every process draws its own samples and takes its own steps' gradients; they are averaged before each step, so that all
+cores are busy whichever of drawing and learning is slower. The learning rate is constant after a warm-up and falls to
+zero as a cosine from `--decay-from` to `--samples`: a run can be prolonged, given other data, or wound up at any
+checkpoint. The weights that count are an exponential average.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.random import Generator
+from torch import Tensor
+from torch.multiprocessing.spawn import start_processes
+
+from visaged.models.training import packs
+from visaged.models.training.compose import compose
+from visaged.models.training.import_onnx import detector_from_onnx
+from visaged.models.training.loss import Targets, assign, cell_centres, detection_loss, flatten
+from visaged.models.training.network import Detector, NetworkConfig
+from visaged.models.training.views import Library, Picture
+
+PACK_WEIGHTS = {"events": 0.38, "street_masks": 0.17, "scenes": 0.29, "portraits": 0.10, "ages": 0.06}
+PACK_LIMITS = {"ages": 2500}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How a run learns; the checkpoint carries it.
+
+    Attributes:
+        samples: total number, counted from the first run on.
+        decay_from: number of samples from which on the learning rate falls.
+        batch: samples per process and step.
+        side: edge of a sample in pixels, a multiple of 32.
+        learning_rate: after the warm-up.
+        warmup_steps: of this run.
+        weight_decay: of convolution weights; biases and normalisation have none.
+        averaging: share of the old average that a step keeps.
+        weights: how often each pack is drawn.
+    """
+
+    samples: int
+    decay_from: int
+    batch: int
+    side: int
+    learning_rate: float
+    warmup_steps: int
+    weight_decay: float
+    averaging: float
+    weights: dict[str, float]
+
+    def rate(self, step: int, seen: int) -> float:
+        """Return the learning rate at a step of this run, with `seen` samples in all runs."""
+        progress = min(max((seen - self.decay_from) / max(self.samples - self.decay_from, 1), 0.0), 1.0)
+        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def load_library(directory: Path, weights: dict[str, float], labels: Path | None, hard: Path | None) -> Library:
+    """Decode the training side of all packs.
+
+    Args:
+        directory: where the packs lie.
+        weights: how often each pack is drawn.
+        labels: a directory with CSVs of other labels by pack name, or none.
+        hard: a CSV that says how often to draw some pictures of their pack, or none.
+    """
+    times: dict[tuple[str, str], int] = {}
+    if hard:
+        with hard.open(newline="") as file:
+            times = {(row["pack"], row["image"]): int(row["times"]) for row in csv.DictReader(file)}
+    pictures: dict[str, list[Picture]] = {}
+    for pack in weights:
+        other = labels / f"{pack}.csv" if labels and (labels / f"{pack}.csv").exists() else None
+        pictures[pack] = []
+        for packed in packs.read_pack(
+            directory,
+            pack,
+            labels=other,
+            keep=lambda name, pack=pack: not packs.is_validation(pack, name),  # type: ignore[misc]
+            limit=PACK_LIMITS.get(pack),
+        ):
+            pictures[pack] += [Picture.of(packed)] * times.get((pack, packed.name), 1)
+    return Library(pictures, weights)
+
+
+def wait_while_paused(pause_file: Path | None) -> None:
+    """Sleep as long as the file exists: whoever needs the machine creates it."""
+    while pause_file is not None and pause_file.exists():
+        time.sleep(0.5)
+
+
+def draw_batch(library: Library, config: TrainConfig, rng: Generator) -> tuple[Tensor, list[Targets]]:
+    """Return images (B, 3, S, S) uint8 BGR, channels last in memory, and their targets."""
+    samples = [compose(library, config.side, rng) for _ in range(config.batch)]
+    images = torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2)
+    return images, [assign(s.boxes, s.points, s.doubtful, config.side, config.side) for s in samples]
+
+
+def average_gradients(model: Detector) -> None:
+    """Replace the gradients by their mean over all processes, as one message."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    together = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(together)
+    together /= dist.get_world_size()
+    first = 0
+    for gradient in gradients:
+        gradient.copy_(together[first : first + gradient.numel()].view_as(gradient))
+        first += gradient.numel()
+
+
+class WeightAverage:
+    """The exponential average of a network's parameters and running statistics."""
+
+    def __init__(self, state: dict[str, Tensor], keep: float) -> None:
+        """Start from a state; `keep` is the share of the old average that an update keeps."""
+        self.state = {name: value.clone() for name, value in state.items()}
+        self._keep, self._updates = keep, 0
+
+    def update(self, model: Detector) -> None:
+        """Take one step's weights in; the first steps count for more, so that a start is soon forgotten."""
+        self._updates += 1
+        keep = min(self._keep, (self._updates + 1) / (self._updates + 10))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - keep)
+            else:
+                self.state[name].copy_(value)
+
+
+def build_optimizer(model: Detector, config: TrainConfig) -> torch.optim.AdamW:
+    """Build AdamW with weight decay on convolution weights only."""
+    kernels = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint so that a crash leaves the old one or the new one whole."""
+    torch.save(content, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
+
+
+def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library: Library) -> None:
+    """Run one of the processes that train together."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(arguments.port), "GLOO_SOCKET_IFNAME": "lo"}
+    dist.init_process_group("gloo", rank=rank, world_size=arguments.processes)
+
+    checkpoint: dict[str, Any] = {}
+    if arguments.resume:
+        checkpoint = torch.load(arguments.resume, map_location="cpu", weights_only=True)
+        model = Detector(NetworkConfig.from_dict(checkpoint["network"]))
+        model.load_state_dict(checkpoint["model"])
+    elif arguments.init:
+        calibration = np.random.default_rng(7)
+        batches = [draw_batch(library, config, calibration)[0] for _ in range(16)]
+        model = detector_from_onnx(arguments.init, NetworkConfig(), batches)
+    else:
+        torch.manual_seed(1)
+        model = Detector(NetworkConfig())
+    model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = build_optimizer(model, config)
+    average = WeightAverage(checkpoint.get("averaged") or model.state_dict(), config.averaging)
+    if checkpoint.get("optimizer"):
+        optimizer.load_state_dict(checkpoint["optimizer"])
+    seen = int(checkpoint.get("seen", 0))
+    rng = np.random.default_rng([arguments.seed, rank, seen])
+    centres = torch.from_numpy(cell_centres(config.side, config.side))
+
+    keep_next = seen + arguments.keep_every
+    sums, started, saved, step = np.zeros(5), time.monotonic(), time.monotonic(), 0
+    while seen < config.samples:
+        wait_while_paused(arguments.pause_file)
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate(step, seen)
+        images, targets = draw_batch(library, config, rng)
+        with torch.autocast("cpu", torch.bfloat16, enabled=not arguments.float32):
+            maps = model(images.float())
+        losses = detection_loss(flatten(maps), targets, centres)
+        torch.autograd.backward(sum(losses, torch.zeros(())))
+        average_gradients(model)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update(model)
+        step, seen = step + 1, seen + config.batch * arguments.processes
+        sums += [*(part.item() for part in losses), sum(len(t.cells) for t in targets) / config.batch, 1]
+
+        last = seen >= config.samples
+        if rank == 0 and (last or time.monotonic() - saved > arguments.save_every_s):
+            saved = time.monotonic()
+            content = {
+                "network": model.config.to_dict(),
+                "training": asdict(config),
+                "seen": seen,
+                "model": model.state_dict(),
+                "averaged": average.state,
+                "optimizer": optimizer.state_dict(),
+            }
+            save(arguments.out / "last.pt", content)
+            if seen >= keep_next:
+                keep_next = seen + arguments.keep_every
+                save(arguments.out / f"{seen // 1000:06d}k.pt", content)
+        if rank == 0 and (last or sums[4] == 200):
+            score, box, point, cells = sums[:4] / sums[4]
+            pace = sums[4] * config.batch * arguments.processes / (time.monotonic() - started)
+            print(
+                f"{seen} samples, {pace:.0f}/s, score {score:.4f} box {box:.4f} points {point:.4f} "
+                f"cells {cells:.0f} rate {config.rate(step, seen):.6f}",
+                flush=True,
+            )
+            sums[:], started = 0, time.monotonic()
+    dist.destroy_process_group()
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="directory of packs")
+    parser.add_argument("--labels", type=Path, help="directory of CSVs to use in place of the packs' own")
+    parser.add_argument("--hard", type=Path, help="CSV of pictures to draw more often, written by `mine`")
+    parser.add_argument("--out", type=Path, required=True, help="directory for checkpoints")
+    parser.add_argument("--init", type=Path, help="an exported detector to start from")
+    parser.add_argument("--resume", type=Path, help="a checkpoint to go on from")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--samples", type=int, default=2_000_000)
+    parser.add_argument("--decay-from", type=int, default=1_400_000)
+    parser.add_argument("--batch", type=int, default=16, help="samples per process and step")
+    parser.add_argument("--side", type=int, default=320)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
+    parser.add_argument("--weights", type=json.loads, default=PACK_WEIGHTS, help="JSON: how often each pack is drawn")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--port", type=int, default=29511, help="on which the processes meet, on the loopback")
+    parser.add_argument("--pause-file", type=Path, help="training sleeps while this file exists")
+    parser.add_argument("--save-every-s", type=float, default=120)
+    parser.add_argument("--keep-every", type=int, default=100_000, help="keep a checkpoint every so many samples")
+    parser.add_argument("--float32", action="store_true", help="no bfloat16: faster on cores without avx512_bf16")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Load the pictures once and start the processes, which share them."""
+    arguments = parse()
+    # One thread each, set before the fork: a pool of threads does not survive it.
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    config = TrainConfig(
+        samples=arguments.samples,
+        decay_from=arguments.decay_from,
+        batch=arguments.batch,
+        side=arguments.side,
+        learning_rate=arguments.learning_rate,
+        warmup_steps=200,
+        weight_decay=0.02,
+        averaging=0.999,
+        weights=arguments.weights,
+    )
+    library = load_library(arguments.data, config.weights, arguments.labels, arguments.hard)
+    print(f"{len(library)} pictures, {len(library.faceless)} of them without a face", flush=True)
+    start_processes(train, (arguments, config, library), arguments.processes, start_method="fork")  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()
