@@ -36,6 +36,7 @@ from tests.support.process import ManagedProcess
 from tests.support.requirements import MOSQUITTO, RTSP_SERVER, needs
 from tests.support.rtsp import RtspServer
 from tests.support.subscriber import Message, Subscriber
+from tests.support.waiting import until
 from visaged.daemon.app import Daemon, StartError
 from visaged.daemon.settings import parse
 from visaged.pipelines.tracks import TrackEvent
@@ -128,17 +129,6 @@ def metric(text: str, name: str, **labels: str) -> float:
     )
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = START_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        with contextlib.suppress(httpx.TransportError):
-            if condition():
-                return
-        if time.monotonic() > deadline:
-            raise AssertionError("not within the time")
-        time.sleep(0.05)
-
-
 def get(url: str) -> httpx.Response:
     return httpx.get(url, timeout=30, trust_env=False)
 
@@ -200,9 +190,9 @@ def test_it_ends_in_time(
     http = program.wait_for_http()
     state = "streaming" if camera == "clip" else "connecting"
     if url is not None:
-        wait_until(lambda: get(f"{http}/v1/cameras").json()["cameras"][0]["state"] == state)
+        until(lambda: get(f"{http}/v1/cameras").json()["cameras"][0]["state"] == state, START_S)
     else:
-        wait_until(lambda: get(f"{http}/healthz").status_code == 200)
+        until(lambda: get(f"{http}/healthz").status_code == 200, START_S)
     code, took_s = program.end(number)
     assert code == 0, program.text
     assert took_s < STOP_S
@@ -223,7 +213,7 @@ Detector.detect = slowly
     program = run({"mqtt": {"port": free_port()}, "inference": {"callers": 1}}, code=slow)
     http = program.wait_for_http()
     address = urlsplit(http)
-    wait_until(lambda: get(f"{http}/healthz").status_code == 200)
+    until(lambda: get(f"{http}/healthz").status_code == 200, START_S)
     file = io.BytesIO()
     Image.new("RGB", (64, 48)).save(file, "PNG")
 
@@ -236,7 +226,7 @@ Detector.detect = slowly
     with socket.create_connection((address.hostname, address.port), 30) as half, ThreadPoolExecutor(10) as pool:
         half.sendall(b"POST /v1/faces HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf of it")
         answers = [pool.submit(post, number) for number in range(10)]
-        wait_until(lambda: metric(get(f"{http}/metrics").text, "visaged_waiting", lane="pictures") >= 5)
+        until(lambda: metric(get(f"{http}/metrics").text, "visaged_waiting", lane="pictures") >= 5, START_S)
         code, took_s = program.end()
         statuses = {answer.result() for answer in answers}
     assert code == 0, program.text
@@ -250,7 +240,7 @@ def test_it_ends_in_time_with_a_stalled_stream(run: Run, rtsp_server: RtspServer
     url = rtsp_server.url("/stall")
     program = run({"mqtt": {"port": free_port()}, "cameras": [{"name": "door", "url": url}]})
     http = program.wait_for_http()
-    wait_until(lambda: get(f"{http}/v1/cameras").json()["cameras"][0]["state"] == "streaming")
+    until(lambda: get(f"{http}/v1/cameras").json()["cameras"][0]["state"] == "streaming", START_S)
     rtsp_server.stall()
     received = metric(get(f"{http}/metrics").text, "visaged_frames_received_total")
 
@@ -260,7 +250,7 @@ def test_it_ends_in_time_with_a_stalled_stream(run: Run, rtsp_server: RtspServer
         time.sleep(0.3)
         return before == received
 
-    wait_until(stalled)
+    until(stalled, START_S)
     code, took_s = program.end()
     assert code == 0, program.text
     assert took_s < STOP_S
@@ -270,7 +260,7 @@ def test_two_signals_are_as_good_as_one(run: Run, silent: int) -> None:
     url = f"rtsp://127.0.0.1:{silent}/1"
     program = run({"mqtt": {"port": free_port()}, "cameras": [{"name": "door", "url": url}]})
     http = program.wait_for_http()
-    wait_until(lambda: get(f"{http}/healthz").status_code == 200)
+    until(lambda: get(f"{http}/healthz").status_code == 200, START_S)
     began = time.monotonic()
     program.process.send(signal.SIGINT)
     program.process.wait_for_line("stopping", 30.0)
@@ -285,8 +275,8 @@ def test_two_signals_are_as_good_as_one(run: Run, silent: int) -> None:
 def test_a_full_disk_for_the_log_is_counted(run: Run, demo_clip: Path) -> None:
     program = run({"mqtt": {"port": free_port()}, "cameras": [clip_camera(demo_clip)], "log": {"file": "/dev/full"}})
     http = program.wait_for_http()
-    wait_until(lambda: metric(get(f"{http}/metrics").text, "visaged_log_write_errors_total") >= 2)
-    wait_until(lambda: metric(get(f"{http}/metrics").text, "visaged_frames_analysed_total") >= 5)
+    until(lambda: metric(get(f"{http}/metrics").text, "visaged_log_write_errors_total") >= 2, START_S)
+    until(lambda: metric(get(f"{http}/metrics").text, "visaged_frames_analysed_total") >= 5, START_S)
     code, _ = program.end()
     assert code == 0, program.text
     assert program.text.count("No space left") == 1
@@ -332,11 +322,11 @@ def test_nobody_needs_to_read_stdout(tmp_path: Path, demo_clip: Path, what: str)
         def waiting() -> bool:
             return metric(get(f"http://127.0.0.1:{port}/metrics").text, "visaged_tracks_begun_total") >= 5
 
-        wait_until(waiting)
+        until(waiting, START_S)
         if what == "unread":
-            wait_until(lambda: unread(read) > 3800)
+            until(lambda: unread(read) > 3800, START_S)
         first = analysed()
-        wait_until(lambda: analysed() >= first + 30)
+        until(lambda: analysed() >= first + 30, START_S)
         began = time.monotonic()
         process.send_signal(signal.SIGTERM)
         code = process.wait(30)
@@ -423,7 +413,7 @@ def shown_nowhere(run: Run, broker: MosquittoBroker, document: dict[str, Any], s
             def told(message: Message, name: str = name) -> bool:
                 return message.topic == f"visaged/{name}/status" and message.json()["error"] is not None
 
-            wait_until(failed)
+            until(failed, START_S)
             subscriber.wait_for(told)
         texts = [get(f"{http}{path}").text for path in ("/v1/cameras", "/metrics", "/readyz", "/healthz")]
         program.end()

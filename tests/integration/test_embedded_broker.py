@@ -8,7 +8,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from tests.support.broker import free_port
 from tests.support.messages import event, valid
 from tests.support.process import ManagedProcess
 from tests.support.subscriber import Subscriber
+from tests.support.waiting import until
 from visaged.daemon import broker as module
 from visaged.daemon.broker import EmbeddedBroker
 from visaged.pipelines.messages import Composer
@@ -29,14 +30,6 @@ from visaged.pipelines.worker import Worker
 
 PATIENCE_S = 40.0
 HOST = "127.0.0.1"
-
-
-def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    never = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        never.wait(0.01)
 
 
 @dataclass
@@ -282,5 +275,8 @@ def test_clients_that_come_and_go_leave_nothing(embedded: Embedded, monkeypatch:
         client.stop()
         with socket.create_connection((HOST, embedded.port)) as stranger:
             stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
-    until(lambda: bool(brokers) and not (brokers[0]._sessions or brokers[0]._subscriptions or brokers[0]._writers))
+    until(
+        lambda: bool(brokers) and not (brokers[0]._sessions or brokers[0]._subscriptions or brokers[0]._writers),
+        PATIENCE_S,
+    )
     assert brokers[0]._servers["default"].conn_count == 0

@@ -31,6 +31,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.integration.pictures import cut, encoded
 from tests.support.broker import free_port
 from tests.support.process import ManagedProcess
+from tests.support.waiting import until
 from visaged.daemon import uploads
 from visaged.daemon.app import Daemon
 from visaged.daemon.settings import parse
@@ -72,7 +73,7 @@ class Server:
         self.url = found[0]
         self.host, self.port = "127.0.0.1", urlsplit(self.url).port or 0
         self.client = httpx.Client(base_url=self.url, timeout=ANSWER_S, trust_env=False)
-        wait_until(lambda: self.client.get("/readyz").status_code == 200)
+        until(lambda: self.client.get("/readyz").status_code == 200, START_S)
 
     def memory_mb(self) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -82,17 +83,6 @@ class Server:
 
     def raw(self) -> socket.socket:
         return socket.create_connection((self.host, self.port), ANSWER_S)
-
-
-def wait_until(condition: Callable[[], bool], timeout_s: float = START_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while True:
-        with contextlib.suppress(httpx.TransportError):
-            if condition():
-                return
-        if time.monotonic() > deadline:
-            raise AssertionError("not within the time")
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +132,7 @@ def daemon(**document: Any) -> Iterator[tuple[Daemon, httpx.Client]]:
     thread.start()
     try:
         with httpx.Client(base_url=running.http_address, timeout=ANSWER_S, trust_env=False) as client:
-            wait_until(lambda: client.get("/healthz").status_code == 200)
+            until(lambda: client.get("/healthz").status_code == 200, START_S)
             yield running, client
     finally:
         running.stop()
@@ -478,7 +468,7 @@ def test_connections_dropped_in_the_middle(server: Server, jpeg: bytes) -> None:
         connection.sendall(head + jpeg[:1000])
         connection.shutdown(socket.SHUT_WR)
         connection.recv(65536)
-    wait_until(lambda: outcome(server, "abandoned") > before)
+    until(lambda: outcome(server, "abandoned") > before, START_S)
     # No place was lost: as many as may wait are still taken.
     with ThreadPoolExecutor(8) as pool:
         assert {r.status_code for r in pool.map(lambda _: server.client.post(FACES, content=jpeg), range(8))} == {200}
@@ -536,7 +526,7 @@ def test_connections_are_kept(server: Server, jpeg: bytes) -> None:
 
 
 def test_cameras(server: Server, demo_clip: Path) -> None:
-    wait_until(lambda: server.client.get("/v1/cameras").json()["cameras"][0]["state"] == "streaming")
+    until(lambda: server.client.get("/v1/cameras").json()["cameras"][0]["state"] == "streaming", START_S)
     (camera,) = server.client.get("/v1/cameras").json()["cameras"]
     assert camera["camera"] == "door"
     assert camera["source"] == str(demo_clip)
@@ -667,7 +657,7 @@ def test_no_answer_within_the_deadline_is_503(monkeypatch: pytest.MonkeyPatch, s
                 answers = list(pool.map(lambda _: client.post(FACES, content=small_jpeg), range(3)))
             go_on.set()
         assert {is_problem(answer, 503)["type"] for answer in answers} == {"urn:visaged:problem:overloaded"}
-        wait_until(lambda: client.post(FACES, content=small_jpeg).status_code == 200)
+        until(lambda: client.post(FACES, content=small_jpeg).status_code == 200, START_S)
 
 
 def test_a_picture_that_a_network_fails_on_is_500(monkeypatch: pytest.MonkeyPatch, small_jpeg: bytes) -> None:
@@ -709,7 +699,7 @@ def test_readiness_waits_for_the_brokers_fate() -> None:
         thread.start()
         try:
             with httpx.Client(base_url=running.http_address, timeout=ANSWER_S, trust_env=False) as client:
-                wait_until(lambda: client.get("/healthz").status_code == 200)
+                until(lambda: client.get("/healthz").status_code == 200, START_S)
                 response = client.get("/readyz")
                 assert response.status_code == 503
                 assert response.json()["status"] == "not ready"

@@ -26,6 +26,7 @@ from tests.support.messages import event, result, status, valid
 from tests.support.process import ManagedProcess
 from tests.support.requirements import MOSQUITTO, require
 from tests.support.subscriber import Message, Subscriber
+from tests.support.waiting import until
 from visaged.pipelines.messages import Composer
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.mqtt import TlsConfig
@@ -35,14 +36,6 @@ from visaged.pipelines.worker import Worker
 # For a busy machine; what a test waits for comes far earlier.
 PATIENCE_S = 40.0
 EPOCH = 1_700_000_000_000
-
-
-def until(condition: Callable[[], bool], timeout_s: float = PATIENCE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    never = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to that"
-        never.wait(0.01)
 
 
 class Running:
@@ -76,15 +69,15 @@ class Running:
         return self._settle()
 
     def connected(self) -> None:
-        until(lambda: self.link.connected)
+        until(lambda: self.link.connected, PATIENCE_S)
 
     def disconnected(self) -> None:
-        until(lambda: not self.link.connected)
+        until(lambda: not self.link.connected, PATIENCE_S)
 
     def settled(self, events: int) -> None:
         """Waits until the broker has that many events, and looks that none is counted twice or left."""
-        until(lambda: self.count("acknowledged_total", kind="events") >= events)
-        until(lambda: self.count("waiting", kind="events") == 0)
+        until(lambda: self.count("acknowledged_total", kind="events") >= events, PATIENCE_S)
+        until(lambda: self.count("waiting", kind="events") == 0, PATIENCE_S)
         assert self.count("acknowledged_total", kind="events") == events
         assert self.count("published_total", kind="events") == events
 
@@ -164,7 +157,7 @@ def test_messages_arrive_in_order_with_their_topics_and_flags(
         assert not any(document["replayed"] for document in told)
     assert [document["track_id"] for document in of(everything, "events")] == list(range(1, 51))
     running.settled(50)
-    until(lambda: running.count("acknowledged_total", kind="faces") == 100 * faces_qos)
+    until(lambda: running.count("acknowledged_total", kind="faces") == 100 * faces_qos, PATIENCE_S)
     assert running.count("published_total", kind="faces") == 100
     with Subscriber(broker) as late:
         late.publish("v/end", b"")
@@ -182,13 +175,13 @@ def test_what_happens_before_the_broker_is_there(
     broker = MosquittoBroker(tmp_path)
     broker.port = free_port()
     running = start(broker.port)
-    until(lambda: "refused" in running.link.trouble)
+    until(lambda: "refused" in running.link.trouble, PATIENCE_S)
     running.publisher.submit_status(status(state="waiting"))
     running.publisher.submit_status(status())
     for number in range(1, 31):
         running.publisher.submit(result(events=[event(number)]))
-    until(lambda: running.lost().get(("faces", "offline")) == 30)
-    until(lambda: running.count("waiting", kind="events") == 30)
+    until(lambda: running.lost().get(("faces", "offline")) == 30, PATIENCE_S)
+    until(lambda: running.count("waiting", kind="events") == 30, PATIENCE_S)
     turns = running.turns
     threading.Event().wait(0.5)
     assert running.turns - turns < 20, "it spins while it waits"
@@ -211,10 +204,10 @@ def test_events_wait_for_the_broker_in_order_and_say_so(tmp_path: Path, start: S
         broker.save()
         broker.kill()
         running = start(broker.port)
-        until(lambda: bool(running.link.trouble))
+        until(lambda: bool(running.link.trouble), PATIENCE_S)
         for number in range(1, 101):
             running.publisher.submit_event(event(number))
-        until(lambda: running.count("waiting", kind="events") == 100)
+        until(lambda: running.count("waiting", kind="events") == 100, PATIENCE_S)
         broker.start()
         running.connected()
         running.settled(100)
@@ -248,7 +241,7 @@ def test_killed_broker_loses_no_event(tmp_path: Path, start: Start) -> None:
             for _ in range(30):  # more than may be on their way
                 sent += 1
                 running.publisher.submit_event(event(sent))
-            until(lambda expected=sent: running.count("published_total", kind="events") == expected - 10)
+            until(lambda expected=sent: running.count("published_total", kind="events") == expected - 10, PATIENCE_S)
             broker.kill()
             running.disconnected()
             for _ in range(30):
@@ -279,7 +272,7 @@ def test_broker_killed_while_events_stream(tmp_path: Path, start: Start) -> None
             for _ in range(2000):
                 running.publisher.submit_event(event(next(count)))
                 sent += 1
-            until(lambda before=before: running.count("acknowledged_total", kind="events") > before + 100)
+            until(lambda before=before: running.count("acknowledged_total", kind="events") > before + 100, PATIENCE_S)
             broker.kill()
             running.disconnected()
             broker.start()
@@ -305,7 +298,7 @@ def test_nothing_is_sent_twice_when_an_event_meets_a_breaking_connection(
         running.settled(201 * cuts - 1)
         cut(running)  # with nothing on its way, so that nothing has to be repeated
         running.publisher.submit_event(event())
-        until(lambda cuts=cuts: running.count("reconnects_total") == cuts)  # type: ignore[misc]
+        until(lambda cuts=cuts: running.count("reconnects_total") == cuts, PATIENCE_S)  # type: ignore[misc]
         running.settled(201 * cuts)
     running.stop()
     wait_for_node(heard, "offline")
@@ -340,11 +333,11 @@ def test_refused_login_is_said_once_and_tried_again(
     caplog.set_level(logging.DEBUG)
     with MosquittoBroker(tmp_path, login=("visaged", "right")) as broker:
         running = start(broker.port, login=("visaged", "hunter2!"))
-        until(lambda: "refused the login" in running.link.trouble)
+        until(lambda: "refused the login" in running.link.trouble, PATIENCE_S)
         broker.process.wait_for_line(tries(2), PATIENCE_S)
         running.publisher.submit_event(event())
         broker.kill()
-    until(lambda: "refused the login" not in running.link.trouble)
+    until(lambda: "refused the login" not in running.link.trouble, PATIENCE_S)
     assert len([line for line in caplog.messages if "refused the login" in line]) == 1
     assert f"127.0.0.1:{broker.port}" in next(line for line in caplog.messages if "refused the login" in line)
     broker._login = ("visaged", "hunter2!")
@@ -371,8 +364,8 @@ def test_message_refused_by_the_broker(tmp_path: Path, start: Start, protocol: s
         running.connected()
         running.publisher.submit(result(events=[event()]))
         refused = int(protocol == "5")
-        until(lambda: all(running.count("published_total", kind=kind) for kind in ("faces", "events")))
-        until(lambda: all(running.count("waiting", kind=kind) == 0 for kind in ("faces", "events")))
+        until(lambda: all(running.count("published_total", kind=kind) for kind in ("faces", "events")), PATIENCE_S)
+        until(lambda: all(running.count("waiting", kind=kind) == 0 for kind in ("faces", "events")), PATIENCE_S)
         expected = {(kind, "refused"): 1.0 for kind in ("faces", "events")} if refused else {}
         assert running.lost() == expected
         assert running.count("acknowledged_total", kind="events") == 1 - refused
@@ -395,7 +388,7 @@ def test_tls_with_and_without_a_client_certificate(tmp_path: Path, start: Start)
                 assert valid(wait_for_node(heard, "offline"))["reason"] == "shutdown"
             if asks:
                 stranger = start(broker.port, tls=TlsConfig(ca_file=made.ca))
-                until(lambda: "did not accept" in stranger.link.trouble)  # noqa: B023
+                until(lambda: "did not accept" in stranger.link.trouble, PATIENCE_S)  # noqa: B023
 
 
 @pytest.mark.parametrize("fault", ["expired", "unknown authority"])
@@ -407,7 +400,7 @@ def test_untrusted_broker_is_refused(
     authority = made.ca if fault == "expired" else Authority(tmp_path / "other").certificate
     with MosquittoBroker(tmp_path, certificates=made) as broker:
         running = start(broker.port, tls=TlsConfig(ca_file=authority))
-        until(lambda: bool(running.link.trouble))
+        until(lambda: bool(running.link.trouble), PATIENCE_S)
         broker.process.wait_for_line(tries(2), PATIENCE_S)
         running.stop()
     said = [line for line in caplog.messages if "certificate" in line]
@@ -483,14 +476,14 @@ def test_hung_broker_costs_faces_but_no_event(
             began_s = time.monotonic()
             running.publisher.submit(one)
             longest_s = max(longest_s, time.monotonic() - began_s)
-        until(lambda: not running.publisher._results)
+        until(lambda: not running.publisher._results, PATIENCE_S)
         assert running.count("waiting", kind="faces") <= 200
     assert longest_s < 1.0
     assert running.link.connected
     broker.thaw()
     running.settled(sent // 10)
     assert [document["seq"] for document in wait_for_events(heard, sent // 10)] == list(range(1, sent // 10 + 1))
-    until(lambda: running.count("waiting", kind="faces") == 0)
+    until(lambda: running.count("waiting", kind="faces") == 0, PATIENCE_S)
     lost = running.lost()[("faces", "broker_slow")]
     assert running.lost() == {("faces", "broker_slow"): lost}
     assert running.count("published_total", kind="faces") == sent - lost
@@ -506,7 +499,7 @@ def test_too_many_waiting_events_push_out_the_oldest(tmp_path: Path, start: Star
         running = start(broker.port, max_waiting_events=5)
         for number in range(1, 21):
             running.publisher.submit_event(event(number))
-        until(lambda: running.lost() == {("events", "overflow"): 15})
+        until(lambda: running.lost() == {("events", "overflow"): 15}, PATIENCE_S)
         broker.start()
         running.settled(5)
         with Subscriber(broker, client_id="keeper", clean_session=False) as heard:
@@ -543,7 +536,7 @@ def test_stop_does_not_wait_for_a_hung_broker(broker: MosquittoBroker, heard: Su
     broker.freeze()
     for number in range(1, 31):
         running.publisher.submit_event(event(number))
-    until(lambda: running.count("waiting", kind="events") == 30)
+    until(lambda: running.count("waiting", kind="events") == 30, PATIENCE_S)
     assert running.stop(drain_s=1.0) < 6.0
     assert running.lost() == {("events", "shutdown"): 30}
     broker.thaw()
@@ -615,7 +608,7 @@ def test_server_that_is_no_broker(tmp_path: Path, start: Start, protocol: str, w
     with Impostor(words, hangs_up) as impostor:
         running = start(impostor.port, protocol=protocol)
         running.publisher.submit_event(event())
-        until(lambda: str(impostor.port) in running.link.trouble)
+        until(lambda: str(impostor.port) in running.link.trouble, PATIENCE_S)
     broker = MosquittoBroker(tmp_path)
     broker.port = impostor.port
     with broker:
@@ -625,7 +618,7 @@ def test_server_that_is_no_broker(tmp_path: Path, start: Start, protocol: str, w
 def test_broker_that_never_answers_is_given_up(start: Start) -> None:
     with Impostor(b"", hangs_up=False) as impostor:
         running = start(impostor.port, keepalive_s=5)
-        until(lambda: "did not accept the connection" in running.link.trouble)
+        until(lambda: "did not accept the connection" in running.link.trouble, PATIENCE_S)
 
 
 def test_result_that_cannot_be_told_costs_itself_alone(
@@ -662,9 +655,9 @@ def test_callback_that_raises_does_not_end_the_connection_for_good(
 
     monkeypatch.setattr(running.link, "_on_change", fail_once)
     running.publisher.submit_event(event())
-    until(lambda: running.count("reconnects_total") == 1)
+    until(lambda: running.count("reconnects_total") == 1, PATIENCE_S)
     running.publisher.submit_event(event())
-    until(lambda: running.count("acknowledged_total", kind="events") == 2)
+    until(lambda: running.count("acknowledged_total", kind="events") == 2, PATIENCE_S)
     assert Counter(document["seq"] for document in wait_for_events(heard, 2)).keys() == {1, 2}
 
 
