@@ -242,7 +242,6 @@ class Daemon:
             inference.require_gpu,
             inference.gpu_memory_mb,
             inference.cache,
-            inference.max_batch or 16,
         )
         # Below the threshold of a face, the tracker still makes use of what may be one.
         floor = self._settings.tracker.low_confidence
@@ -289,16 +288,13 @@ class Daemon:
             self.detector.multiple_of,
             self._batcher,
             self.metrics,
-            self._status_changed,
+            self._publisher.submit_status,
             login,
         )
 
     @property
     def _threshold(self) -> float:
         return self._settings.inference.min_confidence or self.detector.face_threshold
-
-    def _status_changed(self, status: CameraStatus) -> None:
-        self._publisher.submit_status(status)
 
     def _http_server(self, version: str) -> uvicorn.Server:
         settings = self._settings

@@ -288,9 +288,9 @@ def check(settings: Settings) -> list[Problem]:
         except ValueError as error:
             problems.append(Problem(path, str(error)))
     for index, camera in enumerate(settings.cameras):
-        if camera.is_file and not camera.path.is_file():
-            what = "is not a file" if camera.path.exists() else "does not exist"
-            problems.append(Problem(f"cameras[{index}].url", f"{redact(str(camera.path))} {what}"))
+        missing = camera.missing_file()
+        if missing is not None:
+            problems.append(Problem(f"cameras[{index}].url", missing))
     if settings.mqtt.tls is not None:
         try:
             settings.mqtt.tls.context()

@@ -44,14 +44,12 @@ class SessionConfig:
         require_gpu: Refuse to run on anything but a GPU.
         gpu_memory_mb: Upper bound of each session's GPU memory arena; None leaves it to ONNX Runtime.
         cache: Folder for TensorRT's engines and timings; building them takes minutes.
-        max_batch: The largest batch, for TensorRT's profiles.
     """
 
     provider: Provider = "auto"
     require_gpu: bool = False
     gpu_memory_mb: int | None = None
     cache: Path | None = None
-    max_batch: int = 16
 
 
 def nvidia_driver_present() -> bool:

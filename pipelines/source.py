@@ -174,9 +174,9 @@ class VideoSource:
             format_name, target = config.device
         elif config.is_file:
             target = str(config.path)
-            if not config.path.is_file():
-                what = "is not a file" if config.path.exists() else "does not exist"
-                raise SourceError("not_found", f"{target} {what}")
+            missing = config.missing_file()
+            if missing is not None:
+                raise SourceError("not_found", missing)
         elif scheme in ("rtsp", "rtsps"):
             options |= {
                 "rtsp_transport": config.transport,

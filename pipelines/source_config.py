@@ -10,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from visaged.pipelines.redact import redact
+
 _LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp", "rtp"})
 _DEVICE_SCHEMES = {"v4l2": "v4l2", "avfoundation": "avfoundation", "dshow": "dshow"}
 
@@ -88,6 +90,12 @@ class SourceConfig(BaseModel):
     def path(self) -> Path:
         """The file's path."""
         return Path(unquote(urlsplit(self.url).path) if scheme_of(self.url) == "file" else self.url)
+
+    def missing_file(self) -> str | None:
+        """Return what is wrong with the file, in words without credentials; None if it is there, or for no file."""
+        if not self.is_file or self.path.is_file():
+            return None
+        return f"{redact(str(self.path))} {'is not a file' if self.path.exists() else 'does not exist'}"
 
 
 def scheme_of(url: str) -> str | None:
