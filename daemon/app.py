@@ -20,8 +20,8 @@ import uvicorn
 
 from visaged.daemon.broker import EmbeddedBroker
 from visaged.daemon.http import create_app
+from visaged.daemon.pictures import Pictures
 from visaged.daemon.settings import CameraSettings, Settings
-from visaged.daemon.uploads import Pictures
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError

@@ -10,8 +10,10 @@ import orjson
 from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from visaged.daemon.pictures import Pictures
 from visaged.daemon.problems import Problem, install, responses
-from visaged.daemon.uploads import Pictures
+from visaged.daemon.uploads import read_picture
+from visaged.pipelines.messages import face_document
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.schemas import schema
 
@@ -79,10 +81,23 @@ def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str) -
             str | None, Query(description="Names, separated by commas; empty for none. All that are on by default.")
         ] = None,
     ) -> Response:
-        document = await pictures.faces(
-            request, min_confidence, landmarks == "106", _chosen(attributes, pictures.attributes)
+        if landmarks == "106" and not pictures.has_points:
+            detail = "landmarks: 106 cannot be had: there is no analyzer for them, or they are switched off"
+            raise Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", detail)
+        wanted = _chosen(attributes, pictures.attributes)
+        async with pictures.admitted():
+            answer = await pictures.analyse(
+                await read_picture(request, pictures.most_bytes),
+                min_confidence=min_confidence,
+                attributes=wanted,
+                points=landmarks == "106",
+            )
+        return _json(
+            {
+                "image": {"width": answer.width, "height": answer.height},
+                "faces": [face_document(face, tracked=False) for face in answer.faces],
+            }
         )
-        return _json(document)
 
     @app.get("/v1/cameras", tags=["cameras"], summary="The cameras and their state", response_class=Response)
     async def cameras() -> Response:

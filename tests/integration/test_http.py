@@ -32,7 +32,7 @@ from tests.integration.pictures import cut, encoded
 from tests.support.broker import free_port
 from tests.support.process import ManagedProcess
 from tests.support.waiting import until
-from visaged.daemon import uploads
+from visaged.daemon import pictures, uploads
 from visaged.daemon.app import Daemon
 from visaged.daemon.settings import parse
 from visaged.models.detector import Detector
@@ -630,7 +630,7 @@ def test_no_room_is_503(monkeypatch: pytest.MonkeyPatch, small_jpeg: bytes) -> N
         go_on.wait(ANSWER_S)
         return decode(data, max_pixels)
 
-    monkeypatch.setattr(uploads, "decode", slow)
+    monkeypatch.setattr(pictures, "decode", slow)
     with daemon(http={"max_waiting": 1}) as (_, client), ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, FACES, content=small_jpeg)
         assert inside.wait(ANSWER_S)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from visaged.daemon.uploads import Room
+from visaged.daemon.pictures import Room
 
 
 class Guest:
