@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from visaged.models.alignment import Aligner
 from visaged.models.detector import require
 from visaged.models.manifest import AnalyzerEntry, Head, Manifest
+from visaged.models.preprocess import tensor
 from visaged.models.session import Session, SessionConfig
 from visaged.models.types import FloatArray, Image
 
@@ -34,7 +35,7 @@ class Analyzer:
 
     def __init__(self, session: Session, entry: AnalyzerEntry) -> None:
         self._session = session
-        self._input = entry.input.name
+        self._input = entry.input
         self.name = entry.name
         self.provider = session.provider
         self.heads: dict[str, Head] = {head.name: head for head in entry.heads}
@@ -42,7 +43,7 @@ class Analyzer:
         self._outputs = [head.output for head in entry.heads] + [
             head.deviation for head in entry.heads if head.deviation is not None
         ]
-        require(session, entry.name, [self._input], self._outputs)
+        require(session, entry.name, [self._input.name], self._outputs)
 
     @classmethod
     def load(cls, manifest: Manifest, name: str, config: SessionConfig) -> Analyzer:
@@ -66,7 +67,13 @@ class Analyzer:
             pixels; `classes` and `binary` (K,) probabilities; `score` (1,); `angles` (3,); `number` (2,) value and
             standard deviation (NaN where the network gives none).
         """
-        values = dict(zip(self._outputs, self._session.run(self._outputs, {self._input: crops}), strict=True))
+        values = dict(
+            zip(
+                self._outputs,
+                self._session.run(self._outputs, {self._input.name: tensor(crops, self._input)}),
+                strict=True,
+            )
+        )
         columns = {name: _readings(head, values) for name, head in self.heads.items()}
         return [{name: column[index] for name, column in columns.items()} for index in range(len(crops))]
 

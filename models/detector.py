@@ -1,83 +1,25 @@
 """The detector: canvases in, faces out.
 
-Raw tensors become faces in one function of `DECODERS`, named by the manifest, so that networks with other heads drop
-in. Decoding and non-maximum suppression in numpy cost 0.1 ms a picture; inside the graph they were slower.
+What a network's raw outputs mean is one of `visaged.models.decoders`, named by the manifest, so that foreign networks
+drop in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from visaged.models.decoders import DECODERS, Batch
 from visaged.models.errors import ModelError
 from visaged.models.manifest import DetectorEntry, Manifest
+from visaged.models.preprocess import tensor
 from visaged.models.session import Session, SessionConfig
-from visaged.models.types import Detections, FloatArray, Image
-
-Raw = dict[str, NDArray[np.float32]]
-Decoder = Callable[[Raw, Sequence[int], float], list[Detections]]
-
-
-def decode_distances(raw: Raw, strides: Sequence[int], threshold: float) -> list[Detections]:
-    """Decode per-cell distances, as FCOS does (Tian et al. 2019, arXiv 1904.01355).
-
-    Args:
-        raw: For every stride s: `score_s` (B, H/s, W/s) 0..1; `box_s` (B, H/s, W/s, 4) distances left, top, right,
-            bottom from the cell's centre, in strides; `points_s` (B, H/s, W/s, 10) x, y offsets from it, in strides.
-        strides: Of the outputs, in pixels.
-        threshold: Smallest score that counts.
-
-    Returns:
-        For every picture of the batch the candidates, in canvas pixels, unsorted and still overlapping.
-    """
-    pictures = len(raw[f"score_{strides[0]}"])
-    found: list[Detections] = []
-    owners: list[NDArray[np.intp]] = []  # whose picture, for each of `found`
-    for stride in strides:
-        # Only what passes is gathered: copying all cells would cost more than the rest of this function.
-        score = raw[f"score_{stride}"].ravel()
-        hits = (score >= threshold).nonzero()[0]  # (N,) among (B, rows, columns)
-        if not len(hits):
-            continue
-        _, rows, columns = raw[f"score_{stride}"].shape
-        cell = hits % (rows * columns)
-        centre = _centres(rows, columns, stride)[cell]  # (N, 2)
-        box = raw[f"box_{stride}"].reshape(-1, 4)[hits] * stride
-        points = raw[f"points_{stride}"].reshape(-1, 5, 2)[hits] * stride + centre[:, None]
-        box[:, :2] *= -1
-        box[:, :2] += centre
-        box[:, 2:] += centre
-        found.append(Detections(box, score[hits], points))
-        owners.append(hits // (rows * columns))
-    if not found:
-        return [Detections.empty()] * pictures
-    everything = Detections(
-        np.concatenate([part.boxes for part in found]),
-        np.concatenate([part.confidences for part in found]),
-        np.concatenate([part.landmarks for part in found]),
-    )
-    if pictures == 1:
-        return [everything]
-    owner = np.concatenate(owners)
-    return [everything[owner == index] for index in range(pictures)]
-
-
-@lru_cache(maxsize=64)
-def _centres(rows: int, columns: int, stride: int) -> FloatArray:
-    """Return the centre of every cell in pixels, (rows * columns, 2) float32 x, y."""
-    row, column = np.mgrid[:rows, :columns]
-    centres: FloatArray = (np.stack([column.ravel(), row.ravel()], 1).astype(np.float32) + np.float32(0.5)) * stride
-    return centres
-
+from visaged.models.types import Detections, Image
 
 # All pairs are compared at once; a picture made to look like faces all over must not take memory without bound.
 _MOST_CANDIDATES = 2000
-
-DECODERS: dict[str, Decoder] = {"distances": decode_distances}
 
 
 def suppress(candidates: Detections, iou: float) -> Detections:
@@ -127,7 +69,9 @@ class Detector:
         self.multiple_of = entry.input.multiple_of
         self.face_threshold = entry.threshold
         self._floor = entry.threshold if floor is None else floor
-        self._outputs = [f"{kind}_{stride}" for stride in entry.strides for kind in ("score", "box", "points")]
+        self._decoder = DECODERS[entry.decoder]
+        self._keys = [(kind, stride) for kind in self._decoder.kinds for stride in entry.strides]
+        self._outputs = entry.output_names(self._decoder.kinds)
         require(session, entry.name, [entry.input.name], self._outputs)
 
     @classmethod
@@ -145,9 +89,12 @@ class Detector:
         Returns:
             For every picture its faces in canvas pixels, best first.
         """
-        values = self._session.run(self._outputs, {self._entry.input.name: canvases})
-        raw = dict(zip(self._outputs, values, strict=True))
-        decoded = DECODERS[self._entry.decoder](raw, self._entry.strides, self._floor)
+        most = self._entry.max_batch or len(canvases)
+        if len(canvases) > most:
+            return [d for i in range(0, len(canvases), most) for d in self.detect(canvases[i : i + most])]
+        values = self._session.run(self._outputs, {self._entry.input.name: tensor(canvases, self._entry.input)})
+        raw = dict(zip(self._keys, values, strict=True))
+        decoded = self._decoder.decode(raw, self._entry.strides, Batch(*canvases.shape[:3]), self._floor)
         return [suppress(candidates, self._entry.nms_iou) for candidates in decoded]
 
 

@@ -10,11 +10,12 @@ import datetime
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from visaged.models.decoders import DECODERS
 from visaged.models.errors import ModelError
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -25,23 +26,34 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DetectorInput(_Frozen):
-    """A picture in: (B, H, W, 3) uint8 BGR, both sides multiples of `multiple_of`."""
+class _Input(_Frozen):
+    """How pixels enter a network; the networks of this project do all of it inside and take them as they are."""
 
     name: str
-    layout: Literal["NHWC"] = "NHWC"
-    dtype: Literal["uint8"] = "uint8"
-    colour: Literal["BGR"] = "BGR"
+    layout: Literal["NHWC", "NCHW"] = "NHWC"
+    dtype: Literal["uint8", "float32"] = "uint8"
+    colour: Literal["BGR", "RGB"] = "BGR"
+    mean: float = 0.0
+    """With float32: what is taken off every value of 0..255, before `scale`."""
+    scale: float = 1.0
+    """With float32: what every value is then multiplied by."""
+
+    @model_validator(mode="after")
+    def _scaled_as_float(self) -> Self:
+        if self.dtype == "uint8" and (self.mean, self.scale) != (0.0, 1.0):
+            raise ValueError("mean and scale need dtype float32")
+        return self
+
+
+class DetectorInput(_Input):
+    """Pictures in: (B, H, W, 3) or (B, 3, H, W), both sides multiples of `multiple_of`."""
+
     multiple_of: Annotated[int, Field(ge=1)] = 32
 
 
-class AnalyzerInput(_Frozen):
-    """An aligned crop in: (B, size, size, 3) uint8 BGR, the five points by similarity onto `template`."""
+class AnalyzerInput(_Input):
+    """Aligned crops in: (B, size, size, 3) or (B, 3, size, size), the five points by similarity onto `template`."""
 
-    name: str
-    layout: Literal["NHWC"] = "NHWC"
-    dtype: Literal["uint8"] = "uint8"
-    colour: Literal["BGR"] = "BGR"
     size: Annotated[int, Field(ge=16, le=512)]
     template: Annotated[list[tuple[float, float]], Field(min_length=5, max_length=5)]
     """Where right eye, left eye, nose, right and left mouth corner (of the person) go, in crop pixels."""
@@ -108,12 +120,31 @@ class DetectorEntry(_Entry):
 
     task: Literal["detector"]
     input: DetectorInput
-    decoder: Literal["distances"]
-    """How its raw outputs become boxes: `visaged.models.detector.DECODERS`."""
-    strides: Annotated[list[int], Field(min_length=1)]
+    decoder: Literal["distances", "scrfd", "yunet"]
+    """How its raw outputs become faces: `visaged.models.decoders` says what each expects."""
+    strides: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    outputs: dict[str, list[str]] = {}
+    """The network's names of what the decoder expects, each a list by stride; `<kind>_<stride>` unless given here."""
+    max_batch: Annotated[int, Field(ge=1)] | None = None
+    """Most pictures that the file takes at once; 1 for one without a batch axis, null for any number."""
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """A sane smallest confidence."""
     nms_iou: Annotated[float, Field(gt=0, lt=1)] = 0.45
+
+    @model_validator(mode="after")
+    def _outputs_fit(self) -> Self:
+        kinds = DECODERS[self.decoder].kinds
+        for kind, names in self.outputs.items():
+            if kind not in kinds:
+                raise ValueError(f"outputs: decoder {self.decoder} knows {', '.join(kinds)}, not {kind}")
+            if len(names) != len(self.strides):
+                raise ValueError(f"outputs.{kind}: needs a name for each of the {len(self.strides)} strides")
+        return self
+
+    def output_names(self, kinds: Sequence[str]) -> list[str]:
+        """Return the network's names of its outputs, kind after kind, each by stride."""
+        given = {kind: [f"{kind}_{stride}" for stride in self.strides] for kind in kinds} | self.outputs
+        return [name for kind in kinds for name in given[kind]]
 
 
 class AnalyzerEntry(_Entry):

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
+from visaged.models.manifest import AnalyzerInput, DetectorInput
 from visaged.models.types import Detections, Image
 
 _SHORT_SIDES = (3 / 5, 3 / 4, 1.0)
@@ -82,6 +85,16 @@ def place(image: Image, canvas: Canvas) -> Image:
     shrink = canvas.scale_x < 1
     cv2.resize(image, (canvas.picture_width, canvas.picture_height), view, interpolation=_interpolation(shrink))
     return target
+
+
+def tensor(images: Image, form: DetectorInput | AnalyzerInput) -> NDArray[Any]:
+    """Return a batch (B, H, W, 3) uint8 BGR in the layout, type, colours and scale that a network takes."""
+    values: NDArray[Any] = images if form.colour == "BGR" else images[..., ::-1]
+    if form.dtype == "float32":
+        values = (values.astype(np.float32) - np.float32(form.mean)) * np.float32(form.scale)
+    if form.layout == "NCHW":
+        values = values.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(values)
 
 
 def _interpolation(shrink: bool) -> int:

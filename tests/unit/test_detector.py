@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.unit import fakes
-from visaged.models.detector import Detector, decode_distances, suppress
+from visaged.models.decoders import DECODERS, Batch
+from visaged.models.detector import Detector, suppress
 from visaged.models.errors import ModelError
 from visaged.models.manifest import DetectorEntry, Manifest
 from visaged.models.preprocess import canvas_for, place
@@ -109,7 +110,7 @@ def test_no_face_in_an_empty_picture(detector: Detector) -> None:
 
 def test_a_network_without_the_outputs_of_its_entry_is_refused() -> None:
     session = fakes.Session(["image"], {"score_8": lambda batch: batch})
-    with pytest.raises(ModelError, match=r"lacks box_8, points_8, .*it has inputs image; outputs score_8"):
+    with pytest.raises(ModelError, match=r"lacks score_16, .*box_8, .*it has inputs image; outputs score_8"):
         Detector(session, entry())  # type: ignore[arg-type]
     outputs = [f"{kind}_{stride}" for stride in (8, 16, 32) for kind in ("score", "box", "points")]
     session = fakes.Session(["picture"], dict.fromkeys(outputs, np.asarray))
@@ -119,21 +120,21 @@ def test_a_network_without_the_outputs_of_its_entry_is_refused() -> None:
 
 def test_decoding_puts_every_cell_where_it_belongs() -> None:
     raw = {
-        "score_8": np.zeros((2, 3, 4), np.float32),
-        "box_8": np.zeros((2, 3, 4, 4), np.float32),
-        "points_8": np.zeros((2, 3, 4, 10), np.float32),
-        "score_16": np.zeros((2, 2, 2), np.float32),
-        "box_16": np.zeros((2, 2, 2, 4), np.float32),
-        "points_16": np.zeros((2, 2, 2, 10), np.float32),
+        ("score", 8): np.zeros((2, 4, 4), np.float32),
+        ("box", 8): np.zeros((2, 4, 4, 4), np.float32),
+        ("points", 8): np.zeros((2, 4, 4, 10), np.float32),
+        ("score", 16): np.zeros((2, 2, 2), np.float32),
+        ("box", 16): np.zeros((2, 2, 2, 4), np.float32),
+        ("points", 16): np.zeros((2, 2, 2, 10), np.float32),
     }
-    raw["score_8"][1, 2, 3] = 0.75  # the cell's centre is (28, 20)
-    raw["box_8"][1, 2, 3] = [0.5, 1.0, 1.5, 2.0]
-    raw["points_8"][1, 2, 3] = np.arange(10) / 4
-    raw["score_16"][1, 0, 1] = 0.5  # (24, 8)
-    raw["box_16"][1, 0, 1] = [0.25, 0.5, 0.25, 0.5]
-    raw["score_16"][1, 1, 1] = np.nextafter(np.float32(0.5), np.float32(0))
+    raw["score", 8][1, 2, 3] = 0.75  # the cell's centre is (28, 20)
+    raw["box", 8][1, 2, 3] = [0.5, 1.0, 1.5, 2.0]
+    raw["points", 8][1, 2, 3] = np.arange(10) / 4
+    raw["score", 16][1, 0, 1] = 0.5  # (24, 8)
+    raw["box", 16][1, 0, 1] = [0.25, 0.5, 0.25, 0.5]
+    raw["score", 16][1, 1, 1] = np.nextafter(np.float32(0.5), np.float32(0))
 
-    first, second = decode_distances(raw, [8, 16], 0.5)
+    first, second = DECODERS["distances"].decode(raw, [8, 16], Batch(2, 32, 32), 0.5)
 
     assert len(first) == 0
     assert second.boxes.tolist() == [[24, 12, 40, 36], [20, 0, 28, 16]]
