@@ -21,7 +21,7 @@ import typer
 from prometheus_client import disable_created_metrics
 from rich.console import Console
 
-from visaged.daemon import logs
+from visaged.daemon import logs, models_command
 from visaged.daemon.app import Daemon, StartError
 from visaged.daemon.console import EventLines, flush, show
 from visaged.daemon.document import Problem, SettingsError
@@ -37,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     epilog="Exit codes: 0 ended as asked, 1 a part died, 2 wrong usage or configuration, 3 cannot start here.",
 )
+app.add_typer(models_command.app, name="models")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
