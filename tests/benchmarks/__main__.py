@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import bench_tracker, capacity, daemon, throughput
+from tests.benchmarks import bench_tracker, capacity, daemon, pictures, throughput
 
 ALL: dict[str, Callable[[], None]] = {
     "throughput": throughput.main,
     "capacity": capacity.main,
     "age": daemon.age,
     "tracker": bench_tracker.main,
+    "pictures": pictures.main,
+    "beside": pictures.beside,
+    "scaled": pictures.scaled,
     "soak": daemon.soak,
 }
 

@@ -19,12 +19,11 @@ from pathlib import Path
 
 import av
 import cv2
-import numpy as np
-import onnxruntime
 
 from tests.benchmarks.clip import bench_clip
+from tests.benchmarks.plain import PlainNetworks
 from visaged.daemon.settings import ModelSettings
-from visaged.models.detector import Detector, decode_distances, suppress
+from visaged.models.detector import Detector
 from visaged.models.manifest import Manifest
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.session import SessionConfig
@@ -46,21 +45,14 @@ NAME = ModelSettings().detector
 
 def plain_loop(clip: Path, frames: int) -> float:
     """Return frames a second of the loop that one would write first."""
-    manifest = Manifest()
-    entry = manifest.detector(NAME)
-    session = onnxruntime.InferenceSession(str(manifest.file(entry)), providers=["CPUExecutionProvider"])
-    outputs = [o.name for o in session.get_outputs()]
+    networks = PlainNetworks()
     capture = cv2.VideoCapture(str(clip))
-    canvas = np.zeros((384, 640, 3), np.uint8)
     cv2.setNumThreads(-1)  # its default, which the pipeline's rig changes
     began = time.perf_counter()
     for _ in range(frames):
         good, image = capture.read()
         assert good
-        canvas[:360] = cv2.resize(image, (640, 360))
-        raw = dict(zip(outputs, session.run(outputs, {"image": canvas[None]}), strict=True))
-        for candidates in decode_distances(raw, entry.strides, entry.threshold):
-            suppress(candidates, entry.nms_iou)
+        networks.detect(image)  # type: ignore[arg-type]
     return frames / (time.perf_counter() - began)
 
 
