@@ -66,7 +66,8 @@ class Head(_Frozen):
     """The attribute's name in messages; the head of kind `points` gives the landmarks."""
     kind: Literal["points", "number", "classes", "binary", "score", "angles"]
     """`points` (B, N, 2) crop pixels; `number` (B,) in `unit`; `classes` (B, K) probabilities of `labels`; `binary`
-    (B,) probability of the second of two labels; `score` (B,) 0..1; `angles` (B, 3) yaw, pitch, roll in degrees."""
+    (B,) probability of the second of two labels; `score` (B,) 0..1; `angles` (B, 3) yaw, pitch, roll
+    in degrees as the crop shows them, with the signs of `visaged.models.geometry.HeadPose`."""
     output: str
     """The network's output."""
     labels: list[str] = []

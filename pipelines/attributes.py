@@ -97,6 +97,7 @@ class AnalyzerReader:
         self._clock = clock
         head = analyzer.points_head
         self._points = None if head is None else head.name
+        self._angles = [name for name, head in analyzer.heads.items() if head.kind == "angles"]
         self._computed = [head.name for head in COMPUTED if head.name not in analyzer.heads]
         self.heads: Mapping[str, Head] = {head.name: head for head in COMPUTED} | analyzer.heads
 
@@ -113,6 +114,8 @@ class AnalyzerReader:
             self._seconds.observe(self._clock() - began)
             self._sizes.observe(len(chunk))
             for request, matrix, crop, found in zip(chunk, matrices, crops, values, strict=True):
+                for name in self._angles:
+                    found[name] = _in_picture(found[name], matrix)
                 readings.append(Reading(found | self._compute(request, matrix, crop, found), matrix, request.quality))
         return readings
 
@@ -133,6 +136,13 @@ class AnalyzerReader:
         if "blur" in self._computed:
             values["blur"] = np.array([geometry.blur(crop)], np.float32)
         return values
+
+
+def _in_picture(angles: FloatArray, to_crop: Matrix) -> FloatArray:
+    """Return yaw, pitch and roll (3,) of a crop as the picture has them: the crop was turned upright."""
+    turned = math.degrees(math.atan2(to_crop[1, 0], to_crop[0, 0]))
+    yaw, pitch, roll = map(float, angles)
+    return np.array([yaw, pitch, (roll - turned + 180.0) % 360.0 - 180.0], np.float32)
 
 
 class Estimate:

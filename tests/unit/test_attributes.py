@@ -307,7 +307,7 @@ def test_a_new_head_needs_no_code() -> None:
     assert documents["height"] == {"value": 171.0, "deviation": 10.0, "confidence": 0.683, "age_ms": 0}
     assert documents["hat"] == {"value": "none", "confidence": 0.75, "age_ms": 0}
     assert documents["shine"] == {"value": 0.625, "confidence": 0.5, "age_ms": 0}
-    assert documents["gaze"]["value"] == {"yaw": 10.0, "pitch": -5.0, "roll": 1.0}
+    assert documents["gaze"]["value"] == pytest.approx({"yaw": 10.0, "pitch": -5.0, "roll": 1.0}, abs=4)
     assert documents["head_pose"]["value"]["yaw"] == pytest.approx(20, abs=1)  # from the five points
     assert documents["blur"]["value"] == 1.0
     assert analyzer.points_head is None
@@ -320,8 +320,18 @@ def test_a_head_of_the_network_takes_precedence_over_what_is_computed() -> None:
     reader = AnalyzerReader(Analyzer(session, entry(pose)), Metrics())  # type: ignore[arg-type]
     request = Request(ImagePixels(np.zeros((200, 200, 3), np.uint8)), fakes.five_points(100, 100, 80, yaw=20), 0.5)
     (reading,) = reader.read([request])
-    assert reading.values["head_pose"].tolist() == [1, 2, 3]
+    assert reading.values["head_pose"].tolist() == pytest.approx([1, 2, 3], abs=4)
     assert {head.name for head in COMPUTED} <= reader.heads.keys()
+
+
+@pytest.mark.parametrize("roll", [-170, -60, 0, 25, 90])
+def test_roll_is_the_picture_s_and_not_the_upright_crop_s(roll: float) -> None:
+    pose = {"name": "head_pose", "kind": "angles", "output": "pose", "memory_s": 0}
+    session = fakes.Session(["face"], {"pose": column(1.0, 2.0, 3.0)})
+    reader = AnalyzerReader(Analyzer(session, entry(pose)), Metrics())  # type: ignore[arg-type]
+    points = fakes.five_points(100, 100, 80, roll=roll)
+    (reading,) = reader.read([Request(ImagePixels(np.zeros((200, 200, 3), np.uint8)), points, 0.5)])
+    assert reading.values["head_pose"].tolist() == pytest.approx([1, 2, 3 + roll], abs=0.3)
 
 
 def test_points_of_another_number_come_back_to_the_picture() -> None:
