@@ -9,19 +9,19 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import cv2
-import uvicorn
 
 from visaged.daemon.broker import EmbeddedBroker
-from visaged.daemon.http import create_app
+from visaged.daemon.errors import StartError
+from visaged.daemon.kit_answer import model_version
 from visaged.daemon.pictures import Pictures
 from visaged.daemon.settings import CameraSettings, Settings
+from visaged.daemon.web import Web
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
@@ -44,10 +44,6 @@ STOP_S = 5.0
 """Seconds from the wish to stop to the end of the process, whatever hangs."""
 
 
-class StartError(Exception):
-    """The daemon cannot start here: a model, a port, a file. The text says what to do."""
-
-
 class Daemon:
     """The whole of visaged in one process.
 
@@ -64,6 +60,7 @@ class Daemon:
     Attributes:
         metrics: Its series.
         detector: The detector in use.
+        web: The HTTP side.
         left_behind: After `run`: whether a thread hangs and was not waited for any longer.
     """
 
@@ -111,28 +108,21 @@ class Daemon:
         work = Inference(
             self._batcher, self.detector, self._reader, self._tracks, self.metrics, self._publish, time.monotonic
         )
-        self._socket = _listen(settings.http.host, settings.http.port)
-        self._server = self._http_server(version)
+        self.web = self._web(version)
         self._broker = EmbeddedBroker(settings.mqtt.host, settings.mqtt.port) if settings.mqtt.embedded else None
         callers = inference.callers or (1 if on_gpu else os.cpu_count() or 1)
         self._camera_workers = [self._worker(f"camera-{camera.name}", camera.run) for camera in self._cameras]
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(callers)]
         self._publisher_worker = self._worker("publisher", self._publisher.run)
-        self._http_worker = self._worker("http", self._serve_http)
+        self._http_worker = self._worker("http", self.web.run)
         self._broker_worker = None if self._broker is None else self._worker("broker", self._broker.run)
-
-    @property
-    def http_address(self) -> str:
-        """Where HTTP is served."""
-        host, port = self._socket.getsockname()[:2]
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def run(self) -> int:
         """Work until `stop` is called or a part dies; return the process's exit code: 0 or 1."""
         try:
             self._start()
         except StartError:
-            self._socket.close()
+            self.web.close()
             if self._broker_worker is not None:
                 self._broker_worker.join(1.0)
             raise
@@ -193,8 +183,8 @@ class Daemon:
         log.info("stopping")
         for worker in self._camera_workers:
             worker.stop()
-        self._server.should_exit = True
         self._http_worker.stop()
+        self.web.stop()
         for item in self._batcher.close():
             if isinstance(item, Picture):
                 if item.future.set_running_or_notify_cancel():
@@ -296,28 +286,23 @@ class Daemon:
     def _threshold(self) -> float:
         return self._settings.inference.min_confidence or self.detector.face_threshold
 
-    def _http_server(self, version: str) -> uvicorn.Server:
-        settings = self._settings
+    def _web(self, version: str) -> Web:
+        settings, heads = self._settings, self._reader.heads
         pictures = Pictures(
             settings.http,
             self._batcher,
-            self._reader.heads,
-            settings.enabled(set(self._reader.heads)),
+            heads,
+            settings.enabled(set(heads)),
             settings.inference.long_side,
             self.detector.multiple_of,
             self._threshold,
             self.metrics,
         )
-        app = create_app(self, pictures, self.metrics, version)
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, timeout_graceful_shutdown=1, timeout_keep_alive=15, lifespan="off"
-        )
-        return uvicorn.Server(config)
-
-    def _serve_http(self, stopping: threading.Event) -> None:
-        self._server.run(sockets=[self._socket])
-        if not stopping.is_set():
-            raise RuntimeError("the HTTP server ended by itself")
+        names = settings.models
+        manifest = Manifest(names.manifest)
+        analyzer = None if names.analyzer is None else manifest.analyzer(names.analyzer).version
+        model = model_version(manifest.detector(names.detector).version, analyzer)
+        return Web(settings, self, pictures, self.metrics, version, model)
 
     def cameras(self) -> list[dict[str, Any]]:
         """Return every camera's state and how many faces it sees."""
@@ -342,19 +327,3 @@ class Daemon:
             "mqtt": {"broker": link.address, "connected": link.connected, "error": link.trouble or None},
             "cameras": {camera.name: camera.status.state for camera in self._cameras},
         }
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    if os.name == "posix":  # elsewhere it would let two programs listen on one port
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        raise StartError(
-            f"HTTP cannot listen on {host}:{port}: {error.strerror}; set http.port to a free one (0 picks one)"
-        ) from error
-    return listener

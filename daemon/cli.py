@@ -19,13 +19,17 @@ from typing import Annotated, Any
 
 import typer
 from prometheus_client import disable_created_metrics
+from pydantic import ValidationError
 from rich.console import Console
 
 from visaged.daemon import logs, models_command
-from visaged.daemon.app import Daemon, StartError
+from visaged.daemon.app import Daemon
 from visaged.daemon.console import EventLines, flush, show
 from visaged.daemon.document import Problem, SettingsError
-from visaged.daemon.settings import Settings, check, load, parse
+from visaged.daemon.errors import StartError
+from visaged.daemon.http_settings import KeySettings
+from visaged.daemon.keys import hash_key, make_key
+from visaged.daemon.settings import Settings, check, load, parse, warnings
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.redact import redact
 from visaged.pipelines.schemas import schema
@@ -42,6 +46,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 DEMO = Path(__file__).parent / "demo" / "demo.mp4"
+PERSON = DEMO.with_name("person.jpg")
 
 EXIT_CONFIGURATION = 2
 EXIT_CANNOT_START = 3
@@ -81,6 +86,7 @@ def run(
         problems = check(settings)
         if problems:
             raise SettingsError(problems)
+        _print_warnings(settings)
     except SettingsError as error:
         _print_problems(error.problems)
         raise typer.Exit(EXIT_CONFIGURATION) from None
@@ -116,13 +122,31 @@ def run(
 def check_command(file: Annotated[Path, typer.Argument(help="Configuration file.")]) -> None:
     """Check a configuration: print every problem with the path of its key."""
     try:
-        problems = check(load(file))
+        settings = load(file)
+        problems = check(settings)
     except SettingsError as error:
         problems = error.problems
     if problems:
         _print_problems(problems)
         raise typer.Exit(EXIT_CONFIGURATION)
+    _print_warnings(settings)
     out.print(f"{file}: no problems", markup=False, soft_wrap=True)
+
+
+@app.command("key")
+def key_command(name: Annotated[str, typer.Argument(help="Whose it is, in metrics and the log.")]) -> None:
+    """Make an API key: print it on stdout, once, and the lines for the configuration on stderr."""
+    try:
+        key = make_key()
+        entry = KeySettings(name=name, sha256=hash_key(key.encode()))
+    except ValidationError:
+        err.print(f"NAME: {name!r} cannot be one; letters, digits, _ . - are possible", style="red", markup=False)
+        raise typer.Exit(EXIT_CONFIGURATION) from None
+    # Only the key goes to stdout, so that it can be written to a file that only its holder reads.
+    err.print("The key, for its holder; it is kept nowhere and cannot be shown again:", markup=False, soft_wrap=True)
+    print(key, flush=True)
+    lines = f'    - name: "{entry.name}"\n      sha256: "{entry.sha256}"'
+    err.print(f"For the configuration, under http.keys:\n\nhttp:\n  keys:\n{lines}", markup=False, soft_wrap=True)
 
 
 @app.command("schema")
@@ -177,6 +201,13 @@ def _default() -> Settings:
         {
             "mqtt": {"embedded": True, "port": _free_port("127.0.0.1", 1883)},
             "http": {"port": _free_port("127.0.0.1", 8080)},
+            # The names that the document of OSS's face detection uses.
+            "oss": {
+                "enabled": True,
+                "port": _free_port("127.0.0.1", 8081),
+                "endpoints": ["localhost"],
+                "buckets": [{"name": n, "objects": {"person.jpg": str(PERSON)}} for n in ("imm-demo", "image-demo")],
+            },
         }
     )
 
@@ -199,14 +230,22 @@ def _banner(settings: Settings, daemon: Daemon) -> None:
     kind = "embedded broker" if mqtt.embedded else "broker"
     rows = [
         ("MQTT", f"{mqtt.host}:{mqtt.port} ({kind}), topics {mqtt.prefix}/#"),
-        ("HTTP", f"{daemon.http_address}/docs  (POST /v1/faces, /v1/cameras, /healthz, /readyz, /metrics)"),
+        ("HTTP", f"{daemon.web.http_address}/docs  (POST /v1/faces, /v1/cameras, /healthz, /readyz, /metrics)"),
         ("Networks", f"{settings.models.detector}, {settings.models.analyzer or 'no analyzer'} on "
          f"{daemon.detector.provider}"),
     ]  # fmt: skip
+    if daemon.web.oss_address is not None:
+        buckets = ", ".join(bucket.name for bucket in settings.oss.buckets)
+        rows.append(("OSS", f"{daemon.web.oss_address}  (buckets {buckets})"))
     rows += [(f"Camera {camera.name}", redact(camera.url)) for camera in settings.cameras]
     width = max(len(name) for name, _ in rows)
     show(out, f"visaged {version_string()}", style="bold")
     show(out, "\n".join(f"  {name:<{width}}  {text}" for name, text in rows) + "\n")
+
+
+def _print_warnings(settings: Settings) -> None:
+    for warning in warnings(settings):
+        err.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
 
 
 def _print_problems(problems: list[Problem]) -> None:

@@ -7,19 +7,20 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from visaged.daemon.http_settings import HttpSettings
 from visaged.daemon.problems import Problem
-from visaged.daemon.settings import HttpSettings
 from visaged.models.manifest import Head
 from visaged.pipelines.batcher import Batcher, Overloaded
 from visaged.pipelines.inference import InferenceFailed
 from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.pictures import PictureError, decode, measure, submit
+from visaged.pipelines.pictures import Decoded, PictureError, load, measure, submit
 from visaged.pipelines.tracks import Face
 
 _STATUS = {
@@ -181,7 +182,7 @@ class Pictures:
             attributes: Of those in `attributes`, the ones wanted.
             points: Whether all landmarks are wanted, where they can be had.
             max_side: Longest side taken, in pixels, if shorter than the configuration allows.
-            upright: Whether the EXIF orientation is followed.
+            upright: Whether coordinates are of the picture after its EXIF orientation, or of the picture as stored.
 
         Raises:
             PictureError: It is no picture that can be taken.
@@ -195,22 +196,30 @@ class Pictures:
             if max_side is not None and max(width, height) > max_side:
                 raise PictureError("too_large", f"the picture is {width} x {height} pixels; at most {max_side} a side")
             async with self._room.place(width * height):
-                image = await run_in_threadpool(decode, data, self._most_pixels)
                 wanted = attributes | (self._points if points else frozenset())
-                future = await run_in_threadpool(
-                    submit,
-                    self._batcher,
-                    image,
-                    self._long_side,
-                    self._multiple_of,
-                    wanted,
-                    min_confidence,
-                    self._settings.deadline_s,
+                # Small faces keep their pixels for the analyzer.
+                least_side = self._long_side * (2 if wanted else 1)
+                decoded, future = await run_in_threadpool(
+                    self._queue, data, least_side, upright, wanted, min_confidence
                 )
                 faces = await asyncio.wrap_future(future)
         self._metrics.picture_seconds.observe(self._clock() - began_s)
-        height, width = image.shape[:2]
-        return Answer(width, height, faces)
+        return Answer(decoded.width, decoded.height, [decoded.located(face) for face in faces])
+
+    def _queue(
+        self, data: bytes, least_side: int, upright: bool, wanted: frozenset[str], min_confidence: float
+    ) -> tuple[Decoded, Future[list[Face]]]:
+        decoded = load(data, self._most_pixels, least_side, upright)
+        future = submit(
+            self._batcher,
+            decoded.image,
+            self._long_side,
+            self._multiple_of,
+            wanted,
+            min_confidence,
+            self._settings.deadline_s,
+        )
+        return decoded, future
 
 
 def _overloaded() -> Problem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import socket
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -22,6 +19,13 @@ from pydantic import (
 )
 
 from visaged.daemon.document import Problem, SettingsError, read
+from visaged.daemon.fetch.settings import FetchSettings
+from visaged.daemon.fetch.settings import check as check_fetch
+from visaged.daemon.http_settings import HttpSettings, check_http, http_warnings
+from visaged.daemon.kit_settings import KitSettings
+from visaged.daemon.oss.settings import OssSettings
+from visaged.daemon.oss.settings import check as check_oss
+from visaged.daemon.settings_base import Frozen, Name, is_loopback
 from visaged.models.errors import ModelError
 from visaged.models.manifest import WEIGHTS, Manifest
 from visaged.models.session import Provider
@@ -36,33 +40,8 @@ _UNQUOTED = (
     "password instead"
 )
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-"""Letters, digits, `_`, `.`, `-`; it becomes a level of MQTT topics and a label of metrics."""
 
-
-def is_loopback(host: str) -> bool:
-    """Return whether a name or address is this machine alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_booleans_for_others(cls, value: Any, info: ValidationInfo) -> Any:
-        # YAML reads yes, no, on and off as booleans, and a boolean would pass for the number 0 or 1.
-        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation is not bool:
-            raise ValueError(
-                "is a boolean; YAML reads on, off, yes and no as such, so quote it if it is meant as a word"
-            )
-        return value
-
-
-class _Login(_Frozen):
+class _Login(Frozen):
     username: str | None = None
     """User name; may also stand in the URL of a camera."""
     password: SecretStr | None = None
@@ -108,7 +87,7 @@ class CameraSettings(SourceConfig, _Login):
 
     name: Name
     """Of the camera, in topics and metrics."""
-    attributes: dict[str, bool] = {}
+    attributes: dict[str, bool] = Field(default={})
     """Attributes switched on or off for this camera, over the general `attributes`."""
     landmarks_106: bool = False
     """Whether every face is published with 106 points; they are then read in every analysed frame."""
@@ -145,35 +124,7 @@ class MqttSettings(PublisherConfig, _Login):
         return self
 
 
-class HttpSettings(_Frozen):
-    """The HTTP server."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on."""
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """Port to listen on; 0 for any free one."""
-    allow_remote: bool = False
-    """Listen on other addresses than loopback. There are no API keys yet: whoever reaches the port may use it."""
-    max_body_mb: Annotated[float, Field(gt=0, le=100)] = 20
-    """Largest picture file."""
-    max_megapixels: Annotated[float, Field(gt=0, le=250)] = 50
-    """Largest picture. Decoding takes up to 13 bytes a pixel, and twice this many pixels are taken in at a time."""
-    max_waiting: Annotated[int, Field(ge=1, le=1000)] = 16
-    """Pictures that may be in work or wait; one more is refused with 503 and Retry-After."""
-    deadline_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """Longest time from the last byte of a picture to its answer; after it, the answer is 503 and Retry-After."""
-
-    @model_validator(mode="after")
-    def _local(self) -> HttpSettings:
-        if not self.allow_remote and not is_loopback(self.host):
-            raise ValueError(
-                f"host {self.host} can be reached from other machines, and there are no API keys yet: "
-                "set host to 127.0.0.1, put a proxy with a login in front, or set allow_remote to true"
-            )
-        return self
-
-
-class ModelSettings(_Frozen):
+class ModelSettings(Frozen):
     """Which networks are used."""
 
     manifest: Path = WEIGHTS / "manifest.yaml"
@@ -184,7 +135,7 @@ class ModelSettings(_Frozen):
     """Name of the analyzer; null for faces without attributes."""
 
 
-class InferenceSettings(_Frozen):
+class InferenceSettings(Frozen):
     """How networks run."""
 
     provider: Provider = "auto"
@@ -213,7 +164,7 @@ class InferenceSettings(_Frozen):
     """Least time between two `update` events of a track."""
 
 
-class LogSettings(_Frozen):
+class LogSettings(Frozen):
     """The log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -226,18 +177,21 @@ class LogSettings(_Frozen):
     """Rotated files to keep."""
 
 
-class Settings(_Frozen):
+class Settings(Frozen):
     """The configuration of visaged."""
 
     node: Name = Field(default_factory=lambda: socket.gethostname().split(".")[0][:64] or "node")
     """This machine's name in topics and messages; the host's name unless set."""
-    cameras: list[CameraSettings] = []
+    cameras: list[CameraSettings] = Field(default=[])
     """The cameras."""
     mqtt: MqttSettings = MqttSettings()
     http: HttpSettings = HttpSettings()
+    kit: KitSettings = KitSettings()
+    oss: OssSettings = OssSettings.model_validate({})
+    fetch: FetchSettings = FetchSettings.model_validate({})
     models: ModelSettings = ModelSettings()
     inference: InferenceSettings = InferenceSettings()
-    attributes: dict[str, bool] = {}
+    attributes: dict[str, bool] = Field(default={})
     """Attributes switched off (or on) for all cameras and the HTTP API; what is not named is on."""
     tracker: TrackerConfig = TrackerConfig()
     log: LogSettings = LogSettings()
@@ -297,7 +251,13 @@ def check(settings: Settings) -> list[Problem]:
         except OSError as error:  # ssl.SSLError is one
             named = ", ".join(f"{k} {v}" for k, v in settings.mqtt.tls.model_dump().items() if v is not None)
             problems.append(Problem("mqtt.tls", f"cannot be used ({named}): {error.strerror or error}"))
+    problems += check_http(settings.http) + check_fetch(settings.fetch) + check_oss(settings.oss)
     return problems + _check_models(settings)
+
+
+def warnings(settings: Settings) -> list[Problem]:
+    """Return what works and should still be looked at, of settings that `check` finds nothing wrong with."""
+    return http_warnings(settings.http)
 
 
 def _check_models(settings: Settings) -> list[Problem]:
@@ -344,5 +304,6 @@ def _problem(details: Any) -> Problem:
 
 
 def _secret(path: str) -> bool:
-    # A URL that is wrong may be so because of an unquoted character in its password, which `redact` cannot see.
-    return "password" in path or path.endswith(".url")
+    # A URL that is wrong may be so because of an unquoted character in its password, which `redact` cannot see; and an
+    # API key itself may stand where its hash should.
+    return "password" in path or "secret" in path or path.endswith((".url", ".endpoint", ".sha256"))

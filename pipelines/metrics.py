@@ -1,6 +1,6 @@
 """Every series that Prometheus sees, in one place.
 
-Labels are bounded: cameras, models and lanes by the configuration, causes and states by the code.
+Labels are bounded: cameras, models, lanes and API keys by the configuration, causes and states by the code.
 """
 
 from __future__ import annotations
@@ -71,6 +71,16 @@ class Metrics:
         self.picture_seconds = histogram(
             "picture_seconds", "A picture of the HTTP API, from its last byte to the answer", buckets=_AGES[:-2]
         )
+        # `key` is the name of an API key, or - for a request without one.
+        self.http_requests = counter("http_requests", "HTTP requests answered", "key", "status")
+        self.http_seconds = histogram("http_request_seconds", "An HTTP request, headers to answer", buckets=_AGES)
+        self.http_active = gauge("http_requests_active", "HTTP requests in work", "key")
+        self.http_refused = counter("http_refused", "Requests refused for their key or its limits", "key", "cause")
+        self.http_connections = gauge("http_connections", "Open connections", "listener")
+        self.http_cut = counter("http_connections_cut", "Connections that were cut off", "listener", "cause")
+        self.fetches = counter("fetches", "Pictures fetched by URL: ok, or why not", "result")
+        self.fetch_seconds = histogram("fetch_seconds", "A fetch by URL", buckets=_AGES)
+        self.fetched_bytes = counter("fetched_bytes", "Bytes of pictures fetched by URL")
         self.log_errors = counter("log_write_errors", "Log lines that could not be written")
 
     def camera(self, name: str) -> CameraMetrics:

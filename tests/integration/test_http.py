@@ -36,7 +36,7 @@ from visaged.daemon import pictures, uploads
 from visaged.daemon.app import Daemon
 from visaged.daemon.settings import parse
 from visaged.models.detector import Detector
-from visaged.pipelines.pictures import decode
+from visaged.pipelines.pictures import load
 
 VISAGED = Path(sys.executable).with_name("visaged")
 START_S = 60.0
@@ -625,12 +625,12 @@ def raw_post(running: Daemon, pieces: list[bytes], length: int, pause_s: float =
 def test_no_room_is_503(monkeypatch: pytest.MonkeyPatch, small_jpeg: bytes) -> None:
     inside, go_on = threading.Event(), threading.Event()
 
-    def slow(data: bytes, max_pixels: int) -> Any:
+    def slow(*arguments: Any) -> Any:
         inside.set()
         go_on.wait(ANSWER_S)
-        return decode(data, max_pixels)
+        return load(*arguments)
 
-    monkeypatch.setattr(pictures, "decode", slow)
+    monkeypatch.setattr(pictures, "load", slow)
     with daemon(http={"max_waiting": 1}) as (_, client), ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, FACES, content=small_jpeg)
         assert inside.wait(ANSWER_S)

@@ -18,10 +18,15 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.unit import fakes
-from visaged.models.types import Image
+from visaged.models.detector import Detector
+from visaged.models.manifest import WEIGHTS, Manifest
+from visaged.models.preprocess import canvas_for, place
+from visaged.models.session import SessionConfig
+from visaged.models.types import Detections, Image
 from visaged.pipelines.batcher import Batcher, Overloaded
 from visaged.pipelines.batcher import Picture as Waiting
-from visaged.pipelines.pictures import PictureError, decode, submit
+from visaged.pipelines.pictures import Decoded, PictureError, decode, load, submit
+from visaged.pipelines.tracks import Face, faces_of
 
 MOST = 50_000_000
 QUADRANTS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
@@ -103,24 +108,35 @@ def test_a_real_photo_is_as_opencv_reads_it() -> None:
     assert difference.mean() < 0.5
 
 
+# How a camera that is held so stores the upright picture.
+STORED = {
+    2: Pillow.Transpose.FLIP_LEFT_RIGHT,
+    3: Pillow.Transpose.ROTATE_180,
+    4: Pillow.Transpose.FLIP_TOP_BOTTOM,
+    5: Pillow.Transpose.TRANSPOSE,
+    6: Pillow.Transpose.ROTATE_90,
+    7: Pillow.Transpose.TRANSVERSE,
+    8: Pillow.Transpose.ROTATE_270,
+}
+
+
+def stored_as(upright: Pillow.Image, orientation: int, format_name: str = "JPEG", **options: Any) -> bytes:
+    exif = Pillow.Exif()
+    exif[0x0112] = orientation
+    stored = upright if orientation == 1 else upright.transpose(STORED[orientation])
+    return encoded(stored, format_name, exif=exif, **options)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "WEBP"])
 def test_pictures_come_upright(orientation: int, format_name: str) -> None:
-    # How a camera that is held so stores the upright picture.
-    stored = {
-        1: lambda p: p,
-        2: lambda p: p.transpose(Pillow.Transpose.FLIP_LEFT_RIGHT),
-        3: lambda p: p.transpose(Pillow.Transpose.ROTATE_180),
-        4: lambda p: p.transpose(Pillow.Transpose.FLIP_TOP_BOTTOM),
-        5: lambda p: p.transpose(Pillow.Transpose.TRANSPOSE),
-        6: lambda p: p.transpose(Pillow.Transpose.ROTATE_90),
-        7: lambda p: p.transpose(Pillow.Transpose.TRANSVERSE),
-        8: lambda p: p.transpose(Pillow.Transpose.ROTATE_270),
-    }[orientation](picture())
-    exif = Pillow.Exif()
-    exif[0x0112] = orientation
-    options = {"JPEG": {"quality": 95, "subsampling": 0}, "PNG": {}, "WEBP": {"lossless": True}}[format_name]
-    assert_quadrants(decode(encoded(stored, format_name, exif=exif, **options), MOST), 12)
+    lossless: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": 95, "subsampling": 0},
+        "PNG": {},
+        "WEBP": {"lossless": True},
+    }
+    options = lossless[format_name]
+    assert_quadrants(decode(stored_as(picture(), orientation, format_name, **options), MOST), 12)
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0II*\0"])
@@ -176,6 +192,19 @@ def test_of_an_animation_the_first_picture_is_taken(format_name: str) -> None:
     other = Pillow.new("RGB", (48, 32), (10, 20, 30))
     data = encoded(picture(), format_name, save_all=True, append_images=[other, other], duration=100, lossless=True)
     assert_quadrants(decode(data, MOST))
+
+
+@pytest.mark.parametrize("format_name", ["JPEG", "PNG"])
+def test_a_picture_in_many_blocks_of_memory_is_read_alike(format_name: str) -> None:
+    data = encoded(Pillow.fromarray(fakes.demo_image(fakes.TWO_FACES_S)), format_name)
+    expected = decode(data, MOST)
+    core: Any = Pillow.core  # type: ignore[attr-defined]
+    before = core.get_block_size()
+    core.set_block_size(1 << 20)  # such a block is full after 200 of the 720 rows
+    try:
+        np.testing.assert_array_equal(decode(data, MOST), expected)
+    finally:
+        core.set_block_size(before)
 
 
 def test_the_smallest_picture() -> None:
@@ -316,6 +345,126 @@ def test_many_threads_decode_at_once() -> None:
     for thread in threads:
         thread.join(30)
     assert failures == []
+
+
+# --- at a reduced scale -----------------------------------------------------------------------------------------------
+
+
+def patched(width: int, height: int, box: tuple[int, int, int, int], mode: str = "RGB") -> Pillow.Image:
+    """A dark picture with one bright patch."""
+    image = Pillow.new("RGB", (width, height), (20, 20, 20))
+    image.paste((240, 240, 240), box)
+    return image.convert(mode)
+
+
+def patch_in(decoded: Decoded) -> Face:
+    """The bright patch as a face in the decoded picture's pixels, with its corners as landmarks."""
+    rows, columns = np.nonzero(decoded.image[..., 1] > 130)
+    left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    points = np.array([[[left, top], [right, top], [left, bottom], [right, bottom], [left, top]]], np.float32)
+    box = np.array([[left, top, right, bottom]], np.float32)
+    (shot,) = faces_of(Detections(box, np.ones(1, np.float32), points))
+    return Face(shot, landmarks_106=points[0])
+
+
+@pytest.mark.parametrize(
+    ("size", "least_side", "expected"),
+    [
+        ((4000, 3000), None, (4000, 3000)),
+        ((4000, 3000), 4000, (4000, 3000)),
+        ((4000, 3000), 2001, (4000, 3000)),
+        ((4000, 3000), 2000, (2000, 1500)),
+        ((4000, 3000), 1280, (2000, 1500)),
+        ((3001, 4003), 1000, (751, 1001)),
+        ((4000, 3000), 500, (500, 375)),
+        ((4000, 3000), 1, (500, 375)),
+        ((100, 80), 1000, (100, 80)),
+        ((4000, 1), 100, (4000, 1)),
+        ((4000, 9), 100, (500, 2)),
+    ],
+)
+def test_a_jpeg_is_decoded_no_larger_than_need_be(
+    size: tuple[int, int], least_side: int | None, expected: tuple[int, int]
+) -> None:
+    decoded = load(encoded(Pillow.new("RGB", size), "JPEG"), MOST, least_side)
+    assert decoded.image.shape == (expected[1], expected[0], 3)
+    assert (decoded.width, decoded.height) == size
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "BMP", "WEBP"])
+def test_other_formats_are_decoded_whole(format_name: str) -> None:
+    decoded = load(encoded(picture(), format_name), MOST, 4)
+    assert (decoded.image.shape, decoded.width, decoded.height) == ((32, 48, 3), 48, 32)
+
+
+@pytest.mark.parametrize("is_upright", [True, False])
+@pytest.mark.parametrize("least_side", [None, 150, 100])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_coordinates_fit_the_whole_picture(orientation: int, least_side: int | None, is_upright: bool) -> None:
+    whole = patched(643, 427, (80, 40, 400, 120))  # sides that no factor divides
+    decoded = load(stored_as(whole, orientation, quality=95), MOST, least_side, is_upright)
+    longest = max(decoded.image.shape)
+    assert longest == (643 if least_side is None else 161)
+    told = decoded.located(patch_in(decoded))
+    shown = whole if is_upright or orientation == 1 else whole.transpose(STORED[orientation])
+    assert (decoded.width, decoded.height) == shown.size
+    box = shown.point(lambda value: 255 * (value > 130)).getbbox()
+    assert box is not None
+    np.testing.assert_allclose(told.shot.box, box, atol=0 if least_side is None else 4)
+    assert told.landmarks_106 is not None
+    for points in (told.shot.landmarks, told.landmarks_106):
+        assert points.dtype == np.float32
+        np.testing.assert_allclose(np.concatenate([points.min(0), points.max(0)]), told.shot.box, atol=0.01)
+
+
+@pytest.mark.parametrize("is_progressive", [False, True])
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_reduced_modes(mode: str, is_progressive: bool) -> None:
+    whole = patched(640, 480, (160, 80, 480, 240), mode)
+    decoded = load(encoded(whole, "JPEG", quality=90, progressive=is_progressive), MOST, 160)
+    assert decoded.image.shape == (120, 160, 3)
+    np.testing.assert_allclose(decoded.located(patch_in(decoded)).shot.box, (160, 80, 480, 240), atol=4)
+
+
+@pytest.mark.parametrize("is_progressive", [False, True])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])
+def test_what_was_cut_short_is_damaged_at_a_reduced_scale_too(share: float, is_progressive: bool) -> None:
+    photo = Pillow.fromarray(np.ascontiguousarray(fakes.demo_image(fakes.TWO_FACES_S)[..., ::-1]))
+    data = encoded(photo, "JPEG", progressive=is_progressive)
+    assert load(data, MOST, 160).image.shape == (90, 160, 3)
+    with pytest.raises(PictureError) as caught:
+        load(data[: int(len(data) * share)], MOST, 160)
+    assert caught.value.reason == "damaged"
+
+
+@pytest.fixture(scope="module")
+def detector() -> Detector:
+    return Detector.load(Manifest(WEIGHTS / "manifest.yaml"), "detector-v2", SessionConfig("cpu"))
+
+
+def faces_in(detector: Detector, decoded: Decoded) -> list[Face]:
+    height, width = decoded.image.shape[:2]
+    canvas = canvas_for(width, height, 640, 32)
+    (found,) = detector.detect(place(decoded.image, canvas)[None])
+    return [decoded.located(Face(shot)) for shot in faces_of(canvas.to_picture(found))]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("least_side", "expected"), [(1280, 2000), (640, 1000)])
+def test_the_same_faces_are_found_at_a_reduced_scale(
+    detector: Detector, orientation: int, least_side: int, expected: int
+) -> None:
+    with Pillow.open(fakes.DEMO.with_name("picture.jpg")) as demo:
+        large = demo.resize((4000, 2250), Pillow.Resampling.BICUBIC)
+    data = stored_as(large, orientation, quality=92)
+    whole, reduced = load(data, MOST), load(data, MOST, least_side)
+    assert max(whole.image.shape) == 4000
+    assert max(reduced.image.shape) == expected
+    wanted, found = faces_in(detector, whole), faces_in(detector, reduced)
+    assert len(found) == len(wanted) >= 3
+    for face, other in zip(wanted, found, strict=True):
+        np.testing.assert_allclose(other.shot.box, face.shot.box, atol=2)
+        np.testing.assert_allclose(other.shot.landmarks, face.shot.landmarks, atol=2)
 
 
 # --- into the queue ---------------------------------------------------------------------------------------------------

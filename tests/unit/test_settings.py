@@ -12,7 +12,8 @@ import yaml
 
 from tests.support.certificates import Certificates
 from visaged.daemon.document import SettingsError, read
-from visaged.daemon.settings import Settings, check, is_loopback, load, parse
+from visaged.daemon.settings import Settings, check, load, parse
+from visaged.daemon.settings_base import is_loopback
 from visaged.models.manifest import WEIGHTS
 
 SECRET = "s3cr3t-hunter2"
@@ -60,6 +61,8 @@ def test_nothing_is_a_configuration() -> None:
         ({"tracker": {"motion": {"speed": 3}}}, "tracker.motion.speed"),
         ({"models": {"analyser": None}}, "models.analyser"),
         ({"log": {"path": "x"}}, "log.path"),
+        ({"http": {"keys": [{"name": "a", "sha256": "0" * 64, "rate": 1}]}}, "http.keys[0].rate"),
+        ({"http": {"tls": {"certificate": "a", "key": "b", "ca": "c"}}}, "http.tls.ca"),
     ],
 )
 def test_unknown_keys_are_refused_by_their_path(document: dict[str, Any], path: str) -> None:
@@ -161,11 +164,6 @@ def test_a_camera_named_like_the_host_is_refused_too(monkeypatch: pytest.MonkeyP
 )
 def test_loopback(host: str, local: bool) -> None:
     assert is_loopback(host) is local
-
-
-def test_http_stays_on_loopback_unless_told_otherwise() -> None:
-    assert "allow_remote" in problems_of({"http": {"host": "0.0.0.0"}})["http"]
-    assert parse({"http": {"host": "0.0.0.0", "allow_remote": True}}).http.host == "0.0.0.0"
 
 
 @pytest.mark.parametrize(
@@ -396,6 +394,9 @@ def test_yaml_merge_keys_work(tmp_path: Path) -> None:
         f"cameras: [{{name: a, url: rtsp://h, username: u, password: {SECRET}, password_env: X}}]",
         f"cameras: [{{name: a, url: rtsp://h/x, fps: 0, username: u, password: {SECRET}}}]",
         f"cameras: [{{name: a, url: '/absent?password={SECRET}'}}]",
+        f"http: {{keys: [{{name: a, sha256: {SECRET}}}]}}",
+        f"http: {{keys: [{{name: a, sha256: [{SECRET}]}}]}}",
+        f"http: {{keys: [{{name: a, sha256: '{SECRET}', max_at_once: 0}}]}}",
     ],
 )
 def test_secrets_are_never_shown(tmp_path: Path, text: str) -> None:

@@ -1,0 +1,1 @@
+"""Pictures by URL: http, https and s3, from addresses that strangers send."""

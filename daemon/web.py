@@ -1,0 +1,136 @@
+"""All of HTTP in one event loop: the API with the drop-ins around it, and the listeners that serve them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp
+
+from visaged.daemon import kit
+from visaged.daemon.access import KeyGuard, RequestLog
+from visaged.daemon.errors import StartError
+from visaged.daemon.fetch.fetcher import Fetcher
+from visaged.daemon.http import View, create_app
+from visaged.daemon.oss.app import create_oss_app
+from visaged.daemon.pictures import Pictures
+from visaged.daemon.server import Limits, Server
+from visaged.daemon.settings import Settings
+from visaged.daemon.tls import TlsError, TlsSettings
+from visaged.pipelines.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    name: str
+    socket: socket.socket
+    server: Server
+    scheme: str
+
+    @property
+    def address(self) -> str:
+        host, port = self.socket.getsockname()[:2]
+        return f"{self.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+class Web:
+    """The HTTP side of the daemon; `run` is the body of its thread.
+
+    Args:
+        settings: The configuration.
+        view: What the API shows of the daemon.
+        pictures: Analyses pictures.
+        metrics: Counts.
+        version: Of the daemon.
+        model: What the kit's answers call the networks' version.
+
+    Raises:
+        StartError: A port is taken, or a file or secret cannot be used.
+    """
+
+    def __init__(
+        self, settings: Settings, view: View, pictures: Pictures, metrics: Metrics, version: str, model: str
+    ) -> None:
+        self._metrics = metrics
+        self._listeners: list[_Listener] = []
+        http, oss = settings.http, settings.oss
+        self._limits = Limits(head_s=http.header_timeout_s, connections=http.max_connections)
+        self._fetcher = Fetcher(settings.fetch, done=self._fetched)
+        app = create_app(view, pictures, metrics, version)
+        guarded = KeyGuard(app, http, metrics, kit.refuse)
+        if settings.kit.enabled:
+            kit.install_kit(app, pictures, self._fetcher, settings.kit, model)
+        try:
+            outer = RequestLog(kit.KitEdge(guarded), metrics, http.access_log)
+            self._listen("http", http.host, http.port, outer, http.tls)
+            if oss.enabled:
+                try:
+                    oss_app = create_oss_app(pictures, oss, metrics, version)
+                except ValueError as error:
+                    raise StartError(f"oss: {error}") from None
+                self._listen("oss", oss.host, oss.port, oss_app, oss.tls)
+        except StartError:
+            self.close()
+            raise
+
+    @property
+    def http_address(self) -> str:
+        """Where the API is."""
+        return self._listeners[0].address
+
+    @property
+    def oss_address(self) -> str | None:
+        """Where the OSS-shaped endpoint is, if it is served."""
+        return self._listeners[1].address if len(self._listeners) > 1 else None
+
+    def run(self, stopping: threading.Event) -> None:
+        """Serve until `stop` is called; raises RuntimeError if the servers end by themselves."""
+        asyncio.run(self._serve())
+        if not stopping.is_set():
+            raise RuntimeError("the HTTP server ended by itself")
+
+    def stop(self) -> None:
+        """Take no more requests, and end; may be called from any thread."""
+        for listener in self._listeners:
+            listener.server.should_exit = True
+
+    def close(self) -> None:
+        """Give the ports back, where `run` is not to be called."""
+        for listener in self._listeners:
+            listener.socket.close()
+
+    async def _serve(self) -> None:
+        await asyncio.gather(*(listener.server.serve(sockets=[listener.socket]) for listener in self._listeners))
+        await self._fetcher.close()
+
+    def _listen(self, name: str, host: str, port: int, app: ASGIApp, tls: TlsSettings | None) -> None:
+        try:
+            context = None if tls is None else tls.context()
+        except TlsError as error:
+            raise StartError(f"{name}.tls: {error}") from None
+        server = Server(app, self._limits, self._metrics, name, context)
+        self._listeners.append(_Listener(name, _open(name, host, port), server, "https" if tls else "http"))
+
+    def _fetched(self, result: str, seconds: float, size: int) -> None:
+        self._metrics.fetches.labels(result).inc()
+        self._metrics.fetch_seconds.observe(seconds)
+        self._metrics.fetched_bytes.inc(size)
+
+
+def _open(name: str, host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    if os.name == "posix":  # elsewhere it would let two programs listen on one port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"{name} cannot listen on {host}:{port}: {error.strerror}; set {name}.port to a free one (0 picks one)"
+        ) from error
+    return listener
