@@ -10,6 +10,8 @@ import orjson
 from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from visaged.daemon.access import is_unknown
+from visaged.daemon.docs import install_docs
 from visaged.daemon.pictures import Pictures
 from visaged.daemon.problems import Problem, install, responses
 from visaged.daemon.uploads import read_picture
@@ -34,7 +36,7 @@ class View(Protocol):
         ...
 
 
-def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str) -> FastAPI:
+def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str, with_keys: bool) -> FastAPI:
     """Return the application.
 
     Args:
@@ -42,15 +44,17 @@ def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str) -
         pictures: Analyses pictures.
         metrics: Exported at `/metrics`.
         version: Of the daemon.
+        with_keys: Whether requests need an API key.
     """
     app = FastAPI(
         title="visaged",
         version=version,
         summary="Faces and their attributes, on your own machine.",
-        docs_url="/docs",
+        docs_url=None,
         redoc_url=None,
     )
     install(app)
+    install_docs(app, with_keys)
 
     @app.post(
         "/v1/faces",
@@ -104,12 +108,12 @@ def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str) -
         return _json({"cameras": view.cameras()})
 
     @app.get("/healthz", tags=["health"], summary="Whether every part of the process is alive", response_class=Response)
-    async def healthz() -> Response:
-        return _verdict(*view.health())
+    async def healthz(request: Request) -> Response:
+        return _verdict(request, *view.health())
 
     @app.get("/readyz", tags=["health"], summary="Whether work can be done", response_class=Response)
-    async def readyz() -> Response:
-        return _verdict(*view.readiness())
+    async def readyz(request: Request) -> Response:
+        return _verdict(request, *view.readiness())
 
     @app.get("/metrics", tags=["health"], summary="Prometheus metrics", response_class=Response)
     def exported() -> Response:
@@ -135,7 +139,9 @@ def _json(document: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
     return Response(orjson.dumps(document), status, media_type="application/json")
 
 
-def _verdict(good: bool, document: dict[str, Any]) -> Response:
+def _verdict(request: Request, good: bool, document: dict[str, Any]) -> Response:
+    if is_unknown(request):  # names of cameras and the broker are for those with a key
+        document = {"status": document["status"]}
     return _json(document, HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,8 +10,6 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-
-log = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -84,7 +81,6 @@ def install(app: FastAPI) -> None:
         return answer(Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", "; ".join(texts)), request)
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         detail = "an error of the server; its log says more"
         return answer(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail), request)
 

@@ -8,8 +8,6 @@ import socket
 import threading
 from dataclasses import dataclass
 
-from starlette.types import ASGIApp
-
 from visaged.daemon import kit
 from visaged.daemon.access import KeyGuard, RequestLog
 from visaged.daemon.errors import StartError
@@ -59,7 +57,7 @@ class Web:
         http, oss = settings.http, settings.oss
         self._limits = Limits(head_s=http.header_timeout_s, connections=http.max_connections)
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
-        app = create_app(view, pictures, metrics, version)
+        app = create_app(view, pictures, metrics, version, bool(http.keys))
         guarded = KeyGuard(app, http, metrics, kit.refuse)
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model)
@@ -71,7 +69,7 @@ class Web:
                     oss_app = create_oss_app(pictures, oss, metrics, version)
                 except ValueError as error:
                     raise StartError(f"oss: {error}") from None
-                self._listen("oss", oss.host, oss.port, oss_app, oss.tls)
+                self._listen("oss", oss.host, oss.port, RequestLog(oss_app, metrics, http.access_log), oss.tls)
         except StartError:
             self.close()
             raise
@@ -106,7 +104,7 @@ class Web:
         await asyncio.gather(*(listener.server.serve(sockets=[listener.socket]) for listener in self._listeners))
         await self._fetcher.close()
 
-    def _listen(self, name: str, host: str, port: int, app: ASGIApp, tls: TlsSettings | None) -> None:
+    def _listen(self, name: str, host: str, port: int, app: RequestLog, tls: TlsSettings | None) -> None:
         try:
             context = None if tls is None else tls.context()
         except TlsError as error:
