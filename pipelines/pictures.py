@@ -119,10 +119,12 @@ def load(data: bytes, max_pixels: int, least_side: int | None = None, upright: b
         orientation = _orientation(picture)
         reduced = picture.size
         image = _turn(_to_bgr(picture), orientation)
-    # From the upright picture back to the stored one, where whole pixels became one, and from there upright again.
-    matrix = np.diag([factor, factor, 1.0]) @ np.linalg.inv(_turned(orientation, reduced))
-    if upright:
-        matrix = _turned(orientation, stored) @ matrix
+    matrix = np.diag([factor, factor, 1.0])
+    if orientation != 1:
+        # From the upright picture back to the stored one, where whole pixels became one, and from there upright again.
+        matrix = matrix @ np.linalg.inv(_turned(orientation, reduced))
+        if upright:
+            matrix = _turned(orientation, stored) @ matrix
     is_on_its_side = upright and orientation >= 5
     width, height = stored[::-1] if is_on_its_side else stored
     return Decoded(image, width, height, matrix[:2])

@@ -33,7 +33,7 @@ from tests.integration.pictures import encoded
 from tests.support.broker import free_port
 from tests.support.process import ManagedProcess
 from tests.unit import fakes
-from visaged.pipelines.pictures import decode
+from visaged.pipelines.pictures import load
 
 ROUNDS = 5
 SECONDS = 8.0
@@ -183,7 +183,7 @@ def scaled() -> None:
         for _ in range(5):
             for name, least in (("whole", None), ("for attributes", 1280), ("for boxes", 640)):
                 began = time.perf_counter()
-                decode(data, 250_000_000, least)
+                load(data, 250_000_000, least)
                 times[name].append(1000 * (time.perf_counter() - began))
         whole = statistics.median(times["whole"])
         print(f"decoding {width} x {height}: " + ", ".join(
