@@ -1,52 +1,62 @@
-"""From a detector's ONNX outputs to faces: ours and YuNet's, which stands beside it in the tables."""
+"""From a detector's file to faces by the product's own code, and boxes compared with boxes.
+
+What is measured here is what the daemon does: `visaged.models.detector` decodes and suppresses, for this project's
+networks and for YuNet, which stands beside them in the tables. Only the scaling differs: evaluation keeps a picture's
+own size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
-from visaged.models.training.packs import FloatArray
+from visaged.models import detector
+from visaged.models.decoders import DECODERS
+from visaged.models.errors import ModelError
+from visaged.models.manifest import DetectorEntry, DetectorInput
+from visaged.models.session import Session, SessionConfig
+from visaged.models.types import Detections, FloatArray, Image
 
 NMS_IOU = 0.45
 STRIDES = (8, 16, 32)
 
-Image = NDArray[np.uint8]
 Found = tuple[FloatArray, FloatArray, FloatArray]
 """Boxes (N, 4) pixels, scores (N,) 0..1, points (N, 5, 2) pixels; best first."""
 
 FindFaces = Callable[[Image, float], Found]
 """Maps a picture (H, W, 3) uint8 BGR of any size and a least score to the faces in it."""
 
+_CPU = SessionConfig(provider="cpu")
+
+_INPUTS = {
+    "distances": {},
+    "yunet": {"layout": "NCHW", "dtype": "float32"},
+}
+"""How the networks that `open_detector` knows take their pixels, by decoder."""
+
 
 def session(path: Path) -> ort.InferenceSession:
-    """Open a network on one CPU thread."""
+    """Open a network on one CPU thread, to look at its raw outputs or to time it."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def padded(image: Image) -> Image:
-    """Add black at the right and the bottom up to multiples of 32."""
-    height, width = image.shape[:2]
-    return np.asarray(cv2.copyMakeBorder(image, 0, -height % 32, 0, -width % 32, cv2.BORDER_CONSTANT), np.uint8)
+def padded(image: Image, multiple_of: int = 32) -> Image:
+    """Add black at the right and the bottom up to multiples of `multiple_of`, as on the product's canvases."""
+    down, right = (-side % multiple_of for side in image.shape[:2])
+    return np.asarray(cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_CONSTANT), np.uint8)
 
 
-def suppress(parts: list[Found], iou: float = NMS_IOU) -> Found:
+def suppress(parts: Sequence[Found], iou: float = NMS_IOU) -> Found:
     """Join finds and keep the best of boxes that overlap by more than `iou`."""
-    boxes, scores, points = (np.concatenate(part).astype(np.float32) for part in zip(*parts, strict=True))
-    order = np.argsort(-scores, kind="stable")[:3000]
-    boxes, scores, points = boxes[order], scores[order], points[order]
-    keep = np.ones(len(boxes), bool)
-    for i in range(len(boxes)):
-        if keep[i]:
-            keep[i + 1 :] &= overlap(boxes[i : i + 1], boxes[i + 1 :])[0] <= iou
-    return boxes[keep], scores[keep], points[keep]
+    joined = (np.concatenate(part).astype(np.float32) for part in zip(*parts, strict=True))
+    return _found(detector.suppress(Detections(*joined), iou))
 
 
 def overlap(a: FloatArray, b: FloatArray, *, of_first: bool = False) -> FloatArray:
@@ -57,54 +67,38 @@ def overlap(a: FloatArray, b: FloatArray, *, of_first: bool = False) -> FloatArr
     return np.asarray(inner / np.maximum(whole, 1e-6), np.float32)
 
 
-def our_detector(path: Path) -> FindFaces:
-    """Read networks with the interface of this project's detector."""
-    network = session(path)
-    names = [output.name for output in network.get_outputs()]
-
-    def find(image: Image, least: float) -> Found:
-        values = dict(zip(names, network.run(None, {"image": padded(image)[None]}), strict=True))
-        parts = []
-        for stride in STRIDES:
-            score = values[f"score_{stride}"][0]  # (H/s, W/s)
-            row, column = np.nonzero(score >= least)
-            centre = (np.stack([column, row], 1) + 0.5) * stride  # (N, 2)
-            ltrb = values[f"box_{stride}"][0][row, column] * stride
-            boxes = np.concatenate([centre - ltrb[:, :2], centre + ltrb[:, 2:]], 1)
-            points = values[f"points_{stride}"][0][row, column].reshape(-1, 5, 2) * stride + centre[:, None]
-            parts.append((boxes, score[row, column], points))
-        return suppress(parts)
-
-    return find
-
-
-def yunet(path: Path) -> FindFaces:
-    """Read YuNet (2023 form: cls, obj, bbox, kps per stride; float BGR input)."""
-    network = session(path)
-    names = [output.name for output in network.get_outputs()]
-    feed = network.get_inputs()[0].name
-
-    def find(image: Image, least: float) -> Found:
-        canvas = padded(image)
-        pixels = canvas.transpose(2, 0, 1)[None].astype(np.float32)
-        values = dict(zip(names, network.run(None, {feed: pixels}), strict=True))
-        parts = []
-        for stride in STRIDES:
-            score = np.sqrt(values[f"cls_{stride}"].reshape(-1) * values[f"obj_{stride}"].reshape(-1))
-            at = np.nonzero(score >= least)[0]
-            row, column = np.divmod(at, canvas.shape[1] // stride)
-            corner = np.stack([column, row], 1)  # (N, 2)
-            raw = values[f"bbox_{stride}"].reshape(-1, 4)[at]
-            centre, half = (corner + raw[:, :2]) * stride, np.exp(raw[:, 2:]) * stride / 2
-            boxes = np.concatenate([centre - half, centre + half], 1)
-            points = (values[f"kps_{stride}"].reshape(-1, 5, 2)[at] + corner[:, None]) * stride
-            parts.append((boxes, score[at], points))
-        return suppress(parts)
-
-    return find
+def detector_of(path: Path, entry: DetectorEntry) -> FindFaces:
+    """Open a network that a manifest describes; raises `ModelError`."""
+    return _finder(Session(path, _CPU), entry)
 
 
 def open_detector(path: Path) -> FindFaces:
-    """Open a network of either kind, told apart by its outputs."""
-    names = {output.name for output in session(path).get_outputs()}
-    return our_detector(path) if "score_8" in names else yunet(path)
+    """Open a network of this project's interface, or YuNet (2023 form), told apart by the outputs.
+
+    Raises:
+        ModelError: It is no network, or one of neither kind.
+    """
+    network = Session(path, _CPU)
+    names = set(network.outputs)
+    for style, form in _INPUTS.items():
+        if {f"{kind}_{stride}" for kind in DECODERS[style].kinds for stride in STRIDES} <= names:
+            pixels = DetectorInput.model_validate({"name": next(iter(network.inputs)), **form})
+            # Without licence, hash and what else a manifest must say, and evaluation does not need.
+            entry = DetectorEntry.model_construct(
+                name=path.stem, task="detector", input=pixels, decoder=style, strides=list(STRIDES), nms_iou=NMS_IOU
+            )
+            return _finder(network, entry)
+    raise ModelError(f"{path} is a detector of no kind that is known here; it gives {', '.join(sorted(names))}")
+
+
+def _finder(network: Session, entry: DetectorEntry) -> FindFaces:
+    def find(image: Image, least: float) -> Found:
+        canvas = padded(image, entry.input.multiple_of)
+        (faces,) = detector.Detector(network, entry, least).detect(canvas[None])
+        return _found(faces)
+
+    return find
+
+
+def _found(faces: Detections) -> Found:
+    return faces.boxes, faces.confidences, faces.landmarks

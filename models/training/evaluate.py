@@ -1,15 +1,23 @@
-"""Printing the tables of the detector's model card.
+"""Printing the tables of the model cards.
 
+    python -m visaged.models.training.evaluate --data DIR
     python -m visaged.models.training.evaluate --data DIR --model v2=detector-v2.onnx --model YuNet=yunet.onnx
 
-Every network sees the same held-out pictures at the same size, padded with black to multiples of 32. Held out are the
-pictures that `packs.is_validation` picks by name; training with this folder never draws them.
+The first judges the newest detector of the package's manifest and, with `--cache CROPS`, its newest analyzer
+(`visaged.models.training.analyzer.evaluate`); the second compares detectors of one's own.
+
+Every detector sees the same held-out pictures at the same size, padded with black to multiples of 32. Held out are the
+pictures that `packs.is_validation` picks by name, less those of which training saw a copy (`duplicates`, run unless
+`--leave-out` has its list); training with this folder never draws them.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +26,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from visaged.models.training.decode import FindFaces, Image, open_detector, session
+from visaged.models.errors import ModelError
+from visaged.models.manifest import AnalyzerEntry, DetectorEntry, EntryT, Manifest
+from visaged.models.training.decode import FindFaces, detector_of, open_detector, session
 from visaged.models.training.metrics import Scored, join, match, point_errors
 from visaged.models.training.packs import Faces, PackedPicture, is_validation, read_pack
+from visaged.models.types import FloatArray, Image
 
 LEAST_SCORE = 0.02
 """Detections from here on up make the precision curve."""
@@ -108,6 +119,11 @@ def accuracy_row(find: FindFaces, items: list[tuple[Image, Faces]]) -> tuple[lis
     return precision, errors
 
 
+def mean(values: FloatArray) -> str:
+    """Return the mean as text, `-` of nothing."""
+    return f"{values.mean():.2f}" if len(values) else "-"
+
+
 def print_accuracy(held_out: HeldOut, networks: dict[str, FindFaces]) -> None:
     """Print average precision, and the point error on those faces that every network found."""
     print(f"\nAP at IoU 0.5, faces of at least {' / '.join(map(str, SIZES))} px\n")
@@ -117,6 +133,8 @@ def print_accuracy(held_out: HeldOut, networks: dict[str, FindFaces]) -> None:
         if held_out.labels and not (held_out.labels / f"{chosen.pack}.csv").exists():
             continue
         items = list(pictures(held_out, chosen))
+        if not items:
+            raise ValueError(f"pack {chosen.pack} of {held_out.directory} has no picture to judge by")
         cells, errors = [], []
         for find in networks.values():
             precision, error = accuracy_row(find, items)
@@ -124,7 +142,7 @@ def print_accuracy(held_out: HeldOut, networks: dict[str, FindFaces]) -> None:
             errors.append(np.concatenate(error))
         print(f"| {chosen.title}, {len(items)} | " + " | ".join(cells) + " |", flush=True)
         common = ~np.isnan(np.stack(errors)).any(0)
-        values = " | ".join(f"{e[common].mean():.2f}" for e in errors)
+        values = " | ".join(mean(e[common]) for e in errors)
         lines.append(f"| {chosen.title}, {common.sum()} faces | {values} |")
     print(f"\nMean distance of the five points in percent of the face size, faces >= {POINT_SIZE} px that all found\n")
     print("| labels by a teacher | " + " | ".join(networks) + " |\n|---|" + "---|" * len(networks))
@@ -151,7 +169,7 @@ def print_thresholds(held_out: HeldOut, networks: dict[str, FindFaces]) -> None:
     for threshold in THRESHOLDS:
         cells = []
         for name in networks:
-            recalls = [s.hits[s.scores >= threshold].sum() / s.faces for s in scored[name]]
+            recalls = [s.hits[s.scores >= threshold].sum() / max(s.faces, 1) for s in scored[name]]
             false = sum(score >= threshold for score in alarms[name])
             cells.append(" / ".join(f"{100 * r:.1f} %" for r in recalls) + f", {false}")
         print(f"| {threshold} | " + " | ".join(cells) + " |", flush=True)
@@ -187,7 +205,7 @@ def print_point_truth(directory: Path, networks: dict[str, FindFaces]) -> None:
     common = ~np.isnan(table).any(1)
     print(f"\nFive points against human ones on {len(table)} video frames (points68), percent of the face size\n")
     print("| | " + " | ".join(networks) + " |\n|---|" + "---|" * len(networks))
-    print(f"| mean over {common.sum()} found by all | " + " | ".join(f"{e:.2f}" for e in table[common].mean(0)) + " |")
+    print(f"| mean over {common.sum()} found by all | " + " | ".join(map(mean, table[common].T)) + " |")
     print("| faces found | " + " | ".join(str(n) for n in (~np.isnan(table)).sum(0)) + " |", flush=True)
 
 
@@ -211,27 +229,95 @@ def print_time(paths: dict[str, Path], rounds: int) -> None:
     print("| " + " | ".join(f"{np.median(t):.2f} ({np.quantile(t, 0.1):.2f})" for t in times.values()) + " |")
 
 
-def main() -> None:
-    """Read the command line and print all tables."""
+def newest(manifest: Manifest, kind: type[EntryT]) -> EntryT | None:
+    """Return a manifest's newest network of a kind, the last of those of one day, or none."""
+    entries = [entry for entry in manifest.entries if isinstance(entry, kind)]
+    return max(reversed(entries), key=lambda entry: entry.date, default=None)
+
+
+def chosen_networks(models: list[str]) -> tuple[dict[str, Path], dict[str, FindFaces]]:
+    """Return the files and the detectors that `NAME=FILE` says; of nothing, the manifest's newest detector.
+
+    Raises:
+        ModelError: A file is missing, damaged or of no kind that is known here.
+        ValueError: A text is not `NAME=FILE`, or the manifest has no detector.
+    """
+    if models:
+        if wrong := [text for text in models if "=" not in text]:
+            raise ValueError(f"--model takes NAME=FILE, not {wrong[0]}")
+        paths = {name: Path(file) for name, file in (text.split("=", 1) for text in models)}
+        return paths, {name: open_detector(path) for name, path in paths.items()}
+    manifest = Manifest()
+    entry = newest(manifest, DetectorEntry)
+    if entry is None:
+        raise ValueError(f"{manifest.path} has no detector; name one with --model NAME=FILE")
+    path = manifest.file(entry)
+    return {entry.name: path}, {entry.name: detector_of(path, entry)}
+
+
+def run_module(name: str, *options: str | Path) -> int:
+    """Run another program of this training in a process of its own; return its exit code."""
+    command = [sys.executable, "-m", f"visaged.models.training.{name}", *map(str, options)]
+    sys.stdout.flush()
+    return subprocess.run(command, check=False).returncode  # noqa: S603 (our own programs)
+
+
+def copied_pictures(data: Path, listed: Path | None) -> frozenset[str]:
+    """Return `pack/name` of the held-out pictures that training saw a copy of; looks for them if no list is given."""
+    if listed is not None:
+        return frozenset(listed.read_text(encoding="utf-8").splitlines())
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "copies.txt"
+        if run_module("duplicates", "--data", data, "--out", out):
+            raise ValueError(f"copies could not be looked for in {data}; give --leave-out a list, which may be empty")
+        return frozenset(out.read_text(encoding="utf-8").splitlines())
+
+
+def print_analyzer(data: Path, cache: Path | None) -> int:
+    """Print the tables of the manifest's newest analyzer in a process of its own; return that process's exit code."""
+    manifest = Manifest()
+    entry = newest(manifest, AnalyzerEntry)
+    if entry is None:
+        return 0
+    if cache is None:
+        print(f"\nThe tables of {entry.name} need --cache CROPS, which visaged.models.training.analyzer.label makes.")
+        return 0
+    print(f"\n## {entry.name}")
+    model = f"{entry.name}={manifest.file(entry)}"
+    return run_module("analyzer.evaluate", "--data", data, "--cache", cache, "--model", model)
+
+
+def parse(command_line: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line, the process's own if none is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="directory of packs")
-    parser.add_argument("--model", action="append", required=True, metavar="NAME=FILE", help="may be repeated")
+    parser.add_argument("--model", action="append", default=[], metavar="NAME=FILE", help="a detector; may be repeated")
+    parser.add_argument("--cache", type=Path, help="the analyzer's crops and labels, by `analyzer.label`")
     parser.add_argument("--leave-out", type=Path, help="list of pictures that training saw a copy of, by `duplicates`")
     parser.add_argument("--labels", type=Path, help="directory of other labels, by `relabel`: AP by them only")
     parser.add_argument("--rounds", type=int, default=200, help="of the timing")
-    arguments = parser.parse_args()
-    paths = {name: Path(file) for name, file in (entry.split("=", 1) for entry in arguments.model)}
-    networks = {name: open_detector(path) for name, path in paths.items()}
+    return parser.parse_args(command_line)
+
+
+def main(command_line: list[str] | None = None) -> int:
+    """Print all tables; return the exit code."""
+    arguments = parse(command_line)
     cv2.setNumThreads(1)
-    copies = frozenset(arguments.leave_out.read_text().split()) if arguments.leave_out else frozenset[str]()
-    held_out = HeldOut(arguments.data, copies, arguments.labels)
-    print_accuracy(held_out, networks)
-    if arguments.labels:
-        return
-    print_point_truth(arguments.data, networks)
-    print_thresholds(held_out, networks)
-    print_time(paths, arguments.rounds)
+    try:
+        paths, networks = chosen_networks(arguments.model)
+        copies = copied_pictures(arguments.data, arguments.leave_out)
+        held_out = HeldOut(arguments.data, copies, arguments.labels)
+        print_accuracy(held_out, networks)
+        if arguments.labels:
+            return 0
+        print_point_truth(arguments.data, networks)
+        print_thresholds(held_out, networks)
+        print_time(paths, arguments.rounds)
+        return 0 if arguments.model else print_analyzer(arguments.data, arguments.cache)
+    except (ModelError, ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

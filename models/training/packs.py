@@ -114,18 +114,22 @@ def read_labels(path: Path) -> dict[str, Faces]:
     heads: dict[str, list[tuple[float, float]]] = defaultdict(list)
     widths: dict[str, float] = {}
     with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            name = row["image"]
-            widths.setdefault(name, float(row.get("width") or 128))
-            if not row.get("x"):
-                continue
-            if row.get("source") == "head":
-                heads[name].append((float(row["x"]), float(row["y"])))
-                continue
-            x, y, w, h = (float(row[c]) for c in "xywh")
-            points = [float(row[c]) if row.get(c) else np.nan for c in POINT_COLUMNS]
-            human = row.get("source") == "human"
-            sure = human or float(row.get("score") or 1.0) >= SURE_SCORE
+        reader = csv.DictReader(file)
+        for row in reader:
+            try:
+                name = row["image"]
+                widths.setdefault(name, float(row.get("width") or 128))
+                if not row.get("x"):
+                    continue
+                if row.get("source") == "head":
+                    heads[name].append((float(row["x"]), float(row["y"])))
+                    continue
+                x, y, w, h = (float(row[c]) for c in "xywh")
+                points = [float(row[c]) if row.get(c) else np.nan for c in POINT_COLUMNS]
+                human = row.get("source") == "human"
+                sure = human or float(row.get("score") or 1.0) >= SURE_SCORE
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}; `packs` says what belongs there") from error
             rows[name].append(([x, y, x + w, y + h], points, sure, human))
     labels = {}
     for name, width in widths.items():

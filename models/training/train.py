@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import math
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -34,6 +33,15 @@ from visaged.models.training.compose import compose
 from visaged.models.training.import_onnx import detector_from_onnx
 from visaged.models.training.loss import Targets, assign, cell_centres, detection_loss, flatten
 from visaged.models.training.network import Detector, NetworkConfig
+from visaged.models.training.running import (
+    WeightAverage,
+    average_gradients,
+    build_optimizer,
+    join_processes,
+    learning_rate,
+    save,
+    wait_while_paused,
+)
 from visaged.models.training.views import Library, Picture
 
 PACK_WEIGHTS = {"events": 0.38, "street_masks": 0.17, "scenes": 0.29, "portraits": 0.10, "ages": 0.06}
@@ -68,8 +76,8 @@ class TrainConfig:
 
     def rate(self, step: int, seen: int) -> float:
         """Return the learning rate at a step of this run, with `seen` samples in all runs."""
-        progress = min(max((seen - self.decay_from) / max(self.samples - self.decay_from, 1), 0.0), 1.0)
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup_steps) * 0.5 * (1 + math.cos(math.pi * progress))
+        progress = (seen - self.decay_from) / max(self.samples - self.decay_from, 1)
+        return learning_rate(self.learning_rate, step, self.warmup_steps, progress)
 
 
 def load_library(directory: Path, weights: dict[str, float], labels: Path | None, hard: Path | None) -> Library:
@@ -100,12 +108,6 @@ def load_library(directory: Path, weights: dict[str, float], labels: Path | None
     return Library(pictures, weights)
 
 
-def wait_while_paused(pause_file: Path | None) -> None:
-    """Sleep as long as the file exists: whoever needs the machine creates it."""
-    while pause_file is not None and pause_file.exists():
-        time.sleep(0.5)
-
-
 def draw_batch(library: Library, config: TrainConfig, rng: Generator) -> tuple[Tensor, list[Targets]]:
     """Return images (B, 3, S, S) uint8 BGR, channels last in memory, and their targets."""
     samples = [compose(library, config.side, rng) for _ in range(config.batch)]
@@ -113,55 +115,9 @@ def draw_batch(library: Library, config: TrainConfig, rng: Generator) -> tuple[T
     return images, [assign(s.boxes, s.points, s.doubtful, config.side, config.side) for s in samples]
 
 
-def average_gradients(model: Detector) -> None:
-    """Replace the gradients by their mean over all processes, as one message."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    together = torch.cat([g.flatten() for g in gradients])
-    dist.all_reduce(together)
-    together /= dist.get_world_size()
-    first = 0
-    for gradient in gradients:
-        gradient.copy_(together[first : first + gradient.numel()].view_as(gradient))
-        first += gradient.numel()
-
-
-class WeightAverage:
-    """The exponential average of a network's parameters and running statistics."""
-
-    def __init__(self, state: dict[str, Tensor], keep: float) -> None:
-        """Start from a state; `keep` is the share of the old average that an update keeps."""
-        self.state = {name: value.clone() for name, value in state.items()}
-        self._keep, self._updates = keep, 0
-
-    def update(self, model: Detector) -> None:
-        """Take one step's weights in; the first steps count for more, so that a start is soon forgotten."""
-        self._updates += 1
-        keep = min(self._keep, (self._updates + 1) / (self._updates + 10))
-        for name, value in model.state_dict().items():
-            if value.is_floating_point():
-                self.state[name].lerp_(value, 1 - keep)
-            else:
-                self.state[name].copy_(value)
-
-
-def build_optimizer(model: Detector, config: TrainConfig) -> torch.optim.AdamW:
-    """Build AdamW with weight decay on convolution weights only."""
-    kernels = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": kernels, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
-
-
-def save(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint so that a crash leaves the old one or the new one whole."""
-    torch.save(content, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
-
-
 def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library: Library) -> None:
     """Run one of the processes that train together."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(arguments.port), "GLOO_SOCKET_IFNAME": "lo"}
-    dist.init_process_group("gloo", rank=rank, world_size=arguments.processes)
+    join_processes(rank, arguments.processes, arguments.port)
 
     checkpoint: dict[str, Any] = {}
     if arguments.resume:
@@ -176,7 +132,7 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library
         torch.manual_seed(1)
         model = Detector(NetworkConfig())
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer(model, config.learning_rate, config.weight_decay)
     average = WeightAverage(checkpoint.get("averaged") or model.state_dict(), config.averaging)
     if checkpoint.get("optimizer"):
         optimizer.load_state_dict(checkpoint["optimizer"])

@@ -148,8 +148,9 @@ def warp(
     whole, source = picture.levels[0], picture.levels[level]
     ratio = np.array([whole.shape[1] / source.shape[1], whole.shape[0] / source.shape[0]])
     from_level = matrix.copy()
-    # A level's pixel x lies at ratio * (x + 0.5) - 0.5 of the whole picture.
-    from_level[:, 2] += matrix[:, :2] @ (0.5 * ratio - 0.5)
+    # Boxes and points count from pixels' edges, warpAffine from their centres: the centre of a level's pixel x lies at
+    # ratio * (x + 0.5) of the whole picture, and what lies at y of the view is its pixel y - 0.5.
+    from_level[:, 2] += matrix[:, :2] @ (0.5 * ratio) - 0.5
     from_level[:, :2] *= ratio
     view = cv2.warpAffine(source, from_level, size, flags=cv2.INTER_LINEAR, borderMode=border, borderValue=colour)
     return np.asarray(view, np.uint8)

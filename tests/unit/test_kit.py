@@ -120,6 +120,8 @@ def test_what_is_given() -> None:
         ('{"url": "a"}'.encode("utf-16"), "invalid-body"),
         (b"[" * 50_000, "invalid-body"),
         (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, "invalid-body"),
+        (b'{"img": "Zm9v", "more": [' + b"[]," * 100_000 + b"[]]}", "invalid-body"),
+        (b'{"img": "Zm9v", "more": ' + b'[{"a":' * 60_000, "invalid-body"),
         (b"null", "invalid-body"),
         (b"true", "invalid-body"),
         (b"5", "invalid-body"),
@@ -285,6 +287,9 @@ def test_causes_fit_a_header() -> None:
     cause = response.headers["x-visaged-problem"]
     assert cause.startswith("x; a Set-Cookie: b {}ccc")
     assert len(cause) == 500
+    for detail in ("a\n", "a ü", "c" * 496 + " d"):  # the server sends no value that ends in a space
+        cause = refusal(Problem(HTTPStatus.BAD_REQUEST, "x", detail), asked()).headers["x-visaged-problem"]
+        assert cause == cause.strip()
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Training of the analyzer: labels, data, network, loss and measures. Needs PyTorch; labelling needs openvino."""

@@ -1,0 +1,151 @@
+"""Exporting a checkpoint's averaged weights to ONNX.
+
+    python -m visaged.models.training.analyzer.export RUN/calibrated.pt analyzer.onnx
+
+The file takes `crop` (B, 112, 112, 3) uint8 BGR and gives finished numbers: probabilities, years, degrees, crop pixels.
+Large weights are stored in half precision and cast once when the file is loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from visaged.models.training.analyzer.heads import AGES, MEAN, POSE_UNIT, SCALE, SIZE
+from visaged.models.training.analyzer.network import Analyzer, load_checkpoint
+
+OPSET = 17
+OUTPUTS = (
+    *("points", "age", "age_deviation", "female", "emotion", "mask", "glasses", "beard", "hat"),
+    *("right_eye", "left_eye", "pose", "attractiveness", "quality", "blur"),
+)
+_LEAST_STORED_HALF = 1000
+"""Initializers with at least so many numbers are stored in half precision."""
+
+
+class ExportedOutputs(nn.Module):
+    """The network from normalised pixels to the outputs of the file."""
+
+    def __init__(self, model: Analyzer, deviation_scale: float, names: tuple[str, ...] = OUTPUTS) -> None:
+        """Wrap a trained network.
+
+        Args:
+            model: calibrated, if it is to be.
+            deviation_scale: by which the spread of the age head is too small or too large.
+            names: outputs to give, in order.
+        """
+        super().__init__()
+        self.model, self.names = model, names
+        self.deviation_scale = deviation_scale
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Map (B, 3, 112, 112) to the outputs of `names`: (B,), points (B, 106, 2), classes (B, K), pose (B, 3)."""
+        raw = self.model.read(pixels)
+        bins = torch.arange(float(AGES))
+        chances = raw["age"].softmax(1)
+        age = (chances * bins).sum(1)
+        variance = (chances * (bins - age[:, None]).square()).sum(1)
+        eyes = raw["eyes"].sigmoid()
+        values = {
+            "points": raw["points"],
+            "age": age,
+            "age_deviation": self.deviation_scale * variance.clamp(min=0.25).sqrt(),
+            "emotion": raw["emotion"].softmax(1),
+            "glasses": raw["glasses"].softmax(1),
+            "pose": raw["pose"] * POSE_UNIT,
+            "right_eye": eyes[:, 0],
+            "left_eye": eyes[:, 1],
+        }
+        for name in ("female", "mask", "beard", "hat", "attractiveness", "quality", "blur"):
+            values[name] = raw[name][:, 0].sigmoid()
+        return tuple(values[name] for name in self.names)
+
+
+def export(outputs: ExportedOutputs, path: Path) -> None:
+    """Write the network to a file."""
+    names = list(outputs.names)
+    torch.onnx.export(
+        outputs.eval(),
+        (torch.zeros(2, 3, SIZE, SIZE),),
+        path,
+        input_names=["pixels"],
+        output_names=names,
+        dynamic_axes={name: {0: "batch"} for name in ["pixels", *names]},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+    network = onnx.load(str(path))
+    _take_bytes(network.graph)
+    _store_half(network.graph)
+    onnx.checker.check_model(network)
+    onnx.save(network, str(path))
+
+
+def _take_bytes(graph: onnx.GraphProto) -> None:
+    """Put layout, cast and normalisation before the network's first node."""
+    crop = helper.make_tensor_value_info("crop", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])
+    graph.input.remove(graph.input[0])
+    graph.input.append(crop)
+    graph.initializer.append(numpy_helper.from_array(np.array(SCALE, np.float32), "pixel_scale"))
+    graph.initializer.append(numpy_helper.from_array(np.array(MEAN, np.uint8), "pixel_mean"))
+    transpose = helper.make_node("Transpose", ["crop"], ["planes"], name="layout", perm=[0, 3, 1, 2])
+    inputs, name = ["planes", "pixel_scale", "pixel_mean"], "normalise"
+    graph.node.insert(0, transpose)
+    graph.node.insert(1, helper.make_node("DequantizeLinear", inputs, ["pixels"], name=name))
+
+
+def _store_half(graph: onnx.GraphProto) -> None:
+    """Store large weights as float16; ONNX Runtime folds the casts when it loads the file."""
+    casts = []
+    for weight in list(graph.initializer):
+        values = numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < _LEAST_STORED_HALF:
+            continue
+        half = f"{weight.name}_half"
+        graph.initializer.remove(weight)
+        graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), half))
+        casts.append(helper.make_node("Cast", [half], [weight.name], name=f"{weight.name}_cast", to=TensorProto.FLOAT))
+    for node in reversed(casts):
+        graph.node.insert(0, node)
+
+
+def largest_differences(outputs: ExportedOutputs, path: Path) -> dict[str, float]:
+    """Compare the file with the network on noise and flat crops, by output."""
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    crop = rng.integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
+    crop[3:] = rng.integers(0, 256, (2, 1, 1, 3))
+    pixels = (torch.from_numpy(crop).permute(0, 3, 1, 2).float() - MEAN) * SCALE
+    with torch.no_grad():
+        expected = outputs.eval()(pixels)
+    found = session.run(list(outputs.names), {"crop": crop})
+    pairs = zip(outputs.names, found, expected, strict=True)
+    return {name: float(np.abs(got - want.numpy()).max()) for name, got, want in pairs}
+
+
+def main() -> None:
+    """Read the command line and export."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("onnx", type=Path)
+    parser.add_argument("--without", nargs="*", default=[], choices=OUTPUTS, help="outputs to leave out")
+    arguments = parser.parse_args()
+    model, checkpoint = load_checkpoint(str(arguments.checkpoint))
+    names = tuple(name for name in OUTPUTS if name not in arguments.without)
+    outputs = ExportedOutputs(model, float(checkpoint.get("deviation_scale", 1.0)), names)
+    export(outputs, arguments.onnx)
+    differences = largest_differences(outputs, arguments.onnx)
+    text = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
+    size = arguments.onnx.stat().st_size / 1e6
+    print(f"{arguments.onnx}: {size:.2f} MB, after {checkpoint['seen']} samples; differs from PyTorch by {text}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Held-out crops as the product would cut them: aligned well or badly, from large or small faces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from visaged.models.training.analyzer.cache import Pack
+from visaged.models.training.analyzer.crops import MARGIN
+from visaged.models.training.analyzer.heads import SIZE
+from visaged.models.training.analyzer.samples import FACE_SIZE, jitter
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One way to see the held-out crops.
+
+    Attributes:
+        title: what tables call it.
+        face: size of the face in the picture in pixels (root of the area of its box), or none: as it is.
+        errors: the five points are as wrong as a detector's.
+    """
+
+    title: str
+    face: float | None = None
+    errors: bool = False
+
+
+VIEWS = (View("as packed"), View("detector's errors", errors=True), View("face 32 px", 32), View("face 24 px", 24))
+
+
+def held_out(pack: Pack) -> NDArray[np.intp]:
+    """Return the places of the held-out crops."""
+    return np.flatnonzero(pack.val)
+
+
+def crops(
+    pack: Pack, places: NDArray[np.intp], view: View, batch: int = 64
+) -> Iterator[tuple[Image, NDArray[np.float64]]]:
+    """Yield inputs (B, 112, 112, 3) uint8 BGR, and (B, 2, 3) the transforms from cached crops to them."""
+    for start in range(0, len(places), batch):
+        chunk = [_crop(pack, int(place), view) for place in places[start : start + batch]]
+        yield np.stack([image for image, _ in chunk]), np.stack([matrix for _, matrix in chunk])
+
+
+def _crop(pack: Pack, place: int, view: View) -> tuple[Image, NDArray[np.float64]]:
+    image, outside = pack.image(place), pack.outside(place)
+    if outside is not None:
+        image[outside] = 0
+    if view.errors:
+        rng = np.random.default_rng(place)  # every network sees the same
+        matrix = jitter(rng, SIZE, strength=0.8, turned=False)
+    else:
+        matrix = np.array([[1.0, 0, -MARGIN], [0, 1, -MARGIN]])
+    crop = np.asarray(cv2.warpAffine(image, matrix, (SIZE, SIZE)), np.uint8)
+    if view.face is not None:
+        small = round(SIZE * view.face / FACE_SIZE)
+        crop = np.asarray(cv2.resize(crop, (small, small), interpolation=cv2.INTER_AREA), np.uint8)
+        crop = np.asarray(cv2.resize(crop, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR), np.uint8)
+    return crop, matrix
+
+
+def roll_of(matrices: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return (B,) by how many degrees the transforms turn clockwise."""
+    return np.array([math.degrees(math.atan2(m[1, 0], m[0, 0])) for m in matrices], np.float32)

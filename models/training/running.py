@@ -1,0 +1,76 @@
+"""What every training here needs: gradients averaged over processes, averaged weights, checkpoints, a pause."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def join_processes(rank: int, world_size: int, port: int) -> None:
+    """Let the processes of a training meet on the loopback."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+
+
+def learning_rate(peak: float, step: int, warmup_steps: int, progress: float) -> float:
+    """Return the rate: a linear warm-up, constant, and a cosine to zero as `progress` (clipped) goes from 0 to 1."""
+    progress = min(max(progress, 0.0), 1.0)
+    return peak * min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def wait_while_paused(pause_file: Path | None) -> None:
+    """Sleep as long as the file exists: whoever needs the machine creates it."""
+    while pause_file is not None and pause_file.exists():
+        time.sleep(0.5)
+
+
+def average_gradients(model: nn.Module) -> None:
+    """Replace the gradients by their mean over all processes, as one message."""
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    together = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(together)
+    together /= dist.get_world_size()
+    first = 0
+    for gradient in gradients:
+        gradient.copy_(together[first : first + gradient.numel()].view_as(gradient))
+        first += gradient.numel()
+
+
+class WeightAverage:
+    """The exponential average of a network's parameters and running statistics."""
+
+    def __init__(self, state: dict[str, Tensor], keep: float) -> None:
+        """Start from a state; `keep` is the share of the old average that an update keeps."""
+        self.state = {name: value.clone() for name, value in state.items()}
+        self._keep, self._updates = keep, 0
+
+    def update(self, model: nn.Module) -> None:
+        """Take one step's weights in; the first steps count for more, so that a start is soon forgotten."""
+        self._updates += 1
+        keep = min(self._keep, (self._updates + 1) / (self._updates + 10))
+        for name, value in model.state_dict().items():
+            if value.is_floating_point():
+                self.state[name].lerp_(value, 1 - keep)
+            else:
+                self.state[name].copy_(value)
+
+
+def build_optimizer(model: nn.Module, rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Build AdamW with weight decay on kernels and matrices only."""
+    kernels = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=rate)
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint so that a crash leaves the old one or the new one whole."""
+    torch.save(content, path.with_suffix(".part"))
+    path.with_suffix(".part").replace(path)
