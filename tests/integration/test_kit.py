@@ -42,6 +42,7 @@ from visaged.daemon.kit import install_kit, refuse
 from visaged.daemon.kit_answer import model_version
 from visaged.daemon.kit_settings import KitSettings
 from visaged.daemon.pictures import Pictures
+from visaged.daemon.settings import ModelSettings
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import WEIGHTS, Manifest
@@ -64,9 +65,12 @@ class Networks:
 
     def __init__(self) -> None:
         manifest, config = Manifest(WEIGHTS / "manifest.yaml"), SessionConfig("cpu")
-        self.detector = Detector.load(manifest, "detector-v2", config)
-        self.analyzer = Analyzer.load(manifest, "analyzer-v0", config)
-        self.version = model_version(manifest.detector("detector-v2").version, manifest.analyzer("analyzer-v0").version)
+        self.detector = Detector.load(manifest, ModelSettings().detector, config)
+        self.analyzer = Analyzer.load(manifest, str(ModelSettings().analyzer), config)
+        self.version = model_version(
+            manifest.detector(ModelSettings().detector).version,
+            manifest.analyzer(str(ModelSettings().analyzer)).version,
+        )
 
 
 class Server:

@@ -24,6 +24,7 @@ from tests.integration.pictures import encoded
 from visaged.daemon.http_settings import HttpSettings
 from visaged.daemon.oss import OssSettings, create_oss_app
 from visaged.daemon.pictures import Pictures
+from visaged.daemon.settings import ModelSettings
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import WEIGHTS, Manifest
@@ -57,8 +58,8 @@ def real_network() -> Iterator[Network]:
     """The detector and analyzer of the daemon, on this machine's CPU, with small limits."""
     metrics = Metrics()
     manifest = Manifest(WEIGHTS / "manifest.yaml")
-    detector = Detector.load(manifest, "detector-v2", SessionConfig("cpu"), 0.2)
-    reader = AnalyzerReader(Analyzer.load(manifest, "analyzer-v0", SessionConfig("cpu")), metrics)
+    detector = Detector.load(manifest, ModelSettings().detector, SessionConfig("cpu"), 0.2)
+    reader = AnalyzerReader(Analyzer.load(manifest, str(ModelSettings().analyzer), SessionConfig("cpu")), metrics)
     batcher = Batcher(max_batch=1, max_wait_s=0.0, max_pictures=16)
     pictures = Pictures(
         HttpSettings(max_megapixels=10, max_waiting=4, deadline_s=60),

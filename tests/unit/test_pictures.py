@@ -18,6 +18,7 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.unit import fakes
+from visaged.daemon.settings import ModelSettings
 from visaged.models.detector import Detector
 from visaged.models.manifest import WEIGHTS, Manifest
 from visaged.models.preprocess import canvas_for, place
@@ -439,7 +440,7 @@ def test_what_was_cut_short_is_damaged_at_a_reduced_scale_too(share: float, is_p
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return Detector.load(Manifest(WEIGHTS / "manifest.yaml"), "detector-v2", SessionConfig("cpu"))
+    return Detector.load(Manifest(WEIGHTS / "manifest.yaml"), ModelSettings().detector, SessionConfig("cpu"))
 
 
 def faces_in(detector: Detector, decoded: Decoded) -> list[Face]:
