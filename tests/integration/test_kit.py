@@ -65,12 +65,12 @@ class Networks:
 
     def __init__(self) -> None:
         manifest, config = Manifest(WEIGHTS / "manifest.yaml"), SessionConfig("cpu")
-        self.detector = Detector.load(manifest, ModelSettings().detector, config)
-        self.analyzer = Analyzer.load(manifest, str(ModelSettings().analyzer), config)
-        self.version = model_version(
-            manifest.detector(ModelSettings().detector).version,
-            manifest.analyzer(str(ModelSettings().analyzer)).version,
-        )
+        names = ModelSettings()
+        assert names.analyzer is not None
+        self.detector = Detector.load(manifest, names.detector, config)
+        self.analyzer = Analyzer.load(manifest, names.analyzer, config)
+        versions = manifest.detector(names.detector).version, manifest.analyzer(names.analyzer).version
+        self.version = model_version(*versions)
 
 
 class Server:
