@@ -180,7 +180,7 @@ def refusal(problem: Problem, request: Request, name: str = "img") -> Response:
         text = text.format(name=name, detail=problem.detail)
         response = Response(text, status or problem.status, problem.headers, "text/plain")
     cause = f"{problem.kind}; {problem.detail}"
-    response.headers["X-Visaged-Problem"] = re.sub(r"[^ -~]+", " ", cause)[:500]
+    response.headers["X-Visaged-Problem"] = re.sub(r"[^ -~]+", " ", cause)[:500].strip()
     response.headers["Vary"] = "Accept"
     return response
 

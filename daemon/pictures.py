@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any, ParamSpec, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
@@ -22,6 +24,9 @@ from visaged.pipelines.inference import InferenceFailed
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.pictures import Decoded, PictureError, load, measure, submit
 from visaged.pipelines.tracks import Face
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 _STATUS = {
     "empty": HTTPStatus.BAD_REQUEST,
@@ -52,16 +57,24 @@ class Room:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
             await turn
-        self._taken += pixels
+        self.take(pixels)
         try:
             yield
         finally:
-            self._taken -= pixels
-            # All look again, longest waiting first; those that were cancelled are done already.
-            for turn in self._waiting:
-                if not turn.done():
-                    turn.set_result(None)
-            self._waiting.clear()
+            self.give_back(pixels)
+
+    def take(self, pixels: int) -> None:
+        """Take up so many pixels, whether there is room or not."""
+        self._taken += pixels
+
+    def give_back(self, pixels: int) -> None:
+        """Give back what was taken."""
+        self._taken -= pixels
+        # All look again, longest waiting first; those that were cancelled are done already.
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_result(None)
+        self._waiting.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,19 +205,47 @@ class Pictures:
         """
         began_s = self._clock()
         async with asyncio.timeout(self._settings.deadline_s):
-            width, height = await run_in_threadpool(measure, data, self._most_pixels)
+            width, height = await self._in_thread(0, measure, data, self._most_pixels)
             if max_side is not None and max(width, height) > max_side:
                 raise PictureError("too_large", f"the picture is {width} x {height} pixels; at most {max_side} a side")
             async with self._room.place(width * height):
                 wanted = attributes | (self._points if points else frozenset())
                 # Small faces keep their pixels for the analyzer.
                 least_side = self._long_side * (2 if wanted else 1)
-                decoded, future = await run_in_threadpool(
-                    self._queue, data, least_side, upright, wanted, min_confidence
+                decoded, future = await self._in_thread(
+                    width * height, self._queue, data, least_side, upright, wanted, min_confidence
                 )
                 faces = await asyncio.wrap_future(future)
         self._metrics.picture_seconds.observe(self._clock() - began_s)
         return Answer(decoded.width, decoded.height, [decoded.located(face) for face in faces])
+
+    async def _in_thread(
+        self,
+        pixels: int,
+        function: Callable[_Arguments, _Result],
+        *arguments: _Arguments.args,
+        **more: _Arguments.kwargs,
+    ) -> _Result:
+        """Run a function in a thread, which goes on when its caller is cancelled: nothing can stop it.
+
+        Until it ends, it then counts as a picture in work that holds so many pixels. Otherwise those who send what
+        takes long to decode could have any number of threads at work.
+        """
+        work = asyncio.ensure_future(run_in_threadpool(function, *arguments, **more))
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError:
+            self._in_work += 1
+            self._room.take(pixels)
+            work.add_done_callback(functools.partial(self._ended, pixels))
+            raise
+        return work.result()
+
+    def _ended(self, pixels: int, work: asyncio.Future[Any]) -> None:
+        self._in_work -= 1
+        self._room.give_back(pixels)
+        if not work.cancelled():
+            work.exception()  # which nobody is left to be told of
 
     def _queue(
         self, data: bytes, least_side: int, upright: bool, wanted: frozenset[str], min_confidence: float

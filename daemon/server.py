@@ -9,7 +9,7 @@ What uvicorn does not do by itself, and is done here:
   that are open included, and closes none.)
 - `TCP_NODELAY` is set. asyncio leaves that out for sockets whose protocol number is 0, as those are that
   `socket.socket` makes, and as an answer is written in two pieces, each then waits 40 ms for a delayed acknowledgement.
-- TLS handshakes have a time limit, and TLS settings come from outside.
+- TLS handshakes have a time limit, and count as connections. TLS settings come from outside.
 - Headers are bounded (16 KiB), and what cannot be parsed is answered like other errors, and logged at a limited rate.
 
 Requests are parsed by h11, whichever parsers are installed: it is strict, and costs 0.5 ms
@@ -24,7 +24,6 @@ import re
 import secrets
 import socket
 import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -37,6 +36,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from visaged.daemon.listening import Listening
 from visaged.daemon.problems import MEDIA_TYPE, Problem
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.ratelimit import LimitedLog
@@ -44,6 +44,8 @@ from visaged.pipelines.ratelimit import LimitedLog
 log = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 10.0
+# Connections beyond the limit that are told so; more are closed without a word.
+_BEYOND = 32
 # As h11 has it for heads that come in pieces.
 _HEAD_BYTES = 16384
 _HEAD_END = re.compile(rb"\n\r?\n")
@@ -104,7 +106,7 @@ class Server(uvicorn.Server):
             cause: metrics.http_cut.labels(listener, cause) for cause in ("slow", "unread", "too_many", "malformed")
         }
         metrics.http_connections.labels(listener).set_function(lambda: len(self.server_state.connections))
-        # Two lines that any client can cause as often as it likes.
+        # Lines that any client can cause as often as it likes.
         logging.getLogger("uvicorn.error").addFilter(_NOISE)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -116,7 +118,11 @@ class Server(uvicorn.Server):
         await self.lifespan.startup()
         self.servers = [
             await loop.create_server(
-                self._protocol, sock=listener, ssl=self._tls, backlog=self.config.backlog, **timeouts
+                self._protocol,
+                sock=Listening(listener, self._limits.connections + _BEYOND, self._cut["too_many"].inc),
+                ssl=self._tls,
+                backlog=self.config.backlog,
+                **timeouts,
             )
             for listener in sockets or []
         ]
@@ -303,14 +309,15 @@ def _raw(problem: Problem) -> bytes:
 class _Noise(logging.Filter):
     """Holds back uvicorn's lines of bad requests; one every ten seconds gets through, with the number of the others."""
 
-    _of_clients: Sequence[str] = ("Invalid HTTP request received.", "Unsupported upgrade request.")
+    # The last one tells to install what is left out on purpose.
+    _of_clients = ("Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket library ")
 
     def __init__(self) -> None:
         super().__init__()
         self._limited = LimitedLog(log)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.msg in self._of_clients:
+        if str(record.msg).startswith(self._of_clients):
             self._limited("a client sent what the server does not understand: %s", record.msg)
             return False
         return True

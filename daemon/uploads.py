@@ -97,6 +97,7 @@ async def _multipart(request: Request, most_bytes: int, clock: Callable[[], floa
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         text = getattr(error, "message", None) or "it has no boundary"
+        await _drain(chunks)
         raise Problem(HTTPStatus.BAD_REQUEST, "bad-multipart", f"the multipart body is wrong: {text}") from None
     try:
         files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]

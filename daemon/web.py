@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import threading
@@ -128,7 +129,9 @@ def _open(name: str, host: str, port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise StartError(
-            f"{name} cannot listen on {host}:{port}: {error.strerror}; set {name}.port to a free one (0 picks one)"
-        ) from error
+        is_the_host = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        what = (
+            f"{name}.host to an address of this machine" if is_the_host else f"{name}.port to a free one (0 picks one)"
+        )
+        raise StartError(f"{name} cannot listen on {host}:{port}: {error.strerror}; set {what}") from error
     return listener

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import re
 import struct
 import time
 import warnings
@@ -37,6 +38,16 @@ Pillow.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, OverflowError)
 """What Pillow's readers raise on damaged files."""
+
+# Every scan of a JPEG goes over the whole picture, and a scan may have 10 bytes: a file of 270 kB took 32 s, one of
+# 20 MB would have taken hours. Encoders make a dozen at most. Each marker and each piece that Pillow reads costs some
+# microseconds: 20 MB of empty chunks took 5 s and more.
+_MOST_SCANS = 100
+_MOST_MARKERS = 10_000
+_MOST_READS = 100_000
+# ITU-T T.81, B.1.1: FF 00 is no marker, FF FF is a fill byte, and restarts (D0 to D7) belong to a scan.
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 
 
 class PictureError(Exception):
@@ -111,6 +122,8 @@ def load(data: bytes, max_pixels: int, least_side: int | None = None, upright: b
     with warnings.catch_warnings(), _open(data, max_pixels) as picture:
         warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and palettes; they do not matter here
         stored = picture.size
+        if data.startswith(b"\xff\xd8"):
+            _check_scans(data)
         try:
             factor = _reduce(picture, least_side)
             picture.load()
@@ -232,13 +245,43 @@ def _turn(image: Image, orientation: int) -> Image:
     return image if flip is None else cv2.flip(image, flip)  # type: ignore[return-value]
 
 
+class _File(io.BytesIO):
+    """A picture's file, which may be read in so many pieces and no more."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = _MOST_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise PictureError("damaged", "the picture's file has too many pieces; save it anew")
+        return super().read(size)
+
+
+def _check_scans(data: bytes) -> None:
+    """Refuse a JPEG of very many scans or markers, of which libjpeg takes any number."""
+    position, scans = 0, 0
+    for _ in range(_MOST_MARKERS):
+        found = _MARKER.search(data, position)
+        if found is None or (marker := found[1][0]) == _END:
+            return
+        position = found.end()
+        if marker not in _WITHOUT_LENGTH:
+            position += int.from_bytes(data[position : position + 2], "big")
+        scans += marker == _SCAN
+        if scans > _MOST_SCANS:
+            break
+    raise PictureError("damaged", "the picture's file has too many scans or markers; save it anew")
+
+
 def _open(data: bytes, max_pixels: int) -> Pillow.Image:
     if not data:
         raise PictureError("empty", "there are no bytes; send those of a picture")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            picture = Pillow.open(io.BytesIO(data), formats=FORMATS)
+            picture = Pillow.open(_File(data), formats=FORMATS)
         except UnidentifiedImageError:
             raise PictureError("unsupported", "these bytes are no JPEG, PNG, BMP or WebP picture") from None
         except _DAMAGE as error:

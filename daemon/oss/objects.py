@@ -149,7 +149,7 @@ def _overrides(request: OssRequest, is_signed: bool) -> dict[str, str]:
             continue
         if not is_signed:
             raise OssError("InvalidArgument", f"{name.decode()} is for signed requests alone.")
-        if not re.fullmatch(rb"[\x20-\x7e\x80-\xff]{1,1024}", value):
+        if not re.fullmatch(rb"[\x20-\x7e\x80-\xff]{1,1024}", value) or value != value.strip(b" "):
             raise OssError("InvalidArgument", f"{name.decode()} is no value of a header.")
         found[header.title()] = value.decode("latin-1")
     return found

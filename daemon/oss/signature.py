@@ -43,6 +43,10 @@ SUBRESOURCES = frozenset(
 )
 """The query parameters that version 1 signs."""
 
+# Version 1 signs decoded text, in which the value `en&x-oss-process=imm/detectface` cannot be told from two parameters:
+# who has a URL for the faces of a picture would have the picture.
+_PARAMETER = re.compile(rb"[?&](?:" + b"|".join(map(re.escape, sorted(SUBRESOURCES))) + rb")(?:[=&]|\Z)")
+
 _CREDENTIAL = re.compile(
     r"(?P<id>[^,\s]+)/(?P<date>\d{8})/(?P<region>[A-Za-z0-9-]*)/(?P<product>[a-z-]+)/aliyun_v4_request"
 )
@@ -94,6 +98,7 @@ class Verifier:
         secret = self._secret(key_id)
         date = request.header(b"x-oss-date") or request.header(b"date")
         self._check_skew(_time(date), date)
+        _check_unambiguous(request)
         signed = string_to_sign_v1(request, date)
         _compare(signature_v1(secret, signed), signature, key_id, {"StringToSign": _shown(signed)})
 
@@ -110,6 +115,7 @@ class Verifier:
             raise OssError("AccessDenied", "Invalid date (should be seconds since epoch).")
         if self._clock() >= int(expires):
             raise _expired(int(expires))
+        _check_unambiguous(request)
         signed = string_to_sign_v1(request, expires.encode())
         _compare(signature_v1(secret, signed), signature, key_id, {"StringToSign": _shown(signed)})
 
@@ -252,6 +258,13 @@ def signature_v4(secret: str, scope: str, signed: bytes) -> str:
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
     return hmac.digest(key, signed, "sha256").hex()
+
+
+def _check_unambiguous(request: OssRequest) -> None:
+    texts = [request.key, *(value for name, value in request.query if name in SUBRESOURCES)]
+    if any(_PARAMETER.search(text) for text in texts):
+        text = "What version 1 signs would not tell this key or parameter from several parameters; sign with version 4."
+        raise OssError("InvalidArgument", text)
 
 
 def _resource(request: OssRequest) -> bytes:

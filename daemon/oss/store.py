@@ -19,6 +19,9 @@ _complain = LimitedLog(logging.getLogger(__name__))
 
 # Objects of a bucket that are in memory at a time.
 _MOST_AT_A_TIME = 8
+# Requests for no more than what is known of an object. Each has one of the threads that everything shares, pictures
+# too, for as long as the store takes.
+_MOST_HEADS = 8
 
 
 class S3Bucket:
@@ -37,13 +40,19 @@ class S3Bucket:
         self._most_bytes = most_bytes
         self._timeout_s = timeout_s
         self._places = threading.BoundedSemaphore(_MOST_AT_A_TIME)
+        self._heads = threading.BoundedSemaphore(_MOST_HEADS)
 
     def head(self, key: str) -> Meta:
         """Return what is known of an object."""
+        if not self._heads.acquire(blocking=False):
+            text = f"The store of this bucket is being asked about {_MOST_HEADS} objects; try again."
+            raise OssError("ServiceUnavailable", text, headers={"Retry-After": "1"})
         try:
             return _s3_meta(self._client.head(self._name, key, self._timeout_s), key)
         except FetchError as error:
             raise _store_error(error, key) from None
+        finally:
+            self._heads.release()
 
     def open(self, key: str, most_bytes: int | None = None) -> StoredObject:
         """Fetch an object."""

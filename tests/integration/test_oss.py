@@ -555,6 +555,10 @@ def test_headers_that_a_client_wants(endpoint: Endpoint) -> None:
     with pytest.raises(oss2.exceptions.ServerError) as caught:
         bucket_of(endpoint).get_object("hello.txt", params={"response-expires": "a\r\nSet-Cookie: b"})
     assert (caught.value.status, caught.value.code) == (400, "InvalidArgument")
+    for blank in (" ", " a", "a "):  # which no server may send
+        with pytest.raises(oss2.exceptions.ServerError) as caught:
+            bucket_of(endpoint).get_object("hello.txt", params={"response-content-type": blank})
+        assert (caught.value.status, caught.value.code) == (400, "InvalidArgument")
     response, body = endpoint.ask("/everybody/hello.txt?response-content-type=text/html")
     is_error(response, body, 400, "InvalidArgument")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -352,3 +354,20 @@ def test_places_of_a_store_are_given_back(stored: Endpoint) -> None:
         assert stored.ask("/imm-demo/a/person.jpg")[0].status == 200
         assert stored.ask("/imm-demo/large.bin")[0].status == 400
         assert stored.ask("/imm-demo/a/person.jpg", headers={"If-None-Match": "*"})[0].status == 304
+
+
+def test_a_silent_store_does_not_take_all_threads(network: Network, folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent, ThreadPoolExecutor(12) as clients:
+        s3 = {"access_key_id": "a", "secret_access_key": "b"}
+        buckets: list[dict[str, Any]] = [
+            {"name": "silent", "s3": s3 | {"endpoint": f"http://127.0.0.1:{silent.getsockname()[1]}"}},
+            {"name": "imm-demo", "folder": str(folder)},
+        ]
+        with serve(network.pictures, {"buckets": buckets, "store_timeout_s": 3}) as running:
+            asked = [clients.submit(running.ask, "/silent/a.jpg", "HEAD") for _ in range(12)]
+            answers = [future.result()[0] for future in asked]
+            told = [base64.b64decode(answer.headers["x-oss-err"]).decode() for answer in answers]
+            assert {answer.status for answer in answers} == {503}
+            assert sum("is being asked about 8 objects" in text for text in told) == 4
+            assert sum("does not answer" in text for text in told) == 8
+            assert running.ask("/imm-demo/person.jpg", "HEAD")[0].status == 200

@@ -154,3 +154,12 @@ def test_a_taken_port_names_its_key(start: Start) -> None:
         process = start({"oss": {"enabled": True, "port": taken.getsockname()[1]}})
         assert process.wait(START_S) == 3
     assert "set oss.port to a free one" in "\n".join(process.lines)
+
+
+def test_a_host_that_is_not_here(start: Start) -> None:
+    for document in (
+        {"http": {"host": "a..b", "without_keys": True}},
+        {"http": {"host": "192.0.2.1", "without_keys": True}},
+    ):
+        process = start(document)
+        process.wait_for_line("set http.host to an address of this machine", START_S)

@@ -285,3 +285,10 @@ def test_a_crop_of_a_frame_equals_that_of_its_picture(aligner: Aligner) -> None:
         - aligner.crop(ImagePixels(fakes.demo_image(fakes.TWO_FACES_S)), matrix)
     )
     assert difference.mean() < 4
+
+
+def test_points_all_in_one_place_give_a_black_crop() -> None:
+    aligner = Aligner([(30, 40), (70, 40), (50, 60), (35, 80), (65, 80)], 100)
+    matrix = aligner.matrix(np.full((5, 2), 20.0))
+    assert np.isfinite(invert(matrix)).all()
+    assert not aligner.crop(ImagePixels(np.full((50, 50, 3), 255, np.uint8)), matrix).any()

@@ -131,3 +131,36 @@ def test_bad_signatures(authorization: str, code: str) -> None:
 def test_without_keys_everything_is_let_in() -> None:
     assert Verifier({}, None, lambda: 0.0).verify(signed(V4_REQUEST, "OSS nobody:nothing"))
     assert Verifier({"ak": "sk"}, None, lambda: 0.0).verify(V4_REQUEST) is False
+
+
+@pytest.mark.parametrize(
+    ("key", "query", "is_plain"),
+    [
+        (b"a.jpg", ((b"security-token", b"t"), (b"x-oss-process", b"imm/detectface")), True),
+        (b"a.jpg", ((b"security-token", b"t&x-oss-process=imm/detectface"),), False),
+        (b"a.jpg", ((b"response-content-language", b"en&x-oss-process"),), False),
+        (b"a.jpg", ((b"response-content-disposition", b"attachment; filename=salt&style.jpg"),), True),
+        (b"a.jpg", ((b"prefix", b"a&x-oss-process=b"),), True),  # which is not signed
+        (b"a.jpg?x-oss-process=imm/detectface", (), False),
+        (b"q?x=1&y=2.jpg", (), True),
+    ],
+)
+def test_version_1_signs_one_request_and_no_other(
+    key: bytes, query: tuple[tuple[bytes, bytes], ...], is_plain: bool
+) -> None:
+    bare = OssRequest("GET", "bucket", key, query, (), "localhost")
+    signature = signature_v1("secret", string_to_sign_v1(bare, b"2000000000")).encode()
+    login = ((b"OSSAccessKeyId", b"id"), (b"Expires", b"2000000000"), (b"Signature", signature))
+    in_query = OssRequest("GET", "bucket", key, query + login, (), "localhost")
+    date = b"Thu, 17 Nov 2005 18:49:58 GMT"
+    signature = signature_v1("secret", string_to_sign_v1(bare, date)).encode()
+    headers = ((b"date", date), (b"authorization", b"OSS id:" + signature))
+    in_header = OssRequest("GET", "bucket", key, query, headers, "localhost")
+    verifier = Verifier({"id": "secret"}, None, lambda: 1132253398.0)
+    for request in (in_query, in_header):
+        if is_plain:
+            assert verifier.verify(request)
+        else:
+            with pytest.raises(OssError, match="version 4") as caught:
+                verifier.verify(request)
+            assert caught.value.code == "InvalidArgument"
