@@ -297,6 +297,7 @@ class Daemon:
             self.detector.multiple_of,
             self._threshold,
             self.metrics,
+            decode_in_callers=not self.detector.on_gpu,
         )
         names = settings.models
         manifest = Manifest(names.manifest)

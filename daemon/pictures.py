@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from visaged.daemon.http_settings import HttpSettings
 from visaged.daemon.problems import Problem
 from visaged.models.manifest import Head
+from visaged.models.types import Image
 from visaged.pipelines.batcher import Batcher, Overloaded
 from visaged.pipelines.inference import InferenceFailed
 from visaged.pipelines.metrics import Metrics
@@ -34,6 +35,17 @@ _STATUS = {
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "damaged": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
+
+
+# What callers decode themselves: that saves handing a picture from thread to thread. What may take longer than the
+# networks do is decoded elsewhere, so that no camera waits for it.
+_JPEG = b"\xff\xd8\xff"
+_QUICK_BYTES = 1_000_000
+_QUICK_PIXELS = 4_000_000
+
+
+class _TooLong(Exception):
+    """A picture takes longer to decode than a caller should be kept."""
 
 
 class Room:
@@ -104,6 +116,7 @@ class Pictures:
         multiple_of: What its sides must divide by.
         threshold: The detector's own confidence threshold.
         metrics: Counts them.
+        decode_in_callers: Whether the callers decode small pictures; it pays where they are as many as cores.
         clock: Monotonic seconds.
 
     Attributes:
@@ -123,9 +136,11 @@ class Pictures:
         multiple_of: int,
         threshold: float,
         metrics: Metrics,
+        decode_in_callers: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
+        self._decode_in_callers = decode_in_callers
         self._batcher = batcher
         points = frozenset(name for name, head in heads.items() if head.kind == "points")
         self._points = points & enabled
@@ -204,20 +219,62 @@ class Pictures:
             InferenceFailed: The networks failed.
         """
         began_s = self._clock()
+        wanted = attributes | (self._points if points else frozenset())
+        # Small faces keep their pixels for the analyzer.
+        least_side = self._long_side * (2 if wanted else 1)
         async with asyncio.timeout(self._settings.deadline_s):
-            width, height = await self._in_thread(0, measure, data, self._most_pixels)
-            if max_side is not None and max(width, height) > max_side:
-                raise PictureError("too_large", f"the picture is {width} x {height} pixels; at most {max_side} a side")
-            async with self._room.place(width * height):
-                wanted = attributes | (self._points if points else frozenset())
-                # Small faces keep their pixels for the analyzer.
-                least_side = self._long_side * (2 if wanted else 1)
-                decoded, future = await self._in_thread(
-                    width * height, self._queue, data, least_side, upright, wanted, min_confidence
-                )
-                faces = await asyncio.wrap_future(future)
+            answer = None
+            if self._decode_in_callers and len(data) <= _QUICK_BYTES and data.startswith(_JPEG):
+                with contextlib.suppress(_TooLong):
+                    answer = await self._by_caller(data, least_side, upright, wanted, min_confidence, max_side)
+            if answer is None:
+                answer = await self._ahead(data, least_side, upright, wanted, min_confidence, max_side)
         self._metrics.picture_seconds.observe(self._clock() - began_s)
-        return Answer(decoded.width, decoded.height, [decoded.located(face) for face in faces])
+        return answer
+
+    async def _by_caller(
+        self,
+        data: bytes,
+        least_side: int,
+        upright: bool,
+        wanted: frozenset[str],
+        min_confidence: float,
+        max_side: int | None,
+    ) -> Answer:
+        """Have a caller decode a picture; raises `_TooLong` for one that would keep it from the cameras."""
+        made: list[Decoded] = []
+
+        def image() -> Image:
+            width, height = measure(data, self._most_pixels)
+            if width * height > _QUICK_PIXELS:
+                raise _TooLong
+            _check_side(width, height, max_side)
+            made.append(load(data, self._most_pixels, least_side, upright))
+            return made[0].image
+
+        faces = await asyncio.wrap_future(self._submit(image, wanted, min_confidence))
+        return _answer(made[0], faces)
+
+    async def _ahead(
+        self,
+        data: bytes,
+        least_side: int,
+        upright: bool,
+        wanted: frozenset[str],
+        min_confidence: float,
+        max_side: int | None,
+    ) -> Answer:
+        """Decode a picture in a thread of its own, when there is room for its pixels, and queue it then."""
+        width, height = await self._in_thread(0, measure, data, self._most_pixels)
+        _check_side(width, height, max_side)
+
+        def queue() -> tuple[Decoded, Future[list[Face]]]:
+            decoded = load(data, self._most_pixels, least_side, upright)
+            return decoded, self._submit(decoded.image, wanted, min_confidence)
+
+        async with self._room.place(width * height):
+            decoded, future = await self._in_thread(width * height, queue)
+            return _answer(decoded, await asyncio.wrap_future(future))
 
     async def _in_thread(
         self,
@@ -247,20 +304,27 @@ class Pictures:
         if not work.cancelled():
             work.exception()  # which nobody is left to be told of
 
-    def _queue(
-        self, data: bytes, least_side: int, upright: bool, wanted: frozenset[str], min_confidence: float
-    ) -> tuple[Decoded, Future[list[Face]]]:
-        decoded = load(data, self._most_pixels, least_side, upright)
-        future = submit(
+    def _submit(
+        self, image: Image | Callable[[], Image], wanted: frozenset[str], min_confidence: float
+    ) -> Future[list[Face]]:
+        return submit(
             self._batcher,
-            decoded.image,
+            image,
             self._long_side,
             self._multiple_of,
             wanted,
             min_confidence,
             self._settings.deadline_s,
         )
-        return decoded, future
+
+
+def _answer(decoded: Decoded, faces: list[Face]) -> Answer:
+    return Answer(decoded.width, decoded.height, [decoded.located(face) for face in faces])
+
+
+def _check_side(width: int, height: int, most: int | None) -> None:
+    if most is not None and max(width, height) > most:
+        raise PictureError("too_large", f"the picture is {width} x {height} pixels; at most {most} a side")
 
 
 def _overloaded() -> Problem:

@@ -35,29 +35,58 @@ class WhenFull(enum.Enum):
     """Files: the reader waits; nothing is lost."""
 
 
-@dataclass(slots=True)
-class Picture:
-    """A single picture of the HTTP API.
+@dataclass(frozen=True, slots=True)
+class View:
+    """A picture as the networks look at it.
 
     Attributes:
         image: The detector's input, (canvas.height, canvas.width, 3) uint8 BGR.
         canvas: Where the picture lies in `image`.
         pixels: The full picture.
-        attributes: The attributes wanted.
-        min_confidence: Of the faces wanted.
-        deadline_s: Monotonic seconds after which nobody waits for the answer.
-        future: Receives the answer; its type is the inference stage's.
-        ready_s: Monotonic seconds when it was queued.
     """
 
     image: Image
     canvas: Canvas
     pixels: Pixels
+
+
+@dataclass(slots=True)
+class Picture:
+    """A single picture of the HTTP API.
+
+    Attributes:
+        view: What the networks look at; None until `prepare` was called.
+        attributes: The attributes wanted.
+        min_confidence: Of the faces wanted.
+        deadline_s: Monotonic seconds after which nobody waits for the answer.
+        prepare: Makes the view, in the thread that computes; whatever it raises is the answer.
+        future: Receives the answer; its type is the inference stage's.
+    """
+
+    view: View | None
     attributes: frozenset[str]
     min_confidence: float
     deadline_s: float
+    prepare: Callable[[], View] | None = None
     future: Future[Any] = field(default_factory=Future)
-    ready_s: float = 0.0
+
+    @property
+    def image(self) -> Image:
+        """The view's."""
+        assert self.view is not None
+        return self.view.image
+
+    @property
+    def canvas(self) -> Canvas:
+        """The view's."""
+        assert self.view is not None
+        return self.view.canvas
+
+    @property
+    def pixels(self) -> Pixels:
+        """The view's."""
+        assert self.view is not None
+        return self.view.pixels
 
 
 Item = Frame | Picture
@@ -148,7 +177,6 @@ class Batcher:
         with self._changed:
             if self._closed or len(self._pictures) >= self._max_pictures:
                 raise Overloaded
-            picture.ready_s = self._clock()
             self._pictures.append(picture)
             self._changed.notify_all()
 
@@ -214,6 +242,11 @@ class Batcher:
         while len(batch) < self._max_batch and (self._ready or self._pictures):
             # Pictures and cameras in turn: neither starves the other.
             picture_turn = bool(self._pictures) and (self._picture_next or not self._ready)
+            if picture_turn and self._pictures[0].view is None:
+                if not batch:  # what has no shape yet is computed alone
+                    self._picture_next = False
+                    batch.append(self._pictures.popleft())
+                break
             canvas = self._pictures[0].canvas if picture_turn else self._ready[0].frames[0].canvas
             if shape is None:
                 shape = (canvas.height, canvas.width)

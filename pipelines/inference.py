@@ -107,7 +107,7 @@ class Inference:
     def _serve(self, batch: list[Item]) -> None:
         started_s = self._clock()
         try:
-            self._compute([item for item in batch if self._wanted(item, started_s)], started_s)
+            self._compute([item for item in batch if self._wanted(item, started_s) and self._prepared(item)], started_s)
         except Exception as error:  # anything that one batch does wrong must not end the others
             self._give_up(batch, error)
             with self._failures_lock:
@@ -130,6 +130,17 @@ class Inference:
         if now_s > item.deadline_s:
             item.future.set_exception(Overloaded())
             return False
+        return True
+
+    @staticmethod
+    def _prepared(item: Item) -> bool:
+        """Return whether an item can be looked at; what is wrong with a picture is its answer."""
+        if isinstance(item, Picture) and item.view is None and item.prepare is not None:
+            try:
+                item.view = item.prepare()
+            except Exception as error:
+                item.future.set_exception(error)
+                return False
         return True
 
     def _compute(self, batch: list[Item], started_s: float) -> None:

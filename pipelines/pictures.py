@@ -23,7 +23,7 @@ from PIL import Image as Pillow
 from visaged.models.alignment import ImagePixels, Matrix, transform
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.types import Image
-from visaged.pipelines.batcher import Batcher, Picture
+from visaged.pipelines.batcher import Batcher, Picture, View
 from visaged.pipelines.tracks import Face
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
@@ -299,7 +299,7 @@ def _open(data: bytes, max_pixels: int) -> Pillow.Image:
 
 def submit(
     batcher: Batcher,
-    image: Image,
+    image: Image | Callable[[], Image],
     long_side: int,
     multiple_of: int,
     attributes: frozenset[str],
@@ -311,7 +311,7 @@ def submit(
 
     Args:
         batcher: The queue.
-        image: (H, W, 3) uint8 BGR.
+        image: (H, W, 3) uint8 BGR; or what makes it, to be called by the caller whose turn it is.
         long_side: Of the detector's canvas.
         multiple_of: What the canvas's sides must divide by.
         attributes: The attributes wanted; the name of a points head for all its landmarks.
@@ -322,10 +322,15 @@ def submit(
     Raises:
         Overloaded: Too many pictures wait.
     """
-    height, width = image.shape[:2]
-    canvas = canvas_for(width, height, long_side, multiple_of)
-    picture = Picture(
-        place(image, canvas), canvas, ImagePixels(image), attributes, min_confidence, clock() + deadline_s
-    )
+
+    def view(image: Image) -> View:
+        canvas = canvas_for(image.shape[1], image.shape[0], long_side, multiple_of)
+        return View(place(image, canvas), canvas, ImagePixels(image))
+
+    picture = Picture(None, attributes, min_confidence, clock() + deadline_s)
+    if callable(image):
+        picture.prepare = lambda: view(image())
+    else:
+        picture.view = view(image)
     batcher.submit(picture)
     return picture.future

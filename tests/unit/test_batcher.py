@@ -12,7 +12,7 @@ import pytest
 from tests.unit import fakes
 from visaged.models.alignment import ImagePixels
 from visaged.models.preprocess import Canvas
-from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture, WhenFull
+from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture, View, WhenFull
 from visaged.pipelines.frames import Frame
 
 PATIENCE_S = 20.0
@@ -45,7 +45,7 @@ def offer(batcher: Batcher, camera: str, time_s: float = 0.0, canvas: Canvas = f
 
 
 def picture(canvas: Canvas = fakes.SMALL) -> Picture:
-    return Picture(canvas.blank(), canvas, ImagePixels(canvas.blank()), frozenset(), 0.5, 1e9)
+    return Picture(View(canvas.blank(), canvas, ImagePixels(canvas.blank())), frozenset(), 0.5, 1e9)
 
 
 def names(batch: Sequence[Item]) -> list[str]:
@@ -291,12 +291,14 @@ def test_too_many_pictures_are_refused() -> None:
     b.submit(picture())
 
 
-def test_a_picture_is_stamped_when_it_is_queued() -> None:
-    clock = fakes.Clock(77.0)
-    b = Batcher(1, 0.0, 4, clock)
-    one = picture()
-    b.submit(one)
-    assert one.ready_s == 77.0
+def test_a_picture_that_is_not_decoded_yet_is_computed_alone() -> None:
+    b = batcher(max_batch=8)
+    for view in (picture(), picture(), None, picture()):
+        one = view or picture()
+        if view is None:
+            one.view = None
+        b.submit(one)
+    assert [len(b.take(0)) for _ in range(3)] == [2, 1, 1]
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------

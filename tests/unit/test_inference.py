@@ -15,7 +15,7 @@ from visaged.models.alignment import ImagePixels
 from visaged.models.manifest import Head
 from visaged.models.preprocess import Canvas
 from visaged.models.types import Detections
-from visaged.pipelines.batcher import Batcher, Overloaded, Picture, WhenFull
+from visaged.pipelines.batcher import Batcher, Overloaded, Picture, View, WhenFull
 from visaged.pipelines.frames import CanvasPool
 from visaged.pipelines.inference import FrameResult, Inference, InferenceFailed
 from visaged.pipelines.metrics import Metrics
@@ -60,7 +60,7 @@ class Rig:
         canvas: Canvas = fakes.SMALL,
     ) -> Picture:
         pixels = ImagePixels(np.zeros((360, 640, 3), np.uint8))
-        picture = Picture(canvas.blank(), canvas, pixels, attributes, min_confidence, deadline_s)
+        picture = Picture(View(canvas.blank(), canvas, pixels), attributes, min_confidence, deadline_s)
         self.batcher.submit(picture)
         return picture
 
@@ -298,6 +298,28 @@ def test_attributes_go_to_the_faces_they_belong_to() -> None:
         [1, 1, 1],
     ]
     assert len(rig.reader.asked) == 4
+
+
+def test_a_caller_decodes_what_is_not_decoded_yet() -> None:
+    rig = Rig()
+    view = rig.submit().view
+    threads: list[int] = []
+
+    def prepare() -> View:
+        threads.append(threading.get_ident())
+        assert view is not None
+        return view
+
+    good, bad = (Picture(None, frozenset(), 0.5, 2000.0, make) for make in (prepare, lambda: 1 // 0))
+    rig.batcher.submit(good)
+    rig.batcher.submit(bad)
+    rig.run()
+    assert threads == [threading.get_ident()]
+    assert good.future.result() is not None
+    # What is wrong with a picture is its own answer, and no failure of the networks.
+    with pytest.raises(ZeroDivisionError):
+        bad.future.result()
+    assert rig.value("visaged_failed_batches_total") == 0
 
 
 def test_a_picture_whose_time_is_over_is_not_computed() -> None:
