@@ -16,7 +16,6 @@ Matrix = NDArray[np.float64]
 """A (2, 3) affine transform of column vectors (x, y, 1)."""
 
 
-
 class Pixels(Protocol):
     """A picture whose pixels are converted only where they are asked for."""
 
