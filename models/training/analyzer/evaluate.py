@@ -2,10 +2,11 @@
 
     python -m visaged.models.training.analyzer.evaluate --data PACKS --cache CROPS --model v0=a0.onnx --model v1=a1.onnx
 
-All figures are of held-out crops, aligned by the labelled points, black outside of the picture, as the product cuts
-them. `face 32 px` and `face 24 px`: the same crops from pictures in which the face is that large (root of the area of a
-detector's box); `detector's errors`: aligned by points that are wrong by 4 % of the face. Reliability is the expected
-calibration error over 15 bins of the winner's probability.
+All figures are of held-out crops, less those of which training saw a copy under another name; aligned by the labelled
+points, black outside of the picture, as the product cuts them. `face 32 px` and `face 24 px`: the same crops from
+pictures in which the face is that large (root of the area of a detector's box); `detector's errors`: aligned by points
+that are wrong by 4 % of the face. Reliability is the expected calibration error over 15 bins of the winner's
+probability.
 """
 
 from __future__ import annotations
@@ -188,10 +189,11 @@ def main() -> None:
         networks[name or Path(file).stem] = session(Path(file))
     packs = read_packs(arguments.cache, arguments.labels)
     results: dict[str, dict[View, tuple[Outputs, Labels]]] = {}
+    places = {name: held_out(pack)[: arguments.most] for name, pack in packs.items()}
     for name, network in networks.items():
         results[name] = {}
         for view in VIEWS:
-            parts = [read(network, pack, held_out(pack)[: arguments.most], view) for pack in packs.values()]
+            parts = [read(network, pack, places[key], view) for key, pack in packs.items()]
             results[name][view] = both_eyes(join([p[0] for p in parts])), join([p[1] for p in parts])
     print_views(results)
     print_groups(results)

@@ -36,9 +36,30 @@ class View:
 VIEWS = (View("as packed"), View("detector's errors", errors=True), View("face 32 px", 32), View("face 24 px", 24))
 
 
+_THUMBNAIL = 20
+_SAME_PICTURE = 0.97
+"""Correlation of two thumbnails from which on they show one picture. Looked at: in FER2013, of which every eleventh
+held-out crop has a copy under another name, pairs above 0.965 are nearly all the same photo."""
+
+
 def held_out(pack: Pack) -> NDArray[np.intp]:
-    """Return the places of the held-out crops."""
-    return np.flatnonzero(pack.val)
+    """Return the places of the held-out crops of which training saw no copy under another name."""
+    held = np.flatnonzero(pack.val)
+    shown = _thumbnails(pack, np.flatnonzero(~pack.val))  # (M, 400)
+    likest = [(part @ shown.T).max(1) for part in np.array_split(_thumbnails(pack, held), 8)]
+    return held[np.concatenate(likest) < _SAME_PICTURE]
+
+
+def _thumbnails(pack: Pack, places: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return (N, 400) small grey crops of mean 0 and length 1, so that a product is their correlation."""
+    edge, rows = slice(MARGIN, -MARGIN), []
+    for place in places:
+        image = pack.image(int(place))[edge, edge]
+        small = cv2.resize(image, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+        rows.append(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY).reshape(-1).astype(np.float32))
+    values = np.stack(rows)
+    values -= values.mean(1, keepdims=True)
+    return np.asarray(values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6), np.float32)
 
 
 def crops(
