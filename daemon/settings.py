@@ -131,7 +131,7 @@ class ModelSettings(Frozen):
     """What networks there are; your own go into a manifest of your own."""
     detector: str = "detector-v2"
     """Name of the detector in the manifest."""
-    analyzer: str | None = "analyzer-v0"
+    analyzer: str | None = "analyzer-v1"
     """Name of the analyzer; null for faces without attributes."""
 
 

@@ -57,6 +57,15 @@ def test_the_card_is_printed_as_it_is(foreign: Path) -> None:
     assert "red_squares_percent: 100" in done.stdout
 
 
+def test_every_shipped_network_has_a_card_that_tells_its_terms() -> None:
+    for entry in Manifest().entries:
+        assert entry.card is not None, entry.name
+        text = (WEIGHTS / entry.card).read_text()
+        assert entry.sha256 in text
+        assert re.search(r"(?im)^##.*not for", text)
+        assert re.search(r"(?i)known failures", text)
+
+
 def test_verify_tells_whole_from_damaged(tmp_path: Path, foreign: Path) -> None:
     assert invoke("verify").stdout.count(": whole") == len(OWN)
     assert invoke("verify", "red", "--manifest", foreign).exit_code == 0

@@ -33,9 +33,6 @@ ANALYZERS = [pytest.param(entry, id=entry.name) for entry in Manifest().entries 
 CPU = SessionConfig(provider="cpu")
 TRAINING = Path(decode.__file__).parent
 
-# Networks that were trained elsewhere, before this folder could: what (value - mean) * scale they begin with.
-ELSEWHERE = {"analyzer-v0": (127.5, 1 / 64)}
-
 SIZES = [(1280, 720), (640, 480), (512, 512), (600, 333), (360, 640), (97, 131)]
 
 
@@ -80,8 +77,7 @@ def test_the_networks_take_pixels_as_they_are(entry: Entry) -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_the_networks_begin_with_training_s_normalisation(entry: Entry) -> None:
-    trained = (heads.MEAN, heads.SCALE) if isinstance(entry, AnalyzerEntry) else detector_normalisation()
-    mean, scale = ELSEWHERE.get(entry.name, trained)
+    mean, scale = (heads.MEAN, heads.SCALE) if isinstance(entry, AnalyzerEntry) else detector_normalisation()
     side = entry.input.size if isinstance(entry, AnalyzerEntry) else 320
     images = np.stack([portion(side, side), np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)])
     expected = (images.transpose(0, 3, 1, 2).astype(np.float32) - np.float32(mean)) * np.float32(scale)
