@@ -21,6 +21,7 @@ from visaged.models.errors import ModelError
 from visaged.models.manifest import WEIGHTS, DetectorEntry, Entry, Manifest
 from visaged.models.preprocess import canvas_for
 from visaged.models.session import Provider, SessionConfig
+from visaged.models.trial import try_out
 
 app = typer.Typer(help="The networks: list them, show their cards, verify and time them.", no_args_is_help=True)
 out = Console(highlight=False)
@@ -86,12 +87,12 @@ def show_command(name: _Name, manifest: _File = _OWN) -> None:
 
 @app.command("verify")
 def verify_command(names: _Names = None, manifest: _File = _OWN) -> None:
-    """Compare every file with the hash in the manifest, and load it."""
+    """Compare every file with the hash in the manifest, load it, and try whether it does what its entry says."""
     found, entries = _entries(manifest, names)
     damaged = False
     for entry in entries:
         try:
-            _load(found, entry, SessionConfig(provider="cpu"))
+            try_out(_load(found, entry, SessionConfig(provider="cpu")))
         except ModelError as error:
             damaged = True
             err.print(str(error), style="red", markup=False, soft_wrap=True)
@@ -121,7 +122,12 @@ def bench_command(
             _fail(str(error), EXIT_DAMAGED)
         for size in (1, 8):
             work, shape = _work(model, size, long_side)
-            each = np.sort(_time(work, seconds)) / size * 1000
+            try:
+                each = np.sort(_time(work, seconds)) / size * 1000
+            except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception
+                _fail(
+                    f"{entry.name} fails on {size} x {shape} ({error}); `visaged models verify` says more", EXIT_DAMAGED
+                )
             median = float(np.median(each))
             row = (f"{median:.2f}", f"{each[len(each) // 10]:.2f}", f"{1000 / median:.0f}")
             table.add_row(entry.name, model.provider, shape, str(size), *row)

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from visaged.models.errors import ModelError
 from visaged.models.types import Detections, FloatArray
 
 Raw = Mapping[tuple[str, int], FloatArray]
@@ -31,6 +32,9 @@ class Batch:
         return self.height // stride, self.width // stride
 
 
+_HIGHEST = 1.001
+"""A score may be above 1 by a rounding error."""
+
 Hits = NDArray[np.intp]
 _Level = tuple[FloatArray, Callable[[Hits], tuple[FloatArray, FloatArray]]]
 """Of one stride: scores (B, N), and what gathers boxes (K, 4) and points (K, 5, 2) in pixels for flat indices (K,)."""
@@ -41,12 +45,19 @@ class Decoder:
     """A way of coding faces.
 
     Attributes:
-        kinds: What a stride's outputs hold; the network's names are `<kind>_<stride>` unless the manifest says others.
+        numbers: What a stride's outputs hold, and how many numbers a face has in each; scores come first.
         levels: Reads them, stride by stride.
+        anchors: A cell may tell of several faces.
     """
 
-    kinds: tuple[str, ...]
+    numbers: Mapping[str, int]
     levels: Callable[[Raw, Sequence[int], Batch], Iterable[_Level]]
+    anchors: bool = False
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What a stride's outputs hold; the network's names are `<kind>_<stride>` unless the manifest says others."""
+        return tuple(self.numbers)
 
     def decode(self, raw: Raw, strides: Sequence[int], batch: Batch, threshold: float) -> list[Detections]:
         """Return the candidates of every picture, in canvas pixels, unsorted and still overlapping.
@@ -56,15 +67,30 @@ class Decoder:
             strides: Of the outputs, in pixels.
             batch: The input's shape.
             threshold: Smallest score that counts.
+
+        Raises:
+            ModelError: The outputs are not what this decoder reads: of another shape, no probabilities, not finite.
         """
+        self._check_shapes(raw, strides, batch)
         found: list[Detections] = []
         owners: list[Hits] = []  # whose picture, for each of `found`
-        for score, gather in self.levels(raw, strides, batch):
+        for stride, (score, gather) in zip(strides, self.levels(raw, strides, batch), strict=True):
+            top = float(score.max())  # NaN if any is
+            if not top <= _HIGHEST:
+                raise ModelError(
+                    f"the scores of stride {stride} go up to {top:.3g}, but they must lie within 0..1: "
+                    "the export lacks its sigmoid, or the network is damaged or overflows in half precision"
+                )
             # Only what passes is gathered: copying all cells would cost more than the rest of this function.
             flat = score.ravel()
             hits = (flat >= threshold).nonzero()[0]
             if len(hits):
                 boxes, points = gather(hits)
+                if not (np.isfinite(boxes).all() and np.isfinite(points).all()):
+                    raise ModelError(
+                        f"a face of stride {stride} has a box or a point that is not finite: "
+                        "the network is damaged or overflows in half precision"
+                    )
                 found.append(Detections(boxes, flat[hits], points))
                 owners.append(hits // (len(flat) // batch.pictures))
         if not found:
@@ -78,6 +104,22 @@ class Decoder:
             return [everything]
         owner = np.concatenate(owners)
         return [everything[owner == index] for index in range(batch.pictures)]
+
+    def _check_shapes(self, raw: Raw, strides: Sequence[int], batch: Batch) -> None:
+        for stride in strides:
+            rows, columns = batch.grid(stride)
+            cells = batch.pictures * rows * columns
+            first = raw[self.kinds[0], stride].size
+            for kind, numbers in self.numbers.items():
+                value = raw[kind, stride]
+                faces = cells * max(1, first // cells) if self.anchors else cells
+                if value.size != faces * numbers or (numbers > 1 and value.shape[-1] != numbers):
+                    raise ModelError(
+                        f"the output {kind} of stride {stride} has shape {value.shape}, but {batch.pictures} x "
+                        f"{batch.width}x{batch.height} pixels need {faces} x {numbers} numbers"
+                        + (", those of a face last" if numbers > 1 else "")
+                        + ": check the entry's decoder, strides and outputs, and whether the file's batch is fixed"
+                    )
 
 
 def _distance_levels(raw: Raw, strides: Sequence[int], batch: Batch) -> Iterable[_Level]:
@@ -155,8 +197,8 @@ def _cells(rows: int, columns: int, stride: int, offset: float) -> FloatArray:
 
 
 DECODERS: dict[str, Decoder] = {
-    "distances": Decoder(("score", "box", "points"), _distance_levels),
-    "scrfd": Decoder(("score", "bbox", "kps"), _scrfd_levels),
-    "yunet": Decoder(("cls", "obj", "bbox", "kps"), _yunet_levels),
+    "distances": Decoder({"score": 1, "box": 4, "points": 10}, _distance_levels),
+    "scrfd": Decoder({"score": 1, "bbox": 4, "kps": 10}, _scrfd_levels, anchors=True),
+    "yunet": Decoder({"cls": 1, "obj": 1, "bbox": 4, "kps": 10}, _yunet_levels),
 }
 """By the name that the manifest gives."""

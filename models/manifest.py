@@ -134,6 +134,9 @@ class DetectorEntry(_Entry):
 
     @model_validator(mode="after")
     def _outputs_fit(self) -> Self:
+        if any(self.input.multiple_of % stride for stride in self.strides):
+            # Otherwise a network rounds its last row of cells up, and every later cell is read at a wrong place.
+            raise ValueError(f"input.multiple_of {self.input.multiple_of} must be a multiple of every stride")
         kinds = DECODERS[self.decoder].kinds
         for kind, names in self.outputs.items():
             if kind not in kinds:
