@@ -101,7 +101,7 @@ class Fetcher:
                 return await (self._from_s3(url) if scheme_of(url) == "s3" else self._from_web(url))
         except TimeoutError:
             raise FetchError(
-                "timeout", f"it was not fetched within {self._settings.timeout_s:g} s (fetch.timeout_s)"
+                "timeout", f"what the URL names was not fetched within {self._settings.timeout_s:g} s (fetch.timeout_s)"
             ) from None
         finally:
             self._running -= 1

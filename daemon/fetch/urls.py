@@ -15,7 +15,7 @@ from visaged.daemon.fetch.errors import FetchError
 _MOST_CHARACTERS = 8192
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-_PARTS = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<target>[^#]*)")
+_PARTS = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<target>[^#]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]+)(?::(?P<port>[0-9]{0,5}))?")
 # Programs disagree on what these mean: some drop them, some take a backslash for a slash.
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
@@ -68,11 +68,11 @@ class S3Target:
 
 
 def scheme_of(url: str) -> str:
-    """Return the scheme of a URL in lower case; raises `FetchError` for what has none."""
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):", url)
-    if found is None:
-        raise _bad("it has no scheme; it starts with https://, http:// or s3://")
-    return found[1].lower()
+    """Return the scheme of a URL: `http`, `https` or `s3`; raises `FetchError` for others and for what has none."""
+    scheme = url.partition("://")[0].lower()
+    if scheme not in (*DEFAULT_PORTS, "s3"):
+        raise _bad("it does not start with https://, http:// or s3://")
+    return scheme
 
 
 def parse(url: str) -> Target:
@@ -83,11 +83,11 @@ def parse(url: str) -> Target:
     """
     _check(url)
     found = _PARTS.match(url)
-    if found is None or _UNSAFE.search(url):
+    if found is None:
+        raise _bad("it does not start with https:// or http://")
+    if _UNSAFE.search(url):
         raise _bad("it is not a valid URL; percent-encode spaces, control characters and backslashes")
     scheme = found["scheme"].lower()
-    if scheme not in DEFAULT_PORTS:
-        raise _bad("its scheme is not http, https or s3")
     if "@" in found["authority"]:
         raise _bad("it has a user or password, and none are taken from URLs")
     host, port = _split(found["authority"])

@@ -621,6 +621,7 @@ def test_a_url_that_takes_too_long(remote: tuple[Server, str]) -> None:
     response = server.post({"url": f"{address}/slow"})
     assert (response.status_code, response.headers["content-type"]) == (504, "text/plain; charset=utf-8")
     assert response.headers["x-visaged-problem"].startswith("fetch-timeout;")
+    assert response.text.startswith("what the URL names was not fetched within")
 
 
 @pytest.mark.parametrize(

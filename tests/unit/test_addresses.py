@@ -194,9 +194,12 @@ def test_what_is_no_url_of_a_picture(url: str) -> None:
 
 def test_schemes() -> None:
     assert scheme_of("S3://bucket/key") == "s3"
-    assert scheme_of("file:///etc/passwd") == "file"
-    with pytest.raises(FetchError, match="no scheme"):
-        scheme_of("/etc/passwd")
+    assert scheme_of("HTTPS://example.com/") == "https"
+    for url in ("/etc/passwd", "file:///etc/passwd", "http:picture.jpg", f"data:image/png;base64,{'A' * 10_000}", ""):
+        with pytest.raises(FetchError, match="start with https://, http:// or s3://"):
+            scheme_of(url)
+    with pytest.raises(FetchError, match="start with https:// or http://"):
+        parse_url("minio:9000")
 
 
 def test_parts() -> None:

@@ -67,7 +67,7 @@ def test_off_by_default() -> None:
         ({"public": True, "proxy": "http://proxy"}, "proxy"),
         ({"s3": {"access_key_id": "reader"}}, "give one of"),
         ({"s3": KEY | {"secret_access_key_env": "SECRET"}}, "not 2"),
-        ({"s3": KEY | {"endpoint": "minio:9000"}}, "endpoint"),
+        ({"s3": KEY | {"endpoint": "minio:9000"}}, "does not start with https:// or http://"),
         ({"s3": KEY | {"endpoint": "http://minio:9000/path"}}, "path"),
         ({"s3": KEY | {"endpoint": "http://user:s3cr3t@minio:9000"}}, "user or password"),
         ({"s3": KEY | {"region": "eu/../"}}, "region"),
