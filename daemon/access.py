@@ -51,6 +51,12 @@ _WRONG = "the key is none of this server's: it is mistyped or cut short, or was 
 Answer = Callable[[Problem, Request], Response]
 
 
+def rename_request(scope: Scope, name: str) -> None:
+    """Give a request another id than `RequestLog` did, for answers whose ids have a form of their own."""
+    scope[_ID] = name
+    request_id.set(name)
+
+
 def is_unknown(request: Request) -> bool:
     """Return whether keys are required here and the request has none, and is answered all the same: say no details."""
     return bool(request.scope.get(_UNKNOWN, False))
@@ -171,7 +177,6 @@ def _closing(problem: Problem, scope: Scope) -> Problem:
 class _Noted:
     """What is seen of a request while it passes."""
 
-    id: str
     status: int | None = None  # none as long as, or because, there is no answer
     received: int = 0
     sent: int = 0
@@ -182,7 +187,7 @@ class RequestLog:
     """Gives every request an id, a log line and its place in the metrics.
 
     The id is the client's own `X-Request-ID` where that is harmless (letters, digits, `.`, `_`, `-`, at most 64), a new
-    one otherwise, and stands in every answer. The line has no query, which may hold signatures, and no header.
+    one otherwise, unless the application gives it its own (`rename_request`), and stands in every answer. The line has no query, which may hold signatures, and no header.
 
     Args:
         app: What answers.
@@ -205,9 +210,8 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         began_s = self._clock()
-        noted = _Noted(_id_of(scope))
-        scope[_ID] = noted.id
-        request_id.set(noted.id)  # in this request's own task, and so for it alone
+        noted = _Noted()
+        rename_request(scope, _id_of(scope))  # in this request's own task, and so for it alone
 
         async def counted_receive() -> Message:
             message = await receive()
@@ -218,7 +222,7 @@ class RequestLog:
             if message["type"] == "http.response.start":
                 noted.status = message["status"]
                 headers = [header for header in message.get("headers", ()) if header[0].lower() != b"x-request-id"]
-                message = {**message, "headers": [*headers, (b"x-request-id", noted.id.encode())]}
+                message = {**message, "headers": [*headers, (b"x-request-id", scope[_ID].encode())]}
             else:
                 noted.sent += len(message.get("body", b""))
                 noted.complete = not message.get("more_body", False)
@@ -227,7 +231,7 @@ class RequestLog:
         try:
             await self._app(scope, counted_receive, marked_send)
         except Exception:
-            log.exception("%s %s failed, request %s", scope["method"], _path(scope), noted.id)
+            log.exception("%s %s failed, request %s", scope["method"], _path(scope), scope[_ID])
             if noted.status is None:
                 detail = "an error of the server; its log says more"
                 problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
@@ -246,7 +250,7 @@ class RequestLog:
         log.log(
             logging.DEBUG if quiet else self._level,
             "%s %s %s %.1f ms, key %s, %d B in, %d B out, request %s",
-            scope["method"][:20], _path(scope), status, 1000 * seconds, key, noted.received, noted.sent, noted.id,
+            scope["method"][:20], _path(scope), status, 1000 * seconds, key, noted.received, noted.sent, scope[_ID],
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from visaged.daemon.access import KeyGuard, RequestLog
 from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.http import View, create_app
-from visaged.daemon.oss.app import create_oss_app
+from visaged.daemon.oss.app import OssApp
 from visaged.daemon.pictures import Pictures
 from visaged.daemon.server import Limits, Server
 from visaged.daemon.settings import Settings
@@ -67,7 +67,7 @@ class Web:
             self._listen("http", http.host, http.port, outer, http.tls)
             if oss.enabled:
                 try:
-                    oss_app = create_oss_app(pictures, oss, metrics, version)
+                    oss_app = OssApp(pictures, oss, metrics, version)
                 except ValueError as error:
                     raise StartError(f"oss: {error}") from None
                 self._listen("oss", oss.host, oss.port, RequestLog(oss_app, metrics, http.access_log), oss.tls)

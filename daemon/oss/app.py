@@ -17,8 +17,9 @@ import orjson
 from prometheus_client import Counter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
+from visaged.daemon.access import rename_request
 from visaged.daemon.oss import answers
 from visaged.daemon.oss.bucket import Bucket
 from visaged.daemon.oss.buckets import open_bucket, read_all
@@ -48,14 +49,8 @@ _ELSEWHERE = frozenset(
 )  # fmt: skip
 
 
-def create_oss_app(
-    pictures: Pictures,
-    settings: OssSettings,
-    metrics: Metrics,
-    version: str,
-    clock: Callable[[], float] = time.time,
-) -> ASGIApp:
-    """Return the application.
+class OssApp:
+    """The endpoint, as an ASGI application.
 
     Args:
         pictures: Analyses pictures.
@@ -67,14 +62,14 @@ def create_oss_app(
     Raises:
         ValueError: A secret cannot be had; the text says which.
     """
-    return OssApp(pictures, settings, metrics, version, clock)
-
-
-class OssApp:
-    """The endpoint, as an ASGI application; the arguments are those of `create_oss_app`."""
 
     def __init__(
-        self, pictures: Pictures, settings: OssSettings, metrics: Metrics, version: str, clock: Callable[[], float]
+        self,
+        pictures: Pictures,
+        settings: OssSettings,
+        metrics: Metrics,
+        version: str,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._pictures = pictures
         self._attributes = pictures.attributes & frozenset(
@@ -102,6 +97,7 @@ class OssApp:
             raise RuntimeError(f"the OSS endpoint speaks HTTP alone, not {scope['type']}")
         began_s = time.monotonic()
         request_id = secrets.token_hex(12).upper()
+        rename_request(scope, request_id)
         operation = "other"
         try:
             request = read_request(scope, self._names)
@@ -163,22 +159,21 @@ class OssApp:
             raise OssError("InvalidArgument", f"The operation is not supported; there are {names}.", details)
         meta = await run_in_threadpool(bucket.head, key)
         if meta.size > self._most_bytes:
-            raise self._too_large(meta.size)
+            text = f"The image file is too large: {meta.size} bytes; at most {self._most_bytes} are taken."
+            raise OssError("ImageTooLarge", text)
         async with self._pictures.admitted():
             try:
                 data = await run_in_threadpool(read_all, bucket, key, self._most_bytes)
             except OssError as error:
-                raise self._too_large(meta.size) if error.code == "EntityTooLarge" else error from None
+                if error.code == "EntityTooLarge":
+                    raise OssError("ImageTooLarge", error.message) from None
+                raise
             answer = await self._pictures.analyse(
                 data, min_confidence=self._pictures.threshold, attributes=self._attributes, points=False
             )
         document = describe(answer, data, f"oss://{request.bucket}/{key}", request_id)
-        return Response(orjson.dumps(document), media_type="application/json")
-
-    def _too_large(self, size: int) -> OssError:
-        return OssError(
-            "ImageTooLarge", f"The image file is too large: {size} bytes; at most {self._most_bytes} are taken."
-        )
+        # In the order of the document's sample, which is the alphabet's.
+        return Response(orjson.dumps(document, option=orjson.OPT_SORT_KEYS), media_type="application/json")
 
 
 def _read(bucket: Bucket, key: str, request: OssRequest, is_signed: bool) -> Response:

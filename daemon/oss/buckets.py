@@ -18,8 +18,8 @@ def open_bucket(settings: BucketSettings, oss: OssSettings) -> Bucket:
     if settings.objects is not None:
         return FileBucket(settings.objects)
     assert settings.s3 is not None
-    name = settings.s3_bucket or settings.name
-    return S3Bucket(S3Client(settings.s3), name, int(oss.max_object_mb * 1e6), oss.store_timeout_s)
+    client = S3Client(settings.s3, f"oss.buckets[{settings.name}].s3")
+    return S3Bucket(client, settings.s3_bucket or settings.name, int(oss.max_object_mb * 1e6), oss.store_timeout_s)
 
 
 def read_all(bucket: Bucket, key: str, most_bytes: int) -> bytes:

@@ -66,11 +66,12 @@ class BucketSettings(Frozen):
 
     def missing(self) -> str | None:
         """Return what of the bucket is not there on this machine, if anything; the text names it."""
-        if self.folder is not None and not self.folder.is_dir():
-            return f"folder {self.folder} does not exist or is no folder"
+        # The functions of `os.path` say no to what may not be looked at; the methods of `Path` raise.
+        if self.folder is not None and not os.path.isdir(self.folder):
+            return f"folder {self.folder} does not exist, is no folder, or may not be looked at"
         for key, path in (self.objects or {}).items():
-            if not path.is_file():
-                return f"objects: {path} (key {key}) does not exist or is no file"
+            if not os.path.isfile(path):
+                return f"objects: {path} (key {key}) does not exist, is no file, or may not be looked at"
         return None
 
 

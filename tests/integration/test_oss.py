@@ -29,7 +29,7 @@ from tests.support.oss_endpoint import (
     real_network,
     serve,
 )
-from visaged.daemon.oss import OssSettings
+from visaged.daemon.oss.settings import OssSettings
 
 with warnings.catch_warnings():
     # Old regular expressions, and packages that announce their own end; nothing of it is ours.
@@ -118,6 +118,16 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
 
 
+# The fields in the order that the document's sample has them in.
+SAMPLE_FACE = [
+    "Age", "Attractive", "Emotion", "EmotionConfidence", "EmotionDetails", "FaceAttributes", "FaceConfidence", "FaceId",
+    "Gender", "GenderConfidence",
+]  # fmt: skip
+SAMPLE_ATTRIBUTES = [
+    "Beard", "BeardConfidence", "FaceBoundary", "Glasses", "GlassesConfidence", "Mask", "MaskConfidence",
+]  # fmt: skip
+
+
 # --- the document's own sample ----------------------------------------------------------------------------------------
 
 
@@ -131,6 +141,11 @@ def test_the_sample_of_the_document(endpoint: Endpoint, auth: str) -> None:
     is_detectface(answer, "imm-demo", "person.jpg", 1024, 576)
     assert answer["RequestId"] == result.request_id
     assert result.content_type == "application/json"
+    face = answer["Faces"][0]
+    assert list(answer) == ["Faces", "ImageUri", "RequestId", "httpStatusCode", "success"]
+    assert [name for name in face if name in SAMPLE_FACE] == SAMPLE_FACE
+    assert [name for name in face["FaceAttributes"] if name in SAMPLE_ATTRIBUTES] == SAMPLE_ATTRIBUTES
+    assert list(face["FaceAttributes"]["FaceBoundary"]) == ["Height", "Left", "Top", "Width"]
 
 
 def is_detectface(answer: dict[str, Any], bucket: str, key: str, width: int, height: int) -> None:

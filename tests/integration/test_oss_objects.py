@@ -333,6 +333,7 @@ def test_pictures_of_a_store(stored: Endpoint) -> None:
         ("/imm-demo/absent.jpg?x-oss-process=imm/detectface", 404, "NoSuchKey"),
         ("/imm-demo/large.bin", 400, "EntityTooLarge"),
         ("/imm-demo/huge.jpg?x-oss-process=imm/detectface", 400, "ImageTooLarge"),
+        ("/imm-demo/large.bin?x-oss-process=imm/detectface", 400, "ImageTooLarge"),
         ("/private/a/person.jpg", 403, "AccessDenied"),
         ("/other/a/person.jpg", 403, "AccessDenied"),
         ("/gone/a/person.jpg", 503, "ServiceUnavailable"),
@@ -347,6 +348,20 @@ def test_refusals_of_a_store(
     assert (response.headers["retry-after"] is not None) == (status == 503)
     for secret in (store.reader.secret, "wr0ng", store.reader.id):
         assert secret not in body.decode() + caplog.text
+
+
+def test_the_bound_that_an_object_is_beyond_is_named(stored: Endpoint) -> None:
+    _, body = stored.ask("/imm-demo/large.bin?x-oss-process=imm/detectface")
+    assert b"2.5 MB" in body
+
+
+def test_the_log_names_the_bucket_s_own_settings(
+    network: Network, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    s3 = {"endpoint": f"http://127.0.0.1:{free_port()}", "access_key_id": "a", "secret_access_key": "b"}
+    with serve(network.pictures, {"buckets": [{"name": "gone", "s3": s3}]}) as running:
+        assert running.ask("/gone/a.jpg")[0].status == 503
+    assert "oss.buckets[gone].s3: http://127.0.0.1" in caplog.text
 
 
 def test_places_of_a_store_are_given_back(stored: Endpoint) -> None:

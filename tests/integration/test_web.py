@@ -63,7 +63,8 @@ def address(process: ManagedProcess, of: str) -> str:
 
 def test_the_document_s_sample_works_as_printed(start: Start) -> None:
     # Other programs may have the usual port, and the demo then takes another one.
-    endpoint = address(start(), "OSS")
+    process = start()
+    endpoint = address(process, "OSS")
     # From here on it is the document's own sample, with print() for Python 3.
     access_key_id, access_key_secret, bucket_name, objectKey = "id", "secret", "imm-demo", "person.jpg"  # noqa: N806
     bucket = oss2.Bucket(oss2.Auth(access_key_id, access_key_secret), endpoint, bucket_name)
@@ -79,6 +80,9 @@ def test_the_document_s_sample_works_as_printed(start: Start) -> None:
     assert face["Gender"] == "FEMALE"
     assert sum(face["EmotionDetails"].values()) == pytest.approx(1)
     assert bucket.get_object(objectKey).read() == PERSON.read_bytes()
+    # Whoever complains of an answer names its id, and the log has to know it.
+    assert result.headers["x-request-id"] == result.request_id
+    assert "/imm-demo/person.jpg 200" in process.wait_for_line(f"request {result.request_id}", START_S)
 
 
 def test_keys_guard_everything_but_health(start: Start) -> None:

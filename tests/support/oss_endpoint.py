@@ -22,7 +22,8 @@ from PIL import Image
 
 from tests.integration.pictures import encoded
 from visaged.daemon.http_settings import HttpSettings
-from visaged.daemon.oss import OssSettings, create_oss_app
+from visaged.daemon.oss.app import OssApp
+from visaged.daemon.oss.settings import OssSettings
 from visaged.daemon.pictures import Pictures
 from visaged.daemon.settings import ModelSettings
 from visaged.models.analyzer import Analyzer
@@ -107,7 +108,7 @@ class Endpoint:
 @contextlib.contextmanager
 def serve(pictures: Pictures, document: dict[str, Any], clock: Callable[[], float] = time.time) -> Iterator[Endpoint]:
     metrics = Metrics()
-    app = create_oss_app(pictures, OssSettings.model_validate(document), metrics, "test", clock)
+    app = OssApp(pictures, OssSettings.model_validate(document), metrics, "test", clock)
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", server_header=False)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:

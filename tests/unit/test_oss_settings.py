@@ -89,6 +89,8 @@ def test_what_is_wrong_with_the_world(tmp_path: Path, monkeypatch: pytest.Monkey
             {"name": "one", "folder": str(tmp_path)},
             {"name": "two", "folder": str(tmp_path / "absent")},
             {"name": "three", "objects": {"a.jpg": str(tmp_path / "absent.jpg")}},
+            {"name": "too-long", "folder": f"/{'a' * 5000}"},
+            {"name": "too-long-too", "objects": {"a.jpg": f"/{'a' * 5000}"}},
             {"name": "four", "s3": {"access_key_id": "a", "secret_access_key_env": "OSS_ABSENT"}},
         ],
         "keys": [
@@ -100,7 +102,8 @@ def test_what_is_wrong_with_the_world(tmp_path: Path, monkeypatch: pytest.Monkey
     }
     found = {problem.path: problem.text for problem in check(OssSettings.model_validate(document))}
     assert set(found) == {
-        "oss.buckets[1]", "oss.buckets[2]", "oss.buckets[3].s3", "oss.keys[0]", "oss.keys[1]", "oss.keys[2]",
+        "oss.buckets[1]", "oss.buckets[2]", "oss.buckets[3]", "oss.buckets[4]", "oss.buckets[5].s3",
+        "oss.keys[0]", "oss.keys[1]", "oss.keys[2]",
     }  # fmt: skip
     assert "does not exist" in found["oss.buckets[1]"]
     assert "key a.jpg" in found["oss.buckets[2]"]
