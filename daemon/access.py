@@ -187,7 +187,8 @@ class RequestLog:
     """Gives every request an id, a log line and its place in the metrics.
 
     The id is the client's own `X-Request-ID` where that is harmless (letters, digits, `.`, `_`, `-`, at most 64), a new
-    one otherwise, unless the application gives it its own (`rename_request`), and stands in every answer. The line has no query, which may hold signatures, and no header.
+    one otherwise, unless the application gives it its own (`rename_request`), and stands in every answer. The line has
+    no query, which may hold signatures, and no header.
 
     Args:
         app: What answers.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
-import os
 import re
 import ssl
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from visaged.daemon.document import Problem
 from visaged.daemon.fetch.addresses import Address, Network, never
 from visaged.daemon.fetch.errors import FetchError
 from visaged.daemon.fetch.urls import DEFAULT_PORTS, parse, parse_host
+from visaged.daemon.secret import check_given, read_secret
 from visaged.daemon.settings_base import Frozen
 
 S3_MISSING = "needs a package that is not installed: pip install 'visaged[s3]'"
@@ -115,10 +115,7 @@ class S3Settings(Frozen):
 
     @model_validator(mode="after")
     def _one_secret(self) -> S3Settings:
-        names = ("secret_access_key", "secret_access_key_file", "secret_access_key_env")
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give one of {', '.join(names)}, not {len(given) or 'none'}")
+        check_given(self, "secret_access_key")
         return self
 
     def secret(self) -> str:
@@ -127,25 +124,7 @@ class S3Settings(Frozen):
         Raises:
             ValueError: The file or variable that should hold it does not; the text names it.
         """
-        if self.secret_access_key_file is not None:
-            try:
-                lines = self.secret_access_key_file.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "it is not text"
-                raise ValueError(
-                    f"secret_access_key_file {self.secret_access_key_file} cannot be read: {reason}"
-                ) from None
-            if not lines or not lines[0]:
-                raise ValueError(f"secret_access_key_file {self.secret_access_key_file} is empty")
-            return lines[0]
-        if self.secret_access_key_env is not None:
-            if not os.environ.get(self.secret_access_key_env):
-                raise ValueError(
-                    f"environment variable {self.secret_access_key_env} (secret_access_key_env) is not set"
-                )
-            return os.environ[self.secret_access_key_env]
-        assert self.secret_access_key is not None
-        return self.secret_access_key.get_secret_value()
+        return read_secret(self, "secret_access_key")
 
 
 class FetchSettings(Frozen):

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from visaged.daemon.document import Problem
 from visaged.daemon.fetch.settings import S3_MISSING, S3Settings
+from visaged.daemon.secret import check_given, read_secret
 from visaged.daemon.settings_base import Frozen, Name, is_loopback
 from visaged.daemon.tls import TlsError, TlsSettings
 
@@ -23,15 +36,41 @@ ATTRIBUTES = frozenset(
 )  # fmt: skip
 """The attributes that the answers of this endpoint have a field for."""
 
+
+@dataclass(frozen=True)
+class _Form:
+    """A pattern that a text has to fit, with words for people: pydantic's own error says the pattern alone."""
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(self, source: type[str], handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self._fitting, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"pattern": f"^{self.pattern}$"}
+
+    def _fitting(self, text: str) -> str:
+        if re.fullmatch(self.pattern, text) is None:
+            raise ValueError(f"is not {self.words}")
+        return text
+
+
 _LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-HostName = Annotated[str, Field(pattern=rf"^{_LABEL}(\.{_LABEL})*$", max_length=253)]
+HostName = Annotated[
+    str,
+    Field(max_length=253),
+    _Form(rf"{_LABEL}(\.{_LABEL})*", "a host's name alone, in lower case, without scheme, port and path"),
+]
 """A DNS name in lower case, without a port."""
 
 
 class BucketSettings(Frozen):
     """A bucket: a folder, a list of files, or a bucket of an S3-compatible store."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")]
+    name: Annotated[
+        str, _Form("[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", "3 to 63 lower-case letters, digits and, inside, hyphens")
+    ]
     """As clients call it: 3 to 63 lower-case letters, digits and hyphens, as in OSS."""
     folder: Path | None = None
     """Folder whose files are the objects; `a/b.jpg` is the file `b.jpg` in its folder `a`. Hidden files and folders
@@ -80,7 +119,10 @@ class KeySettings(Frozen):
 
     name: Name
     """Whose it is; for people."""
-    access_key_id: Annotated[str, Field(pattern=r"^[\x21-\x2b\x2d-\x39\x3b-\x7e]{1,128}$")]
+    access_key_id: Annotated[
+        str,
+        _Form(r"[\x21-\x2b\x2d-\x39\x3b-\x7e]{1,128}", "1 to 128 ASCII characters without spaces, commas and colons"),
+    ]
     """The id that clients send; no spaces, commas and colons. Of your own making: no key of Alibaba Cloud is needed."""
     access_key_secret: SecretStr | None = None
     """The secret in plain text; the next two keep it out of this file."""
@@ -91,12 +133,7 @@ class KeySettings(Frozen):
 
     @model_validator(mode="after")
     def _one_secret(self) -> KeySettings:
-        names = ("access_key_secret", "access_key_secret_file", "access_key_secret_env")
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"give one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
-        if self.access_key_secret is not None and not self.access_key_secret.get_secret_value():
-            raise ValueError("access_key_secret is empty")
+        check_given(self, "access_key_secret")
         return self
 
     def secret(self) -> str:
@@ -105,23 +142,7 @@ class KeySettings(Frozen):
         Raises:
             ValueError: The file or variable that should hold it does not; the text names it.
         """
-        if self.access_key_secret_file is not None:
-            path = self.access_key_secret_file
-            try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "it is not text"
-                raise ValueError(f"access_key_secret_file {path} cannot be read: {reason}") from None
-            if not lines or not lines[0].strip():
-                raise ValueError(f"access_key_secret_file {path} is empty")
-            return lines[0].strip()
-        if self.access_key_secret_env is not None:
-            if not os.environ.get(self.access_key_secret_env):
-                variable = self.access_key_secret_env
-                raise ValueError(f"environment variable {variable} (access_key_secret_env) is not set")
-            return os.environ[self.access_key_secret_env]
-        assert self.access_key_secret is not None
-        return self.access_key_secret.get_secret_value()
+        return read_secret(self, "access_key_secret")
 
 
 class OssSettings(Frozen):
@@ -140,7 +161,7 @@ class OssSettings(Frozen):
     """Names under which clients know the endpoint; `<bucket>.<name>` then means the bucket (virtual-host style).
     Under the names themselves and under addresses the bucket is the first part of the path (path style); with `keys`,
     under all other names too."""
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")] | None = None
+    region: Annotated[str, _Form("[a-z0-9-]{1,64}", "a region such as cn-hangzhou")] | None = None
     """The one region that V4 signatures are taken for, such as `cn-hangzhou`; null for any."""
     buckets: list[BucketSettings] = Field([])
     """The buckets."""

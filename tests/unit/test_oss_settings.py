@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,21 @@ def test_defaults() -> None:
         ({"port": 70000}, "65535"),
         ({"port": True}, "boolean"),
         ({"colour": 1}, "Extra inputs"),
-        ({"endpoints": ["http://oss.example.com"]}, "pattern"),
-        ({"endpoints": ["oss.example.com:80"]}, "pattern"),
+        ({"endpoints": ["http://oss.example.com"]}, "without scheme, port and path"),
+        ({"endpoints": ["oss.example.com:80"]}, "without scheme, port and path"),
+        ({"region": "Hangzhou"}, "such as cn-hangzhou"),
         ({"endpoints": ["a.b", "a.b"]}, "more than one is a.b"),
         ({"attributes": {"shoe_size": False}}, "there is no attribute shoe_size; known are age"),
         ({"keys": [KEY, KEY]}, "more than one is named alice"),
         ({"keys": [KEY, KEY | {"name": "bob"}]}, "access_key_id AK1"),
         ({"keys": [KEY | {"access_key_secret_env": "X"}]}, "not access_key_secret and access_key_secret_env"),
         ({"keys": [{"name": "alice", "access_key_id": "a"}]}, "not none"),
-        ({"keys": [KEY | {"access_key_id": "a:b"}]}, "pattern"),
-        ({"keys": [KEY | {"access_key_id": "a b"}]}, "pattern"),
+        ({"keys": [KEY | {"access_key_id": "a:b"}]}, "without spaces, commas and colons"),
+        ({"keys": [KEY | {"access_key_id": "a b"}]}, "without spaces, commas and colons"),
         ({"keys": [KEY | {"access_key_secret": ""}]}, "empty"),
-        ({"buckets": [{"name": "ab", "folder": "."}]}, "pattern"),
-        ({"buckets": [{"name": "With-Capitals", "folder": "."}]}, "pattern"),
-        ({"buckets": [{"name": "a.b.c", "folder": "."}]}, "pattern"),
+        ({"buckets": [{"name": "ab", "folder": "."}]}, "3 to 63 lower-case"),
+        ({"buckets": [{"name": "With-Capitals", "folder": "."}]}, "3 to 63 lower-case"),
+        ({"buckets": [{"name": "a.b.c", "folder": "."}]}, "3 to 63 lower-case"),
         ({"buckets": [{"name": "photos"}]}, "give one of folder, objects and s3, not none"),
         ({"buckets": [{"name": "photos", "folder": ".", "s3": S3}]}, "not folder and s3"),
         ({"buckets": [{"name": "photos", "folder": ".", "s3_bucket": "x"}]}, "but no s3"),
@@ -110,3 +112,9 @@ def test_what_is_wrong_with_the_world(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "OSS_ABSENT" in found["oss.keys[0]"]
     assert "cannot be read" in found["oss.keys[1]"]
     assert "is empty" in found["oss.keys[2]"]
+
+
+def test_the_schema_has_the_patterns_for_editors() -> None:
+    schema = OssSettings.model_json_schema()
+    assert re.fullmatch(schema["properties"]["endpoints"]["items"]["pattern"], "oss.example.com")
+    assert re.fullmatch(schema["$defs"]["BucketSettings"]["properties"]["name"]["pattern"], "imm-demo")
