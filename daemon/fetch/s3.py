@@ -33,6 +33,9 @@ from visaged.pipelines.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
 
+# At debug it tells of signatures, the access key's id and objects' keys.
+logging.getLogger("botocore").setLevel(logging.WARNING)
+
 _ATTEMPTS = 2
 _PAUSE_S = 0.2
 _LOOK_UPS = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import sys
 import threading
@@ -224,6 +225,13 @@ def test_nothing_but_the_configuration_is_looked_at(
     assert "/us-east-1/s3/" in authorization
     assert "x-amz-security-token" not in server.visits[0].headers
     assert trap.connections == 0
+
+
+def test_signatures_are_in_no_log(store: S3Server, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG):
+        get(store)
+    mine = [record.getMessage() for record in caplog.records if record.name.startswith(("visaged", "botocore.auth"))]
+    assert not [line for line in mine if "ignature" in line or store.reader.id in line or "face.jpg" in line]
 
 
 def test_without_the_package(store: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
