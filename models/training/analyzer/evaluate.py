@@ -19,6 +19,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from visaged.models.training import command
 from visaged.models.training.analyzer.cache import COVERED_PACKS, LABELS, FloatArray, Pack, read_packs
 from visaged.models.training.analyzer.figures import (
     FIGURES,
@@ -32,10 +33,12 @@ from visaged.models.training.analyzer.figures import (
 from visaged.models.training.analyzer.heads import EMOTIONS, MIRROR_106, SIZE
 from visaged.models.training.analyzer.judge import turned
 from visaged.models.training.analyzer.points68 import point_error, read_points68
-from visaged.models.training.analyzer.views import VIEWS, View, crops, held_out, roll_of
+from visaged.models.training.analyzer.samples import blur_of
+from visaged.models.training.analyzer.views import BLURRED_VIEWS, COVERED_VIEWS, VIEWS, View, crops, held_out, roll_of
 from visaged.models.training.decode import session
 
 GROUP_FIGURES = (0, 2, 3, 4, 10)
+COVERED_FIGURES = (0, 2, 3, 20)
 LEAST_GROUP = 25
 """Figures of fewer crops are not printed."""
 
@@ -137,6 +140,34 @@ def print_reliability(results: dict[str, dict[View, tuple[Outputs, Labels]]]) ->
         print(f"| {head} | " + " | ".join(cells) + " |")
 
 
+def print_covered(packs: dict[str, Pack], networks: dict[str, ort.InferenceSession], most: int) -> None:
+    """Print what is left of some figures when something is drawn over the same faces."""
+    figures = [FIGURES[i] for i in COVERED_FIGURES]
+    print("\n### With things drawn on: " + "; ".join(figure.title for figure in figures) + "\n")
+    print("| | " + " | ".join(networks) + " |\n|---|" + "---|" * len(networks))
+    places = {name: held_out(pack)[:most] for name, pack in packs.items()}
+    bare = {name: at[np.isfinite(packs[name].labels["points"][at, 0, 0])] for name, at in places.items()}
+    for view in COVERED_VIEWS:
+        cells = []
+        for network in networks.values():
+            parts = [read(network, packs[name], at, view) for name, at in bare.items() if len(at)]
+            outputs, labels = both_eyes(join([p[0] for p in parts])), join([p[1] for p in parts])
+            cells.append("; ".join(cell(figure, outputs, labels) for figure in figures))
+        print(f"| {view.title} | " + " | ".join(cells) + " |")
+
+
+def print_blur(pack: Pack, networks: dict[str, ort.InferenceSession], most: int) -> None:
+    """Print what the networks say of sharp pictures that were blurred by a known amount."""
+    places = held_out(pack)[:most]
+    sharp = places[pack.scale[places] < 1]
+    print(f"\n### Blur of {len(sharp)} sharp portraits smoothed by so many crop pixels: right answer; mean answer\n")
+    networks = {n: s for n, s in networks.items() if "blur" in {output.name for output in s.get_outputs()}}
+    print("| | right | " + " | ".join(networks) + " |\n|---|---|" + "---|" * len(networks))
+    for view in BLURRED_VIEWS:
+        means = [f"{read(network, pack, sharp, view)[0]['blur'].mean():.2f}" for network in networks.values()]
+        print(f"| {view.title} | {blur_of(float(np.hypot(0.5, view.blur))):.2f} | " + " | ".join(means) + " |")
+
+
 def print_points(directory: Path, networks: dict[str, ort.InferenceSession]) -> None:
     """Print the error against human points, and how far a mirrored crop's points are from the mirrored points."""
     images, truth = read_points68(directory)
@@ -183,10 +214,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=10**9, help="crops of each pack, for a quick look")
     parser.add_argument("--rounds", type=int, default=50, help="of the timing")
     arguments = parser.parse_args()
-    networks = {}
-    for text in arguments.model:
-        name, _, file = text.rpartition("=")
-        networks[name or Path(file).stem] = session(Path(file))
+    networks = {name: session(path) for name, path in command.named_files(arguments.model).items()}
     packs = read_packs(arguments.cache, arguments.labels)
     results: dict[str, dict[View, tuple[Outputs, Labels]]] = {}
     places = {name: held_out(pack)[: arguments.most] for name, pack in packs.items()}
@@ -199,6 +227,9 @@ def main() -> None:
     print_groups(results)
     print_emotions(results)
     print_reliability(results)
+    print_covered(packs, networks, arguments.most)
+    if "portraits" in packs:
+        print_blur(packs["portraits"], networks, arguments.most)
     if arguments.data:
         print_points(arguments.data, networks)
     if arguments.rounds:
@@ -206,4 +237,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
+from visaged.models.training.analyzer import occlusion
 from visaged.models.training.analyzer.cache import Pack
 from visaged.models.training.analyzer.crops import MARGIN
 from visaged.models.training.analyzer.heads import SIZE
@@ -26,15 +28,25 @@ class View:
         title: what tables call it.
         face: size of the face in the picture in pixels (root of the area of its box), or none: as it is.
         errors: the five points are as wrong as a detector's.
+        cover: what is drawn over the face by its 106 points, or none.
+        blur: standard deviation in crop pixels by which the crop is smoothed.
     """
 
     title: str
     face: float | None = None
     errors: bool = False
+    cover: Callable[[Image, NDArray[np.float32], Generator], Image] | None = None
+    blur: float = 0.0
 
 
 VIEWS = (View("as packed"), View("detector's errors", errors=True), View("face 32 px", 32), View("face 24 px", 24))
-
+COVERED_VIEWS = (
+    View("bare", errors=True),
+    View("mask drawn on", errors=True, cover=occlusion.draw_mask),
+    View("sunglasses drawn on", errors=True, cover=occlusion.draw_sunglasses),
+    View("hand drawn on", errors=True, cover=occlusion.draw_hand),
+)
+BLURRED_VIEWS = tuple(View(f"{sigma:g} px", blur=sigma) for sigma in (0.0, 0.8, 1.5, 2.5, 4.0))
 
 _THUMBNAIL = 20
 _SAME_PICTURE = 0.97
@@ -75,8 +87,10 @@ def _crop(pack: Pack, place: int, view: View) -> tuple[Image, NDArray[np.float64
     image, outside = pack.image(place), pack.outside(place)
     if outside is not None:
         image[outside] = 0
+    rng = np.random.default_rng(place)  # every network sees the same
+    if view.cover is not None:
+        image = view.cover(image, pack.labels["points"][place], rng)
     if view.errors:
-        rng = np.random.default_rng(place)  # every network sees the same
         matrix = jitter(rng, SIZE, strength=0.8, turned=False)
     else:
         matrix = np.array([[1.0, 0, -MARGIN], [0, 1, -MARGIN]])
@@ -85,6 +99,8 @@ def _crop(pack: Pack, place: int, view: View) -> tuple[Image, NDArray[np.float64
         small = round(SIZE * view.face / FACE_SIZE)
         crop = np.asarray(cv2.resize(crop, (small, small), interpolation=cv2.INTER_AREA), np.uint8)
         crop = np.asarray(cv2.resize(crop, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR), np.uint8)
+    if view.blur:
+        crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), view.blur), np.uint8)
     return crop, matrix
 
 
