@@ -91,10 +91,7 @@ class Fetches(Protocol):
 
 
 def install_kit(app: FastAPI, pictures: Pictures, fetcher: Fetches, settings: KitSettings, version: str) -> None:
-    """Add the kit's paths to an application.
-
-    Its outermost layer becomes `KitEdge`. What asks for keys has to be inside of that, so it is to be added before; or
-    another `KitEdge` goes around it, which does no harm.
+    """Add the kit's paths to an application; around it, and around what asks for keys, belongs a `KitEdge`.
 
     Args:
         app: The application.
@@ -108,7 +105,6 @@ def install_kit(app: FastAPI, pictures: Pictures, fetcher: Fetches, settings: Ki
         app.add_api_route(f"/{name}", kit.detect, methods=["POST"], operation_id=name.replace("-", "_dash_"), **_API)
         for path in (f"/{name}/", f"/{{stage}}/{name}", f"/{{stage}}/{name}/"):
             app.add_api_route(path, kit.detect, methods=["POST"], include_in_schema=False)
-    app.add_middleware(KitEdge)
 
 
 class _Kit:

@@ -9,6 +9,8 @@ import socket
 import threading
 from dataclasses import dataclass
 
+from starlette.types import ASGIApp
+
 from visaged.daemon import kit
 from visaged.daemon.access import KeyGuard, RequestLog
 from visaged.daemon.errors import StartError
@@ -59,12 +61,14 @@ class Web:
         self._limits = Limits(head_s=http.header_timeout_s, connections=http.max_connections)
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
-        guarded = KeyGuard(app, http, metrics, kit.refuse)
+        guarded: ASGIApp
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model)
+            guarded = kit.KitEdge(KeyGuard(app, http, metrics, kit.refuse))
+        else:
+            guarded = KeyGuard(app, http, metrics)
         try:
-            outer = RequestLog(kit.KitEdge(guarded), metrics, http.access_log)
-            self._listen("http", http.host, http.port, outer, http.tls)
+            self._listen("http", http.host, http.port, RequestLog(guarded, metrics, http.access_log), http.tls)
             if oss.enabled:
                 try:
                     oss_app = OssApp(pictures, oss, metrics, version)

@@ -38,7 +38,7 @@ from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.fetch.settings import FetchSettings
 from visaged.daemon.http_settings import HttpSettings
 from visaged.daemon.keys import hash_key, make_key
-from visaged.daemon.kit import install_kit, refuse
+from visaged.daemon.kit import KitEdge, install_kit, refuse
 from visaged.daemon.kit_answer import model_version
 from visaged.daemon.kit_settings import KitSettings
 from visaged.daemon.pictures import Pictures
@@ -104,11 +104,11 @@ class Server:
 
         self.app = FastAPI(lifespan=lifespan)
         problems.install(self.app)
-        self.app.add_middleware(KeyGuard, settings=http, metrics=metrics, refuse=refuse)
         install_kit(self.app, pictures, fetcher, kit, networks.version)
+        outer = KitEdge(KeyGuard(self.app, http, metrics, refuse))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._server = uvicorn.Server(uvicorn.Config(self.app, log_config=None, access_log=False, http="h11"))
+        self._server = uvicorn.Server(uvicorn.Config(outer, log_config=None, access_log=False, http="h11"))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._server.serve(sockets=[self._listener])))
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=ANSWER_S, trust_env=False)
 

@@ -105,6 +105,17 @@ def test_keys_guard_everything_but_health(start: Start) -> None:
         assert KEY not in metrics
 
 
+def test_a_kit_that_is_switched_off_leaves_nothing_behind(start: Start) -> None:
+    key = {"name": "shop", "sha256": hash_key(KEY.encode())}
+    process = start({"http": {"port": 0, "keys": [key]}, "kit": {"enabled": False}})
+    with httpx.Client(base_url=address(process, "HTTP")) as client:
+        assert client.post("/face_detection").headers["content-type"] == "application/problem+json"
+        for method in ("OPTIONS", "GET", "POST"):
+            answer = client.request(method, "/prod/face_detection", headers={"X-API-Key": KEY})
+            assert answer.status_code == 404
+            assert "access-control-allow-origin" not in answer.headers
+
+
 def test_both_listeners_speak_tls(start: Start, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     pair = authority.issue_server()
