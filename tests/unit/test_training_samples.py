@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests.unit import fakes
 from visaged.models import geometry
-from visaged.models.training.analyzer import cache, crops, judge, samples
+from visaged.models.training.analyzer import cache, crops, judge, samples, views
 from visaged.models.training.analyzer.heads import EMOTIONS, GLASSES, MIRROR_106, POINTS, SIZE
 from visaged.models.types import FloatArray, Image
 
@@ -226,3 +226,20 @@ def test_what_people_saw_counts_for_more(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.labels["eyes"], [[np.nan, np.nan], [0, 1]])
     np.testing.assert_array_equal(read.labels["glasses"], [np.nan, GLASSES.index("sunglasses")])
     assert read.seen.tolist() == [True, True]
+
+
+def test_views_cover_and_blur_what_they_say_and_the_same_each_time() -> None:
+    faces = pack(2)
+    places = np.arange(2)
+
+    def seen(view: views.View) -> Image:
+        return next(views.crops(faces, places, view))[0]
+
+    bare = seen(views.COVERED_VIEWS[0])
+    for view in views.COVERED_VIEWS[1:]:
+        covered = seen(view)
+        np.testing.assert_array_equal(covered, seen(view))
+        changed = (np.abs(covered.astype(int) - bare).max(3) > 5).mean((1, 2))
+        assert ((changed > 0.01) & (changed < 0.6)).all(), view.title
+    sharpness = [cv2.Laplacian(seen(view)[0], cv2.CV_64F).var() for view in views.BLURRED_VIEWS]
+    assert sharpness == sorted(sharpness, reverse=True)
