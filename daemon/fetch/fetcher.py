@@ -11,7 +11,7 @@ from http import HTTPStatus
 
 import httpcore2
 
-from visaged.daemon.fetch.errors import FetchError as FetchError
+from visaged.daemon.fetch.errors import FetchError
 from visaged.daemon.fetch.policy import Policy
 from visaged.daemon.fetch.resolver import Resolve, SystemResolver
 from visaged.daemon.fetch.s3 import S3Client

@@ -25,8 +25,7 @@ import httpcore2
 
 from visaged.daemon.fetch.errors import FetchError
 from visaged.daemon.fetch.resolver import Resolve, SystemResolver
-from visaged.daemon.fetch.settings import S3_MISSING
-from visaged.daemon.fetch.settings import S3Settings as S3Settings
+from visaged.daemon.fetch.settings import S3_MISSING, S3Settings
 from visaged.daemon.fetch.transport import PinnedBackend, Reply, exchange, tls_context
 from visaged.daemon.fetch.urls import Target, check_object, parse
 from visaged.pipelines.ratelimit import LimitedLog

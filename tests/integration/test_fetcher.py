@@ -17,7 +17,7 @@ from tests.support.certificates import Authority, KeyPair
 from tests.support.fetching import PICTURE, fetch, fetcher, here, refused, url_of
 from tests.support.http_server import Names, Routes, Visit, WebServer, redirects, serves, silent, web_server
 from tests.support.odd_servers import says, tcp_server
-from visaged.daemon.fetch.fetcher import FetchError
+from visaged.daemon.fetch.errors import FetchError
 
 PUBLIC = "93.184.215.14"
 LOOPBACK = ["127.0.0.0/8", "::1"]

@@ -17,7 +17,7 @@ from tests.support.broker import free_port
 from tests.support.fetching import fetch, fetcher, here, refused, url_of
 from tests.support.http_server import Visit, serves, silent, web_server
 from tests.support.odd_servers import full_listener
-from visaged.daemon.fetch.fetcher import FetchError
+from visaged.daemon.fetch.errors import FetchError
 
 
 def test_ports_that_nothing_listens_at() -> None:

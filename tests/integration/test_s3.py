@@ -21,9 +21,10 @@ from tests.support.broker import free_port
 from tests.support.certificates import Authority
 from tests.support.http_server import Names, Routes, Visit, serves, web_server
 from tests.support.s3_server import REGION, S3Server
-from visaged.daemon.fetch.fetcher import Fetcher, FetchError
-from visaged.daemon.fetch.s3 import S3Client, S3Object, S3Settings
-from visaged.daemon.fetch.settings import FetchSettings
+from visaged.daemon.fetch.errors import FetchError
+from visaged.daemon.fetch.fetcher import Fetcher
+from visaged.daemon.fetch.s3 import S3Client, S3Object
+from visaged.daemon.fetch.settings import FetchSettings, S3Settings
 
 PICTURE = bytes(range(256)) * 40
 MOST = 1_000_000

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.http_server import WebServer
-from visaged.daemon.fetch.fetcher import Fetcher, FetchError
+from visaged.daemon.fetch.errors import FetchError
+from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.fetch.settings import FetchSettings
 
 PICTURE = bytes(range(256)) * 40
