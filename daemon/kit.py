@@ -131,7 +131,13 @@ class _Kit:
         return Response(answer, media_type="application/json")
 
     async def _given(self, request: Request) -> Given:
-        body = await read_body(request, self._pictures.most_bytes * 4 // 3 + _SPARE_BYTES)
+        most_bytes = self._pictures.most_bytes
+        try:
+            body = await read_body(request, most_bytes * 4 // 3 + _SPARE_BYTES)
+        except Problem as problem:
+            if problem.kind == "body-too-large":  # in whose text the limit is not the one that was configured
+                problem.detail = f"the picture is larger than {most_bytes / 1e6:.4g} MB (http.max_body_mb)"
+            raise
         if len(body) <= _QUICK_BYTES:
             return given_picture(body)
         return await run_in_threadpool(given_picture, body)
