@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import io
 import re
 import struct
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, ImageFile, UnidentifiedImageError
 from PIL import Image as Pillow
 
@@ -48,6 +45,18 @@ _MOST_READS = 100_000
 # ITU-T T.81, B.1.1: FF 00 is no marker, FF FF is a fill byte, and restarts (D0 to D7) belong to a scan.
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
+
+
+# By how much smaller a JPEG is decoded.
+_SCALES = {
+    factor: flag | cv2.IMREAD_IGNORE_ORIENTATION
+    for factor, flag in (
+        (1, cv2.IMREAD_COLOR),
+        (2, cv2.IMREAD_REDUCED_COLOR_2),
+        (4, cv2.IMREAD_REDUCED_COLOR_4),
+        (8, cv2.IMREAD_REDUCED_COLOR_8),
+    )
+}
 
 
 class PictureError(Exception):
@@ -126,12 +135,15 @@ def load(data: bytes, max_pixels: int, least_side: int | None = None, upright: b
             _check_scans(data)
         try:
             factor = _reduce(picture, least_side)
-            picture.load()
+            image = _by_opencv(data, picture, factor)
+            if image is None:
+                picture.load()
+                image = _to_bgr(picture)
         except _DAMAGE as error:
             raise PictureError("damaged", f"the picture is damaged or cut short: {error}") from None
         orientation = _orientation(picture)
         reduced = picture.size
-        image = _turn(_to_bgr(picture), orientation)
+        image = _turn(image, orientation)
     matrix = np.diag([factor, factor, 1.0])
     if orientation != 1:
         # From the upright picture back to the stored one, where whole pixels became one, and from there upright again.
@@ -159,6 +171,17 @@ def _reduce(picture: Pillow.Image, least_side: int | None) -> int:
     return 1 if drafted is None else round(width / drafted[1][2])
 
 
+def _by_opencv(data: bytes, picture: Pillow.Image, factor: int) -> Image | None:
+    """Return a JPEG's pixels as stored, or None for what is left to Pillow: what it can tell the damage of, and CMYK.
+
+    The pixels are the same, but Pillow makes RGB of four bytes a pixel first: 3.9 and not 2.9 ms at 720p.
+    """
+    if picture.format != "JPEG" or picture.mode not in ("RGB", "L"):
+        return None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), _SCALES[factor])
+    return image if image is not None and image.shape[1::-1] == picture.size else None  # type: ignore[return-value]
+
+
 def _orientation(picture: Pillow.Image) -> int:
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
@@ -172,46 +195,8 @@ def _to_bgr(picture: Pillow.Image) -> Image:
         grey = np.asarray(picture).clip(0, 65535).astype(np.uint16) >> 8
         return cv2.cvtColor(grey.astype(np.uint8), cv2.COLOR_GRAY2BGR)  # type: ignore[return-value]
     rgb = picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGB")
-    with _memory(rgb) as pixels:
-        code = cv2.COLOR_RGBA2BGR if pixels.shape[2] == 4 else cv2.COLOR_RGB2BGR
-        return cv2.cvtColor(pixels, code)  # type: ignore[return-value]
-
-
-class _ArrowArray(ctypes.Structure):
-    """`struct ArrowArray` of the Arrow C data interface, arrow.apache.org/docs/format/CDataInterface.html."""
-
-
-_ArrowArray._fields_ = [
-    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
-    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
-    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
-    *((name, ctypes.c_void_p) for name in ("dictionary", "release", "private_data")),
-]
-_pointer_in = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
-    ("PyCapsule_GetPointer", ctypes.pythonapi)
-)
-
-
-@contextlib.contextmanager
-def _memory(picture: Pillow.Image) -> Iterator[NDArray[np.uint8]]:
-    """Lend an RGB or RGBA picture's pixels, (H, W, 4) or (H, W, 3) uint8, for reading.
-
-    `np.asarray` copies them twice into fresh memory, which takes longer than decoding a JPEG does: 6 of 8.5 ms at 720p.
-    Pillow lends them as they are by the Arrow interface, if they are in one block.
-    """
-    try:
-        _, capsule = picture.__arrow_c_array__()
-    except (AttributeError, ValueError):  # Pillow before 11.2, or a picture of more than a block
-        yield np.asarray(picture)
-        return
-    address = _pointer_in(capsule, b"arrow_array")
-    assert address is not None
-    values = ctypes.cast(address, ctypes.POINTER(_ArrowArray)).contents.children[0].contents
-    width, height = picture.size
-    assert (values.offset, values.length) == (0, 4 * width * height)
-    pixels = ctypes.cast(values.buffers[1], ctypes.POINTER(ctypes.c_uint8))
-    yield np.ctypeslib.as_array(pixels, (height, width, 4))
-    del capsule  # which keeps the memory
+    code = cv2.COLOR_RGBA2BGR if rgb.mode == "RGBA" else cv2.COLOR_RGB2BGR
+    return cv2.cvtColor(np.asarray(rgb), code)  # type: ignore[return-value]
 
 
 # How the EXIF orientations turn the stored picture upright: x and y there as made of the stored x and y.
