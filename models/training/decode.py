@@ -40,11 +40,14 @@ _INPUTS = {
 
 
 def session(path: Path) -> ort.InferenceSession:
-    """Open a network on one CPU thread, to look at its raw outputs or to time it."""
+    """Open a network on one CPU thread, to look at its raw outputs or to time it; raises `ModelError`."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception
+        raise ModelError(f"{path} cannot be loaded as a network: {error}") from error
 
 
 def padded(image: Image, multiple_of: int = 32) -> Image:

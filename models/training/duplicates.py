@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from visaged.models.training import command
 from visaged.models.training.packs import is_validation, read_pack
 
 PACKS = ("street_masks", "events", "portraits", "scenes")
@@ -53,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

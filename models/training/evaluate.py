@@ -26,8 +26,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from visaged.models.errors import ModelError
 from visaged.models.manifest import AnalyzerEntry, DetectorEntry, EntryT, Manifest
+from visaged.models.training import command
 from visaged.models.training.decode import FindFaces, detector_of, open_detector, session
 from visaged.models.training.metrics import Scored, join, match, point_errors
 from visaged.models.training.packs import Faces, PackedPicture, is_validation, read_pack
@@ -243,9 +243,7 @@ def chosen_networks(models: list[str]) -> tuple[dict[str, Path], dict[str, FindF
         ValueError: A text is not `NAME=FILE`, or the manifest has no detector.
     """
     if models:
-        if wrong := [text for text in models if "=" not in text]:
-            raise ValueError(f"--model takes NAME=FILE, not {wrong[0]}")
-        paths = {name: Path(file) for name, file in (text.split("=", 1) for text in models)}
+        paths = command.named_files(models)
         return paths, {name: open_detector(path) for name, path in paths.items()}
     manifest = Manifest()
     entry = newest(manifest, DetectorEntry)
@@ -257,9 +255,9 @@ def chosen_networks(models: list[str]) -> tuple[dict[str, Path], dict[str, FindF
 
 def run_module(name: str, *options: str | Path) -> int:
     """Run another program of this training in a process of its own; return its exit code."""
-    command = [sys.executable, "-m", f"visaged.models.training.{name}", *map(str, options)]
+    line = [sys.executable, "-m", f"visaged.models.training.{name}", *map(str, options)]
     sys.stdout.flush()
-    return subprocess.run(command, check=False).returncode  # noqa: S603 (our own programs)
+    return subprocess.run(line, check=False).returncode  # noqa: S603 (our own programs)
 
 
 def copied_pictures(data: Path, listed: Path | None) -> frozenset[str]:
@@ -314,9 +312,9 @@ def main(command_line: list[str] | None = None) -> int:
         print_thresholds(held_out, networks)
         print_time(paths, arguments.rounds)
         return 0 if arguments.model else print_analyzer(arguments.data, arguments.cache)
-    except (ModelError, ValueError, OSError) as error:
+    except command.WRONG_INPUT as error:
         print(error, file=sys.stderr)
-        return 2
+        return command.EXIT_WRONG_INPUT
 
 
 if __name__ == "__main__":

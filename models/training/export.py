@@ -18,6 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from visaged.models.training import command
 from visaged.models.training.network import MEAN, SCALE, STRIDES, Detector, load_checkpoint
 
 OPSET = 17
@@ -100,11 +101,11 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("onnx", type=Path)
     arguments = parser.parse_args()
-    model, checkpoint = load_checkpoint(str(arguments.checkpoint))
+    model, checkpoint = load_checkpoint(arguments.checkpoint)
     export(model, arguments.onnx)
     difference = largest_difference(model, arguments.onnx)
     print(f"{arguments.onnx}: after {checkpoint['seen']} samples; differs from PyTorch by at most {difference:.2g}")
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from visaged.models.alignment import ImagePixels, invert, transform
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
-from visaged.models.errors import ModelError
 from visaged.models.manifest import AnalyzerEntry, DetectorEntry, Manifest
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.session import SessionConfig
-from visaged.models.training import worsen
+from visaged.models.training import command, worsen
 from visaged.models.training.evaluate import newest
 from visaged.models.training.worsen import Portrait
 from visaged.models.types import Detections, FloatArray, Image
@@ -299,9 +298,9 @@ def main(command_line: list[str] | None = None) -> int:
             if not cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, arguments.quality]):
                 raise ValueError(f"{path} cannot be written")
             print(f"{path}: {path.stat().st_size // 1000} kB")
-    except (ModelError, ValueError, OSError) as error:
+    except command.WRONG_INPUT as error:
         print(error, file=sys.stderr)
-        return 2
+        return command.EXIT_WRONG_INPUT
     return 0
 
 

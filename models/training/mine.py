@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from visaged.models.training import command
 from visaged.models.training.decode import open_detector
 from visaged.models.training.packs import is_validation, read_pack
 
@@ -50,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -8,11 +8,13 @@ smoothing is depthwise. A second residual block at stride 32 sees few cells and 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody reads)
 from torch import Tensor, nn
+
+from visaged.models.training.running import load_network
 
 STRIDES = (8, 16, 32)
 MEAN, SCALE = 128.0, 1 / 64
@@ -127,9 +129,8 @@ class Detector(nn.Module):
         return [head(smooth(level)) for head, smooth, level in levels]
 
 
-def load_checkpoint(path: str, *, averaged: bool = True) -> tuple[Detector, dict[str, Any]]:
+def load_checkpoint(path: Path, *, averaged: bool = True) -> tuple[Detector, dict[str, Any]]:
     """Build the network that a checkpoint describes, with its averaged weights or those training goes on from."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    model = Detector(NetworkConfig.from_dict(checkpoint["network"]))
-    model.load_state_dict(checkpoint["averaged" if averaged else "model"])
-    return model, checkpoint
+    return load_network(
+        path, lambda shape: Detector(NetworkConfig.from_dict(shape)), "averaged" if averaged else "model"
+    )

@@ -22,8 +22,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from visaged.models.training.decode import Found, Image, overlap, padded, suppress
+from visaged.models.training import command
+from visaged.models.training.decode import Found, overlap, padded, suppress
 from visaged.models.training.packs import POINT_COLUMNS, Faces, is_validation, read_pack
+from visaged.models.types import Image
 
 AGREE_SCORE = 0.40
 """From here on the second teacher turns the first one's doubtful box into a sure one."""
@@ -143,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def join_processes(rank: int, world_size: int, port: int) -> None:
@@ -46,10 +49,16 @@ def average_gradients(model: nn.Module) -> None:
 class WeightAverage:
     """The exponential average of a network's parameters and running statistics."""
 
-    def __init__(self, state: dict[str, Tensor], keep: float) -> None:
-        """Start from a state; `keep` is the share of the old average that an update keeps."""
+    def __init__(self, state: dict[str, Tensor], keep: float, updates: int = 0) -> None:
+        """Start from a state.
+
+        Args:
+            state: of a network, or of the average that a run left after `updates` steps.
+            keep: the share of the old average that an update keeps.
+            updates: 0 for a network's own state.
+        """
         self.state = {name: value.clone() for name, value in state.items()}
-        self._keep, self._updates = keep, 0
+        self._keep, self._updates = keep, updates
 
     def update(self, model: nn.Module) -> None:
         """Take one step's weights in; the first steps count for more, so that a start is soon forgotten."""
@@ -68,6 +77,31 @@ def build_optimizer(model: nn.Module, rate: float, weight_decay: float) -> torch
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": kernels, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=rate)
+
+
+def load_network(
+    path: Path, build: Callable[[dict[str, Any]], Network], weights: str
+) -> tuple[Network, dict[str, Any]]:
+    """Build the network that a checkpoint describes; return the checkpoint too.
+
+    Args:
+        path: the checkpoint.
+        build: makes a network of what the checkpoint says of its shape.
+        weights: `averaged`, or `model` for those that training goes on from.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is no checkpoint, or one of another network.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        model = build(checkpoint["network"])
+        model.load_state_dict(checkpoint[weights])
+    except OSError:
+        raise
+    except Exception as error:  # the unpickler raises whatever it stumbles over
+        raise ValueError(f"{path} is no checkpoint of this network: {type(error).__name__}: {error}") from error
+    return model, checkpoint
 
 
 def save(path: Path, content: dict[str, Any]) -> None:

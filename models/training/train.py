@@ -28,11 +28,11 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.multiprocessing.spawn import start_processes
 
-from visaged.models.training import packs
+from visaged.models.training import command, packs
 from visaged.models.training.compose import compose
 from visaged.models.training.import_onnx import detector_from_onnx
 from visaged.models.training.loss import Targets, assign, cell_centres, detection_loss, flatten
-from visaged.models.training.network import Detector, NetworkConfig
+from visaged.models.training.network import Detector, NetworkConfig, load_checkpoint
 from visaged.models.training.running import (
     WeightAverage,
     average_gradients,
@@ -105,6 +105,8 @@ def load_library(directory: Path, weights: dict[str, float], labels: Path | None
             limit=PACK_LIMITS.get(pack),
         ):
             pictures[pack] += [Picture.of(packed)] * times.get((pack, packed.name), 1)
+        if not pictures[pack]:
+            raise ValueError(f"pack {pack} of {directory} has no picture to train on")
     return Library(pictures, weights)
 
 
@@ -121,9 +123,7 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library
 
     checkpoint: dict[str, Any] = {}
     if arguments.resume:
-        checkpoint = torch.load(arguments.resume, map_location="cpu", weights_only=True)
-        model = Detector(NetworkConfig.from_dict(checkpoint["network"]))
-        model.load_state_dict(checkpoint["model"])
+        model, checkpoint = load_checkpoint(arguments.resume, averaged=False)
     elif arguments.init:
         calibration = np.random.default_rng(7)
         batches = [draw_batch(library, config, calibration)[0] for _ in range(16)]
@@ -133,10 +133,11 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library
         model = Detector(NetworkConfig())
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config.learning_rate, config.weight_decay)
-    average = WeightAverage(checkpoint.get("averaged") or model.state_dict(), config.averaging)
+    seen = int(checkpoint.get("seen", 0))
+    updates = seen // (config.batch * arguments.processes)
+    average = WeightAverage(checkpoint.get("averaged") or model.state_dict(), config.averaging, updates)
     if checkpoint.get("optimizer"):
         optimizer.load_state_dict(checkpoint["optimizer"])
-    seen = int(checkpoint.get("seen", 0))
     rng = np.random.default_rng([arguments.seed, rank, seen])
     centres = torch.from_numpy(cell_centres(config.side, config.side))
 
@@ -229,10 +230,12 @@ def main() -> None:
         averaging=0.999,
         weights=arguments.weights,
     )
+    if arguments.resume:
+        load_checkpoint(arguments.resume, averaged=False)  # what is wrong with it is better told here than by a child
     library = load_library(arguments.data, config.weights, arguments.labels, arguments.hard)
     print(f"{len(library)} pictures, {len(library.faceless)} of them without a face", flush=True)
     start_processes(train, (arguments, config, library), arguments.processes, start_method="fork")  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

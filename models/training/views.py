@@ -59,13 +59,21 @@ class Library:
     """All pictures, drawn by pack with given weights."""
 
     def __init__(self, packs: dict[str, list[Picture]], weights: dict[str, float]) -> None:
-        """Take the pictures of each pack and how often, relative to the others, a picture of it is drawn."""
+        """Take the pictures of each pack and how often, relative to the others, a picture of it is drawn.
+
+        Raises:
+            ValueError: There is no background, or no head to paste.
+        """
         self._packs = [packs[name] for name in weights]
         share = np.array([weights[name] for name in weights])
         self._cumulative = np.cumsum(share / share.sum())
         everything = [picture for pictures in self._packs for picture in pictures]
         self.faceless = [p for p in everything if not len(p.faces)]
-        self._donors = [_donors(pictures) for pictures in self._packs]
+        self._donors = [heads for pictures in self._packs if (heads := _donors(pictures))]
+        if not self.faceless:
+            raise ValueError("no pack has a picture without a face: training needs some as background")
+        if not self._donors:
+            raise ValueError(f"no pack has a sure face of {DONOR_SIZE:.0f} px and more that stands alone")
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -82,8 +90,7 @@ class Library:
 
     def donor(self, rng: Generator) -> tuple[Picture, int]:
         """Draw a head to paste: a picture and which of its faces; every pack with heads as often as another."""
-        while not (heads := self._donors[rng.integers(len(self._donors))]):
-            pass
+        heads = self._donors[rng.integers(len(self._donors))]
         return heads[rng.integers(len(heads))]
 
 

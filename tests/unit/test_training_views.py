@@ -297,3 +297,11 @@ def test_cameras_leave_the_geometry_alone(name: str) -> None:
     # A kernel of even length moves a picture by half a pixel, and rounding inside of it by as much again.
     assert np.median(moves) < 0.6
     assert max(moves) < 1.1
+
+
+def test_packs_that_cannot_be_trained_on_are_refused() -> None:
+    # Drawing a head of none went on for ever.
+    with pytest.raises(ValueError, match="no pack has a sure face of 26 px"):
+        Library({"scenes": [picture(pack="scenes")]}, {"scenes": 1.0})
+    with pytest.raises(ValueError, match="no pack has a picture without a face"):
+        Library({"portraits": [picture(*PORTRAIT)]}, {"portraits": 1.0})

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from visaged.models.training.analyzer.crops import CROP
-from visaged.models.training.analyzer.heads import GLASSES
+from visaged.models.training.analyzer.crops import COVERED_PACKS, CROP
+from visaged.models.training.analyzer.heads import GLASSES, QUALITY_SIZES
 
 FloatArray = NDArray[np.float32]
 
 PACKS = ("ages", "emotions", "portraits", "street_masks", "mask_crops")
-COVERED_PACKS = ("street_masks", "mask_crops")
 LABELS = Path(__file__).parents[1] / "labels"
 """What people saw, by picture name; part of the repository."""
 
@@ -82,9 +81,6 @@ class Pack:
         if packed.min() == 255:
             return None
         return np.asarray(np.unpackbits(packed).reshape(CROP, CROP) == 0)
-
-
-QUALITY_SIZES = (112, 64, 40, 28, 20)
 
 
 def read_pack(directory: Path, name: str, labels: Path = LABELS) -> Pack:
@@ -184,5 +180,8 @@ def _read_by_eye(labels: Path, pack: str, names: NDArray[np.str_], truth: dict[s
 
 
 def read_packs(directory: Path, labels: Path = LABELS) -> dict[str, Pack]:
-    """Read all packs that the cache has."""
-    return {name: read_pack(directory, name, labels) for name in PACKS if (directory / f"{name}.npz").exists()}
+    """Read all packs that the cache has; `ValueError` if it has none."""
+    found = {name: read_pack(directory, name, labels) for name in PACKS if (directory / f"{name}.npz").exists()}
+    if not found:
+        raise ValueError(f"{directory} holds no crops; `visaged.models.training.analyzer.label` makes them")
+    return found

@@ -40,6 +40,9 @@ EYE_DISTANCE = float(FIVE[1, 0] - FIVE[0, 0])
 VOTES = ("neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt", "unknown", "NF")
 """Columns of the FERPlus votes, in their own order."""
 
+COVERED_PACKS = ("street_masks", "mask_crops")
+"""Packs in which many faces wear a mask."""
+
 RACES = ("white", "black", "asian", "indian", "other")
 """UTKFace's numbers."""
 

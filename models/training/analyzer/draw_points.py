@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from visaged.models.training import command
+
 _SCALE = 9.0
 _LINES = [  # runs of points that lie on one line, closed ones end where they begin
     [*range(33)],
@@ -56,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

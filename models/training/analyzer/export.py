@@ -18,6 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from visaged.models.training import command
 from visaged.models.training.analyzer.heads import AGES, MEAN, POSE_UNIT, SCALE, SIZE
 from visaged.models.training.analyzer.network import Analyzer, load_checkpoint
 
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("onnx", type=Path)
     parser.add_argument("--without", nargs="*", default=[], choices=OUTPUTS, help="outputs to leave out")
     arguments = parser.parse_args()
-    model, checkpoint = load_checkpoint(str(arguments.checkpoint))
+    model, checkpoint = load_checkpoint(arguments.checkpoint)
     names = tuple(name for name in OUTPUTS if name not in arguments.without)
     outputs = ExportedOutputs(model, float(checkpoint.get("deviation_scale", 1.0)), names)
     export(outputs, arguments.onnx)
@@ -148,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

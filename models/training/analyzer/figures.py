@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visaged.models.training.analyzer.cache import SOME_GLASSES, FloatArray
-from visaged.models.training.analyzer.crops import MARGIN
-from visaged.models.training.analyzer.heads import GLASSES
+from visaged.models.training.analyzer.cache import FloatArray
+from visaged.models.training.analyzer.crops import EYE_DISTANCE, MARGIN
+from visaged.models.training.analyzer.heads import QUALITY_SIZES
 
 Outputs = dict[str, FloatArray]
 Labels = dict[str, FloatArray]
 Mask = NDArray[np.bool_]
 
-EYE_DISTANCE = 29.95
-"""Of the template, in crop pixels."""
 BINS = 15
 
 
@@ -31,6 +30,8 @@ class Figure:
         known: labels to the crops that count.
         value: outputs and labels, of those alone, to the number.
         digits: after the point.
+        by_group: also told for groups of people.
+        when_covered: also told of faces with things drawn over them.
     """
 
     title: str
@@ -38,6 +39,8 @@ class Figure:
     known: Callable[[Labels], Mask]
     value: Callable[[Outputs, Labels], float]
     digits: int = 1
+    by_group: bool = False
+    when_covered: bool = False
 
 
 def _has(name: str) -> Callable[[Labels], Mask]:
@@ -127,10 +130,12 @@ def _age_error(o: Outputs, t: Labels) -> float:
 
 
 FIGURES = (
-    Figure("age, mean absolute error, years", "age", _has("age"), _age_error, 2),
+    Figure("age, mean absolute error, years", "age", _has("age"), _age_error, 2, by_group=True, when_covered=True),
     Figure("age, 18 to 60 years", "age", lambda t: (t["age"] >= 18) & (t["age"] <= 60), _age_error, 2),
-    Figure("gender over 5 years, %", "female", _sex_known, _binary("female", "female")),
-    Figure("emotion, winner of seven, %", "emotion", _winner, _emotion),
+    Figure(
+        "gender over 5 years, %", "female", _sex_known, _binary("female", "female"), by_group=True, when_covered=True
+    ),
+    Figure("emotion, winner of seven, %", "emotion", _winner, _emotion, when_covered=True),
     Figure("emotion, winner with more than half, %", "emotion", _clear_winner, _emotion),
     Figure("emotion, mean recall of the seven, %", "emotion", _winner, _emotion_recall),
     Figure(
@@ -142,18 +147,18 @@ FIGURES = (
     ),
     Figure("mask, %", "mask", _has("seen_mask"), _binary("mask", "seen_mask")),
     Figure("glasses, three kinds by eye, %", "glasses", _has("seen_glasses"), _glasses_seen),
-    Figure("glasses or none, teacher, %", "glasses", _has("glasses"), _glasses_teacher),
-    Figure("beard by eye, %", "beard", _has("seen_beard"), _binary("beard", "seen_beard")),
+    Figure("glasses or none, teacher or by eye, %", "glasses", _has("glasses"), _glasses_teacher),
+    Figure("beard by eye, %", "beard", _has("seen_beard"), _binary("beard", "seen_beard"), by_group=True),
     Figure("hat by eye, %", "hat", _has("seen_hat"), _binary("hat", "seen_hat")),
     Figure("hat by eye, mean of both answers, %", "hat", _has("seen_hat"), _balanced("hat", "seen_hat")),
     Figure("eyes by eye, %", "right_eye", _eyes_known("seen_eyes"), _eyes("seen_eyes", False)),
     Figure("eyes by eye, mean of both answers, %", "right_eye", _eyes_known("seen_eyes"), _eyes("seen_eyes", True)),
-    Figure("eyes, teacher where sure, %", "right_eye", _eyes_known("eyes"), _eyes("eyes", False)),
-    Figure("eyes, teacher, mean of both answers, %", "right_eye", _eyes_known("eyes"), _eyes("eyes", True)),
+    Figure("eyes, teacher where sure or by eye, %", "right_eye", _eyes_known("eyes"), _eyes("eyes", False)),
+    Figure("eyes, teacher or by eye, mean of both answers, %", "right_eye", _eyes_known("eyes"), _eyes("eyes", True)),
     Figure("yaw, mean absolute error, degrees", "pose", _has("pose"), _pose(0)),
     Figure("pitch, mean absolute error, degrees", "pose", _has("pose"), _pose(1)),
     Figure("roll in the crop, mean absolute error, degrees", "pose", _has("pose"), _pose(2)),
-    Figure("points, % of the eye distance from the teacher", "points", _has("points"), _points, 2),
+    Figure("points, % of the eye distance from the teacher", "points", _has("points"), _points, 2, when_covered=True),
     Figure("quality, Pearson r with the teacher", "quality", _has("quality"), _pearson("quality", "quality"), 3),
 )
 
@@ -218,18 +223,23 @@ def reliabilities(o: Outputs, t: Labels) -> dict[str, float]:
     return found
 
 
-def evaluation_labels(labels: Labels, truth: Labels, surely_bare: bool) -> Labels:
+def quality_at(values: FloatArray, size: float) -> FloatArray:
+    """Return (N,) the quality of crops shrunk to `size` pixels, from (N, 5) values at QUALITY_SIZES."""
+    at = np.log(QUALITY_SIZES[::-1])
+    return np.array([np.interp(math.log(size), at, row[::-1]) for row in values], np.float32)
+
+
+def evaluation_labels(labels: Labels, truth: Labels, surely_bare: bool, size: float) -> Labels:
     """Return the labels with what people saw beside them as `seen_*`, points in pixels of an aligned input.
 
     Args:
         labels: of a pack, of the crops in question.
         truth: likewise.
         surely_bare: the pack is not one of masks: its faces, taken to be bare, say nothing of how well masks are told.
+        size: edge in pixels to which the view shrinks the crops, on which their quality hangs.
     """
     found = dict(labels) | {f"seen_{name}": value for name, value in truth.items()}
     found["points"] = labels["points"] - MARGIN
-    found["quality"] = labels["quality"][:, 0]
+    found["quality"] = quality_at(labels["quality"], size)
     found["seen_mask"] = np.full_like(labels["mask"], np.nan) if surely_bare else labels["mask"]
-    found["glasses"] = np.where(np.isnan(found["seen_glasses"]), found["glasses"], found["seen_glasses"])
-    assert len(GLASSES) == SOME_GLASSES
     return found

@@ -43,3 +43,6 @@ HEADS = {
 }
 """Outputs of each head. `eyes`: the person's right, left eye open; `pose`: yaw, pitch, roll in units of POSE_UNIT."""
 POSE_UNIT = 20.0
+
+QUALITY_SIZES = (112, 64, 40, 28, 20)
+"""Edges in pixels to which a crop is shrunk before its quality is judged."""

@@ -18,7 +18,7 @@ For each pack P of `crops.PACKS`, N faces, in two passes, so that training can b
     (`teachers.Landmarks98`), in percent of the distance of the eyes. pose (N, 3) yaw, pitch, roll in degrees as
     `visaged.models.geometry.head_pose` has them, in the picture; crop_pose (N, 3) the same in the crop, which a
     further turn of the crop changes by `judge.turned`; pose_spread (N,) degrees between both sources. eye_open (N, 2)
-    probability, the person's right eye first. glasses (N,) 0 or 1. quality (N, 5) at `teachers.Quality.SIDES`. NaN
+    probability, the person's right eye first. glasses (N,) 0 or 1. quality (N, 5) at `heads.QUALITY_SIZES`. NaN
     wherever the teachers contradict each other or a mask is or may be in the way.
     Raw numbers behind them: lid_opening, eye_state (N, 2), glasses_score, lens_ratio, mesh_presence (N,).
 """
@@ -37,9 +37,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visaged.models.geometry import head_pose
+from visaged.models.training import command
 from visaged.models.training.analyzer import judge
 from visaged.models.training.analyzer import teachers as networks
 from visaged.models.training.analyzer.crops import (
+    COVERED_PACKS,
     CROP,
     EYE_DISTANCE,
     MARGIN,
@@ -61,7 +63,6 @@ Array = NDArray[Any]
 
 CHUNK = 256
 NUMBERS = ("age", "female", "attractiveness", "mask")
-COVERED_PACKS = ("street_masks", "mask_crops")
 
 
 def chunks(faces: Iterator[Face]) -> Iterator[list[Face]]:
@@ -216,4 +217,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

@@ -8,6 +8,7 @@ full matrix would hold a seventh of all weights and learn the same.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from visaged.models.training.analyzer.heads import HEADS, MEAN, POINTS, SCALE, SIZE
 from visaged.models.training.network import Residual, convolution
+from visaged.models.training.running import load_network
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,8 @@ class Analyzer(nn.Module):
         return places, torch.cat([overall, F.relu(self.local(places))], 1)
 
 
-def load_checkpoint(path: str, *, averaged: bool = True) -> tuple[Analyzer, dict[str, Any]]:
+def load_checkpoint(path: Path, *, averaged: bool = True) -> tuple[Analyzer, dict[str, Any]]:
     """Build the network that a checkpoint describes, with its averaged weights or those training goes on from."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    model = Analyzer(NetworkConfig.from_dict(checkpoint["network"]))
-    model.load_state_dict(checkpoint["averaged" if averaged else "model"])
-    return model, checkpoint
+    return load_network(
+        path, lambda shape: Analyzer(NetworkConfig.from_dict(shape)), "averaged" if averaged else "model"
+    )

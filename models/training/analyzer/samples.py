@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from visaged.models.alignment import similarity
 from visaged.models.training import photometric
 from visaged.models.training.analyzer import occlusion
-from visaged.models.training.analyzer.cache import QUALITY_SIZES, FloatArray, Pack
+from visaged.models.training.analyzer.cache import FloatArray, Pack
 from visaged.models.training.analyzer.crops import CROP, FIVE, MARGIN
-from visaged.models.training.analyzer.heads import GLASSES, MIRROR_106, SIZE
+from visaged.models.training.analyzer.heads import GLASSES, MIRROR_106, QUALITY_SIZES, SIZE
 from visaged.models.training.analyzer.judge import turned
 
 Image = NDArray[np.uint8]
@@ -51,7 +51,7 @@ class Sample:
 
 
 def blur_of(sigma: float) -> float:
-    """Return the blur 0..1 of a crop whose detail is smoothed by `sigma` crop pixels; 0.5 is that of a sharp crop."""
+    """Return the blur 0..1 of a crop whose detail is smoothed by `sigma` crop pixels; 0 up to 0.5, a sharp crop's."""
     return 1 - math.exp(-max(sigma - 0.5, 0.0) / _BLUR_UNIT)
 
 
@@ -120,7 +120,10 @@ class Sampler:
             image[outside] = rng.integers(0, 256, 3)
         elif kind < 0.85:
             other = self._packs[int(rng.integers(len(self._packs)))]
-            image[outside] = other.image(int(rng.integers(len(other))))[:, ::-1][outside]
+            chosen = int(
+                rng.choice(np.flatnonzero(~other.val))
+            )  # held-out pictures are not shown, not even as a border
+            image[outside] = other.image(chosen)[:, ::-1][outside]
         return image  # otherwise the border goes on as the cache has it
 
 

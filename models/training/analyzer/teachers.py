@@ -23,19 +23,11 @@ from numpy.typing import NDArray
 
 from visaged.models.alignment import Matrix, invert, transform
 from visaged.models.training.analyzer.crops import Face, FloatArray, Image, chain, cut
+from visaged.models.training.analyzer.heads import MIRROR_106, QUALITY_SIZES
 
 FACE_CENTRE = (80.0, 80.7)
 FACE_SIDE = 91.9
 """YuNet's box in the plane of the crop: its centre and its longer side, medians of 300 portraits."""
-
-# fmt: off
-MIRROR_106: NDArray[np.intp] = np.array([
-    *range(32, -1, -1), *range(42, 32, -1), 43, 44, 45, 46, *range(51, 46, -1),
-    61, 60, 59, 58, 63, 62, 55, 54, 53, 52, 57, 56, *range(71, 63, -1), 75, 76, 77, 72, 73, 74,
-    79, 78, 81, 80, 83, 82, *range(90, 83, -1), *range(95, 90, -1), 100, 99, 98, 97, 96, 103, 102, 101, 105, 104,
-], np.intp)
-# fmt: on
-"""Point i of a mirrored picture is point MIRROR_106[i] of the picture."""
 
 
 class Network:
@@ -238,15 +230,13 @@ class Glasses:
 class Quality:
     """LightQNet (KaenChan/lightqnet, MIT): how well a face can be recognised, at several resolutions."""
 
-    SIDES = (112, 64, 40, 28, 20)
-
     def __init__(self, teachers: Path, threads: int = 1) -> None:
         self._net = Network(teachers / "quality.pb", 32, threads)
 
     def __call__(self, crops: NDArray[np.uint8]) -> FloatArray:
-        """Return (N, 5) 0..1 for (N, 112, 112, 3) uint8 BGR inputs of the network that are shrunk to `SIDES` first."""
+        """Return (N, 5) 0..1 for (N, 112, 112, 3) uint8 BGR inputs, shrunk to `QUALITY_SIZES` first."""
         scores = []
-        for side in self.SIDES:
+        for side in QUALITY_SIZES:
             images = []
             for crop in crops:
                 small = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA)

@@ -24,11 +24,12 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
+from visaged.models.training import command
 from visaged.models.training.analyzer.cache import LABELS, Pack, read_packs
 from visaged.models.training.analyzer.crops import MARGIN
 from visaged.models.training.analyzer.import_onnx import analyzer_from_onnx
 from visaged.models.training.analyzer.loss import WEIGHTS, Batch, analyzer_losses, collate, total
-from visaged.models.training.analyzer.network import Analyzer, NetworkConfig
+from visaged.models.training.analyzer.network import Analyzer, NetworkConfig, load_checkpoint
 from visaged.models.training.analyzer.samples import PACK_WEIGHTS, Sampler
 from visaged.models.training.running import (
     WeightAverage,
@@ -78,17 +79,11 @@ def draw_batch(sampler: Sampler, size: int) -> Batch:
     return collate([sampler.draw() for _ in range(size)])
 
 
-def start_model(
-    arguments: argparse.Namespace, packs: dict[str, Pack], sampler: Sampler, checkpoint: dict[str, Any]
-) -> Analyzer:
-    """Return the network that a run begins with: a checkpoint's, an exported one grown, or a fresh one."""
-    if checkpoint:
-        model = Analyzer(NetworkConfig.from_dict(checkpoint["network"]))
-        model.load_state_dict(checkpoint["model"])
-        return model
+def new_model(init: Path | None, packs: dict[str, Pack], sampler: Sampler) -> Analyzer:
+    """Return the network that a first run begins with: an exported one grown, or a fresh one."""
     torch.manual_seed(1)
-    if arguments.init:
-        return analyzer_from_onnx(arguments.init, NetworkConfig(), [draw_batch(sampler, 64).images for _ in range(8)])
+    if init:
+        return analyzer_from_onnx(init, NetworkConfig(), [draw_batch(sampler, 64).images for _ in range(8)])
     model = Analyzer(NetworkConfig())
     shapes = [pack.labels["points"] for pack in packs.values()]
     mean = np.nanmean(np.concatenate(shapes)[::7], axis=0) - MARGIN
@@ -101,12 +96,14 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, packs: 
     join_processes(rank, arguments.processes, arguments.port)
     checkpoint: dict[str, Any] = {}
     if arguments.resume:
-        checkpoint = torch.load(arguments.resume, map_location="cpu", weights_only=True)
+        model, checkpoint = load_checkpoint(arguments.resume, averaged=False)
+    else:
+        model = new_model(arguments.init, packs, Sampler(packs, config.packs, np.random.default_rng(7)))
     seen = int(checkpoint.get("seen", 0))
-    model = start_model(arguments, packs, Sampler(packs, config.packs, np.random.default_rng(7)), checkpoint)
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = build_optimizer(model, config.learning_rate, config.weight_decay)
-    average = WeightAverage(checkpoint.get("averaged") or model.state_dict(), config.averaging)
+    updates = seen // (config.batch * arguments.processes)
+    average = WeightAverage(checkpoint.get("averaged") or model.state_dict(), config.averaging, updates)
     if checkpoint:
         optimizer.load_state_dict(checkpoint["optimizer"])
     torch.manual_seed(arguments.seed * 1000 + rank)  # dropout
@@ -207,6 +204,8 @@ def main() -> None:
         packs=PACK_WEIGHTS | arguments.packs,
         heads=WEIGHTS | arguments.heads,
     )
+    if arguments.resume:
+        load_checkpoint(arguments.resume, averaged=False)  # what is wrong with it is better told here than by a child
     packs = read_packs(arguments.cache, arguments.labels)
     for name, pack in packs.items():
         known = {key: int(np.isfinite(v.reshape(len(v), -1)).any(1).sum()) for key, v in pack.labels.items()}
@@ -215,4 +214,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command.run(main)

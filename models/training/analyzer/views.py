@@ -38,6 +38,11 @@ class View:
     cover: Callable[[Image, NDArray[np.float32], Generator], Image] | None = None
     blur: float = 0.0
 
+    @property
+    def size(self) -> int:
+        """Edge in pixels to which crops are shrunk before they are enlarged again; SIZE where they are not."""
+        return SIZE if self.face is None else round(SIZE * self.face / FACE_SIZE)
+
 
 VIEWS = (View("as packed"), View("detector's errors", errors=True), View("face 32 px", 32), View("face 24 px", 24))
 COVERED_VIEWS = (
@@ -96,8 +101,7 @@ def _crop(pack: Pack, place: int, view: View) -> tuple[Image, NDArray[np.float64
         matrix = np.array([[1.0, 0, -MARGIN], [0, 1, -MARGIN]])
     crop = np.asarray(cv2.warpAffine(image, matrix, (SIZE, SIZE)), np.uint8)
     if view.face is not None:
-        small = round(SIZE * view.face / FACE_SIZE)
-        crop = np.asarray(cv2.resize(crop, (small, small), interpolation=cv2.INTER_AREA), np.uint8)
+        crop = np.asarray(cv2.resize(crop, (view.size, view.size), interpolation=cv2.INTER_AREA), np.uint8)
         crop = np.asarray(cv2.resize(crop, (SIZE, SIZE), interpolation=cv2.INTER_LINEAR), np.uint8)
     if view.blur:
         crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), view.blur), np.uint8)
