@@ -64,7 +64,13 @@ def _yaml_trouble(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML takes the last of two equal keys without a word; this one refuses."""
+    """Refuses what PyYAML takes without a word: the last of two equal keys, and NUL, which no path can hold."""
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
+        text: str = super().construct_scalar(node)
+        if "\0" in text:
+            raise yaml.constructor.ConstructorError(None, None, "there is a NUL character", node.start_mark)
+        return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()

@@ -54,7 +54,8 @@ def has(distribution: str) -> bool:
 def tree() -> set[str]:
     """What has to be installed, as paths from the repository's root."""
     paths = {path.relative_to(ROOT).as_posix() for name in FOLDERS for path in (ROOT / name).rglob("*")}
-    wanted = {path for path in paths if path.endswith((".py", *DATA)) or path == "daemon/demo/CREDITS.md"}
+    shown = ("daemon/demo/CREDITS.md", "daemon/demo/person.jpg")
+    wanted = {path for path in paths if path.endswith((".py", *DATA)) or path in shown}
     # The networks' folder is installed whole, model cards and all.
     wanted |= {path for path in paths if path.startswith("models/weights/") and (ROOT / path).is_file()}
     return {path for path in wanted if not path.startswith(NOT_INSTALLED)}

@@ -359,6 +359,16 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "not UTF-8" in trouble(latin)
 
 
+@pytest.mark.parametrize(
+    "text", ['http: {tls: {certificate: "a\\0b", key: x}}', '"a\\0b": 1', 'mqtt: {tls: {ca_file: "\\0"}}']
+)
+def test_nul_is_nowhere(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "visaged.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=r"line 1, column \d+: there is a NUL character"):
+        load(path)
+
+
 def test_yaml_merge_keys_work(tmp_path: Path) -> None:
     path = tmp_path / "visaged.yaml"
     path.write_text(
