@@ -80,7 +80,7 @@ def fit(logits: Tensor, targets: Tensor, loss: Loss) -> Scaling:
         return float(value.detach())
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return Scaling(float(log_scale.exp()), bias.detach())
+    return Scaling(float(log_scale.detach().exp()), bias.detach())
 
 
 def winners(logits: Tensor, targets: Tensor, loss: Loss) -> tuple[np.ndarray, np.ndarray]:
