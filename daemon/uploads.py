@@ -76,7 +76,8 @@ async def _chunks(request: Request, most_bytes: int, clock: Callable[[], float])
     last_s = clock() + _BODY_MOST_S
     while True:
         try:
-            chunk = await asyncio.wait_for(anext(stream), min(_BODY_SILENCE_S, last_s - clock()))
+            async with asyncio.timeout(min(_BODY_SILENCE_S, last_s - clock())):
+                chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:

@@ -56,16 +56,18 @@ def similarity(points: ArrayLike, template: ArrayLike) -> Matrix:
         points: (N, 2) pixels of the picture.
         template: (N, 2) pixels of the crop.
     """
-    source, target = np.asarray(points, np.float64), np.asarray(template, np.float64)
-    source_mean, target_mean = source.mean(0), target.mean(0)
-    a, b = source - source_mean, target - target_mean
-    spread = max((a * a).sum(), 1e-9)
-    cosine = (a * b).sum() / spread
-    sine = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / spread
-    if cosine == sine == 0.0:
-        cosine = 1e-6  # all points in one place: some transform that can be undone
-    rotation = np.array([[cosine, -sine], [sine, cosine]])
-    return np.hstack([rotation, (target_mean - rotation @ source_mean)[:, None]])
+    # In plain complex numbers: numpy takes three times as long for so few points, twice for every face.
+    source = [complex(x, y) for x, y in np.asarray(points, np.float64).tolist()]
+    target = [complex(x, y) for x, y in np.asarray(template, np.float64).tolist()]
+    source_mean, target_mean = sum(source) / len(source), sum(target) / len(target)
+    spread, product = 0.0, 0j
+    for a, b in zip(source, target, strict=True):
+        from_mean = (a - source_mean).conjugate()
+        spread += abs(from_mean) ** 2
+        product += from_mean * (b - target_mean)
+    turn = product / max(spread, 1e-9) or 1e-6 + 0j  # all points in one place: some transform that can be undone
+    shift = target_mean - turn * source_mean
+    return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]])
 
 
 def invert(matrix: Matrix) -> Matrix:

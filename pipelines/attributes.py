@@ -217,7 +217,6 @@ def single(heads: Mapping[str, Head], reading: Reading, wanted: frozenset[str]) 
     for name in sorted(wanted & reading.values.keys()):
         if heads[name].kind == "points":
             continue
-        estimate = Estimate(heads[name])
-        estimate.add(reading.values[name], reading.quality, 0.0)
-        documents[name] = estimate.document(0.0)
+        documents[name] = _value(heads[name], reading.values[name]) | {"age_ms": 0}
+        documents[name].setdefault("confidence", round(min(1.0, reading.quality), 3))
     return documents
