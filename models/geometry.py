@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import cv2
@@ -73,15 +72,42 @@ def head_pose(points: ArrayLike) -> HeadPose:
     u, _, v = np.linalg.svd(affine.T, full_matrices=False)
     rows = u @ v  # (2, 3): the first two rows of the rotation
     rotation = np.vstack([rows, np.cross(rows[0], rows[1])])
-    x, y, z = -rotation[:, 2]  # where the face looks
-    yaw = math.degrees(math.atan2(x, -z))
-    pitch = math.degrees(math.asin(max(-1.0, min(1.0, -y))))
-    # Undo yaw and pitch before roll is read, so that a face turned aside but level has none.
-    right = rotation[:, 0]
-    level = np.array([-z, 0.0, x]) / max(math.hypot(x, z), 1e-9)  # horizontal, to the face's own right
-    down = np.cross(rotation[:, 2], level)
-    roll = math.degrees(math.atan2(float(right @ down), float(right @ level)))
-    return HeadPose(yaw, pitch, roll)
+    return HeadPose(*map(float, angles_of(rotation[None])[0]))
+
+
+def rotations(angles: ArrayLike) -> NDArray[np.float64]:
+    """Return (N, 3, 3) rotations from the head's axes to the camera's for (N, 3) yaw, pitch, roll in degrees."""
+    yaw, pitch, roll = np.radians(np.asarray(angles, np.float64)).T
+    away = -np.stack([np.sin(yaw) * np.cos(pitch), -np.sin(pitch), -np.cos(yaw) * np.cos(pitch)], -1)
+    level = np.stack([np.cos(yaw), np.zeros_like(yaw), np.sin(yaw)], -1)
+    right = level * np.cos(roll)[:, None] + np.cross(away, level) * np.sin(roll)[:, None]
+    return np.stack([right, np.cross(away, right), away], -1)
+
+
+def angles_of(rotation: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return (N, 3) yaw, pitch, roll in degrees of (N, 3, 3) rotations from the head's axes to the camera's.
+
+    Yaw and pitch are undone before roll is read, so that a face turned aside but level has none.
+    """
+    x, y, z = -np.moveaxis(rotation[:, :, 2], 1, 0)
+    level = np.stack([-z, np.zeros_like(z), x], -1) / np.maximum(np.hypot(x, z), 1e-9)[:, None]
+    down, right = np.cross(rotation[:, :, 2], level), rotation[:, :, 0]
+    roll = np.arctan2((right * down).sum(1), (right * level).sum(1))
+    angles = np.degrees(np.stack([np.arctan2(x, -z), np.arcsin(np.clip(-y, -1, 1)), roll], -1))
+    return np.asarray(angles, np.float32)
+
+
+def turned(angles: ArrayLike, degrees: ArrayLike) -> NDArray[np.float32]:
+    """Return (N, 3) poses after the picture is turned clockwise by (N,) degrees.
+
+    Roll grows by the same angle where yaw and pitch are 0; elsewhere these change too, as the head's axis turns with
+    the picture.
+    """
+    angle = np.radians(np.asarray(degrees, np.float64))
+    turn = np.zeros((len(angle), 3, 3))
+    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(angle)
+    turn[:, 1, 0], turn[:, 0, 1], turn[:, 2, 2] = np.sin(angle), -np.sin(angle), 1
+    return angles_of(turn @ rotations(angles))
 
 
 def blur(crop: Image) -> float:

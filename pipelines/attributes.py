@@ -113,9 +113,9 @@ class AnalyzerReader:
             values = self._analyzer.analyze(crops)
             self._seconds.observe(self._clock() - began)
             self._sizes.observe(len(chunk))
+            for name in self._angles:
+                _to_picture(name, values, matrices)
             for request, matrix, crop, found in zip(chunk, matrices, crops, values, strict=True):
-                for name in self._angles:
-                    found[name] = _in_picture(found[name], matrix)
                 readings.append(Reading(found | self._compute(request, matrix, crop, found), matrix, request.quality))
         return readings
 
@@ -138,11 +138,11 @@ class AnalyzerReader:
         return values
 
 
-def _in_picture(angles: FloatArray, to_crop: Matrix) -> FloatArray:
-    """Return yaw, pitch and roll (3,) of a crop as the picture has them: the crop was turned upright."""
-    turned = math.degrees(math.atan2(to_crop[1, 0], to_crop[0, 0]))
-    yaw, pitch, roll = map(float, angles)
-    return np.array([yaw, pitch, (roll - turned + 180.0) % 360.0 - 180.0], np.float32)
+def _to_picture(name: str, values: list[dict[str, FloatArray]], to_crop: Sequence[Matrix]) -> None:
+    """Turn the poses of crops, which were turned upright, into those of the picture."""
+    back = [-math.degrees(math.atan2(matrix[1, 0], matrix[0, 0])) for matrix in to_crop]
+    for found, pose in zip(values, geometry.turned([found[name] for found in values], back), strict=True):
+        found[name] = pose
 
 
 class Estimate:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests.unit import fakes
 from visaged.models import geometry
-from visaged.models.training.analyzer import cache, crops, judge, samples, views
+from visaged.models.training.analyzer import cache, crops, samples, views
 from visaged.models.training.analyzer.heads import EMOTIONS, GLASSES, MIRROR_106, POINTS, SIZE
 from visaged.models.types import FloatArray, Image
 
@@ -190,7 +190,7 @@ def test_poses_turn_with_their_pictures(angles: tuple[float, float, float], degr
     points = fakes.five_points(0, 0, 100, *angles)
     turn = np.radians(degrees)
     turned = points @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
-    said = judge.turned(np.array([angles], np.float32), np.array([degrees], np.float32))[0]
+    said = geometry.turned(np.array([angles], np.float32), np.array([degrees], np.float32))[0]
     np.testing.assert_allclose(said, geometry.head_pose(turned), atol=0.2)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from visaged.models.geometry import turned
 from visaged.models.training import command
 from visaged.models.training.analyzer.cache import LABELS, FloatArray, Pack, read_packs
 from visaged.models.training.analyzer.crops import COVERED_PACKS, EYE_DISTANCE
@@ -33,7 +34,6 @@ from visaged.models.training.analyzer.figures import (
     reliabilities,
 )
 from visaged.models.training.analyzer.heads import EMOTIONS, MIRROR_106, SIZE
-from visaged.models.training.analyzer.judge import turned
 from visaged.models.training.analyzer.points68 import point_error, read_points68
 from visaged.models.training.analyzer.samples import blur_of
 from visaged.models.training.analyzer.views import BLURRED_VIEWS, COVERED_VIEWS, VIEWS, View, crops, held_out, roll_of

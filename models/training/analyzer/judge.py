@@ -14,6 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from visaged.models.geometry import angles_of, rotations
 from visaged.models.training.analyzer.crops import FloatArray
 
 Eyes = tuple[tuple[tuple[int, int], ...], ...]
@@ -80,43 +81,11 @@ MISPLACED = 15.0
 """Percent: above this disagreement the crop mostly shows the face at a wrong place."""
 
 
-def rotations(angles: FloatArray) -> NDArray[np.float64]:
-    """Return (N, 3, 3) rotations from the head's axes to the camera's for (N, 3) yaw, pitch, roll in degrees."""
-    yaw, pitch, roll = np.radians(np.asarray(angles, np.float64)).T
-    away = -np.stack([np.sin(yaw) * np.cos(pitch), -np.sin(pitch), -np.cos(yaw) * np.cos(pitch)], -1)
-    level = np.stack([np.cos(yaw), np.zeros_like(yaw), np.sin(yaw)], -1)
-    right = level * np.cos(roll)[:, None] + np.cross(away, level) * np.sin(roll)[:, None]
-    return np.stack([right, np.cross(away, right), away], -1)
-
-
-def angles_of(rotation: NDArray[np.float64]) -> FloatArray:
-    """Return (N, 3) yaw, pitch, roll in degrees, as `visaged.models.geometry.head_pose` reads them."""
-    x, y, z = -np.moveaxis(rotation[:, :, 2], 1, 0)
-    level = np.stack([-z, np.zeros_like(z), x], -1) / np.maximum(np.hypot(x, z), 1e-9)[:, None]
-    down, right = np.cross(rotation[:, :, 2], level), rotation[:, :, 0]
-    roll = np.arctan2((right * down).sum(1), (right * level).sum(1))
-    angles = np.degrees(np.stack([np.arctan2(x, -z), np.arcsin(np.clip(-y, -1, 1)), roll], -1))
-    return np.asarray(angles, np.float32)
-
-
 def spread(one: FloatArray, other: FloatArray) -> FloatArray:
     """Return (N,) degrees of the turn between two lists of (N, 3) poses."""
     between = np.swapaxes(rotations(one), 1, 2) @ rotations(other)
     cosine = (np.trace(between, axis1=1, axis2=2) - 1) / 2
     return np.asarray(np.degrees(np.arccos(np.clip(cosine, -1, 1))), np.float32)
-
-
-def turned(angles: FloatArray, degrees: FloatArray) -> FloatArray:
-    """Return (N, 3) poses after the picture is turned clockwise by (N,) degrees.
-
-    Roll grows by the same angle where yaw and pitch are 0; elsewhere these change too, as the head's axis turns with
-    the picture.
-    """
-    angle = np.radians(np.asarray(degrees, np.float64))
-    turn = np.zeros((len(angle), 3, 3))
-    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(angle)
-    turn[:, 1, 0], turn[:, 0, 1], turn[:, 2, 2] = np.sin(angle), -np.sin(angle), 1
-    return angles_of(turn @ rotations(angles))
 
 
 def mesh_pose(points: FloatArray) -> FloatArray:

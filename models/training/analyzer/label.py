@@ -17,9 +17,9 @@ For each pack P of `crops.PACKS`, N faces, in two passes, so that training can b
     points_disagreement (N,) mean distance between 90 of the 106 points and their like of another network
     (`teachers.Landmarks98`), in percent of the distance of the eyes. pose (N, 3) yaw, pitch, roll in degrees as
     `visaged.models.geometry.head_pose` has them, in the picture; crop_pose (N, 3) the same in the crop, which a
-    further turn of the crop changes by `judge.turned`; pose_spread (N,) degrees between both sources. eye_open (N, 2)
-    probability, the person's right eye first. glasses (N,) 0 or 1. quality (N, 5) at `heads.QUALITY_SIZES`. NaN
-    wherever the teachers contradict each other or a mask is or may be in the way.
+    further turn of the crop changes by `geometry.turned`; pose_spread (N,) degrees between both sources. eye_open
+    (N, 2) probability, the person's right eye first. glasses (N,) 0 or 1. quality (N, 5) at `heads.QUALITY_SIZES`.
+    NaN wherever the teachers contradict each other or a mask is or may be in the way.
     Raw numbers behind them: lid_opening, eye_state (N, 2), glasses_score, lens_ratio, mesh_presence (N,).
 """
 
@@ -36,7 +36,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from visaged.models.geometry import head_pose
+from visaged.models.geometry import head_pose, turned
 from visaged.models.training import command
 from visaged.models.training.analyzer import judge
 from visaged.models.training.analyzer import teachers as networks
@@ -159,7 +159,7 @@ class Teachers:
         middle = crops[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
         arrays = {
             "points_disagreement": apart.mean(1) / EYE_DISTANCE * 100,
-            "pose": judge.turned(pose, -alignment),
+            "pose": turned(pose, -alignment),
             "crop_pose": pose,
             "pose_spread": judge.spread(by_mesh.astype(np.float32), by_106),
             "eye_open": judge.eye_open(lids[0], lids[1], state, pose),

@@ -15,12 +15,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from visaged.models.alignment import similarity
+from visaged.models.geometry import turned
 from visaged.models.training import photometric
 from visaged.models.training.analyzer import occlusion
 from visaged.models.training.analyzer.cache import FloatArray, Pack
 from visaged.models.training.analyzer.crops import CROP, FIVE, MARGIN
 from visaged.models.training.analyzer.heads import GLASSES, MIRROR_106, QUALITY_SIZES, SIZE
-from visaged.models.training.analyzer.judge import turned
 
 Image = NDArray[np.uint8]
 
