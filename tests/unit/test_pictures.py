@@ -109,6 +109,20 @@ def test_a_real_photo_is_as_opencv_reads_it() -> None:
     assert difference.mean() < 0.5
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpegs_are_as_pillow_reads_them(mode: str, factor: int, progressive: bool) -> None:
+    photo = Pillow.fromarray(fakes.demo_image(fakes.TWO_FACES_S)[:-3, :-5]).convert(mode)  # odd sides
+    data = encoded(photo, "JPEG", progressive=progressive)
+    read = Pillow.open(io.BytesIO(data))
+    read.draft(None, (photo.width // factor, photo.height // factor))
+    expected = np.asarray(read.convert("RGB"))[..., ::-1]
+    found = load(data, MOST, photo.width // factor).image
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
 # How a camera that is held so stores the upright picture.
 STORED = {
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
