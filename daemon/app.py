@@ -25,8 +25,9 @@ from visaged.daemon.web import Web
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
-from visaged.models.manifest import Manifest
+from visaged.models.manifest import PACKAGED, Manifest
 from visaged.models.session import SessionConfig
+from visaged.models.trial import try_out
 from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
 from visaged.pipelines.batcher import Batcher, Overloaded, Picture
 from visaged.pipelines.camera import Camera, CameraStatus
@@ -244,6 +245,10 @@ class Daemon:
                 analyzer = Analyzer.load(manifest, wanted.analyzer, config)
                 loaded.append(analyzer)
                 reader = AnalyzerReader(analyzer, self.metrics)
+            # The package's own are tried by its tests; TensorRT would build an engine for every shape.
+            if wanted.manifest != PACKAGED and inference.provider != "tensorrt":
+                for model in loaded:
+                    try_out(model)
         except ModelError as error:
             raise StartError(str(error)) from error
         for model in loaded:

@@ -18,7 +18,7 @@ from rich.table import Table
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
-from visaged.models.manifest import WEIGHTS, DetectorEntry, Entry, Manifest
+from visaged.models.manifest import PACKAGED, DetectorEntry, Entry, Manifest
 from visaged.models.preprocess import canvas_for
 from visaged.models.session import Provider, SessionConfig
 from visaged.models.trial import try_out
@@ -33,7 +33,7 @@ EXIT_DAMAGED = 3
 _File = Annotated[Path, typer.Option("--manifest", help="Manifest of the networks; the package's own by default.")]
 _Name = Annotated[str, typer.Argument(help="Name of the network in the manifest.")]
 _Names = Annotated[list[str] | None, typer.Argument(help="Names of networks; all of the manifest by default.")]
-_OWN = WEIGHTS / "manifest.yaml"
+_OWN = PACKAGED
 
 
 def _entries(path: Path, names: list[str] | None) -> tuple[Manifest, list[Entry]]:

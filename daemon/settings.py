@@ -27,7 +27,7 @@ from visaged.daemon.oss.settings import OssSettings
 from visaged.daemon.oss.settings import check as check_oss
 from visaged.daemon.settings_base import Frozen, Name, is_loopback
 from visaged.models.errors import ModelError
-from visaged.models.manifest import WEIGHTS, Manifest
+from visaged.models.manifest import PACKAGED, Manifest
 from visaged.models.session import Provider
 from visaged.pipelines.attributes import COMPUTED
 from visaged.pipelines.publisher import PublisherConfig
@@ -127,7 +127,7 @@ class MqttSettings(PublisherConfig, _Login):
 class ModelSettings(Frozen):
     """Which networks are used."""
 
-    manifest: Path = WEIGHTS / "manifest.yaml"
+    manifest: Path = PACKAGED
     """What networks there are; your own go into a manifest of your own."""
     detector: str = "detector-v2"
     """Name of the detector in the manifest."""

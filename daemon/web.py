@@ -106,7 +106,10 @@ class Web:
             listener.socket.close()
 
     async def _serve(self) -> None:
-        await asyncio.gather(*(listener.server.serve(sockets=[listener.socket]) for listener in self._listeners))
+        servers = [asyncio.ensure_future(one.server.serve(sockets=[one.socket])) for one in self._listeners]
+        await asyncio.wait(servers, return_when=asyncio.FIRST_COMPLETED)
+        self.stop()  # none serves on alone
+        await asyncio.gather(*servers)
         await self._fetcher.close()
 
     def _listen(self, name: str, host: str, port: int, app: RequestLog, tls: TlsSettings | None) -> None:

@@ -19,6 +19,7 @@ from visaged.models.decoders import DECODERS
 from visaged.models.errors import ModelError
 
 WEIGHTS = Path(__file__).parent / "weights"
+PACKAGED = WEIGHTS / "manifest.yaml"
 """The folder of the networks that come with the package; `manifest.yaml` is in it."""
 
 
@@ -192,7 +193,7 @@ class Manifest:
         ModelError: The file cannot be read or is not a manifest; the text names the key.
     """
 
-    def __init__(self, path: Path = WEIGHTS / "manifest.yaml") -> None:
+    def __init__(self, path: Path = PACKAGED) -> None:
         self.path = path
         try:
             document = yaml.safe_load(path.read_text(encoding="utf-8"))

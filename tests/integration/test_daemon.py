@@ -30,7 +30,7 @@ import yaml
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support import media
+from tests.support import media, tiny_networks
 from tests.support.broker import MosquittoBroker, free_port
 from tests.support.process import ManagedProcess
 from tests.support.requirements import MOSQUITTO, RTSP_SERVER, needs
@@ -438,7 +438,7 @@ def die(self, *args, **kwargs):
         ("publisher", "from visaged.pipelines.publisher import Publisher as P; P._turn = die"),
         ("camera-door", "from visaged.pipelines.camera import Camera as C; C._supervise = die"),
         ("inference-", "from visaged.pipelines.batcher import Batcher as B; B.take = die"),
-        ("http", "import uvicorn; uvicorn.Server.run = die"),
+        ("http", "import uvicorn; uvicorn.Server.serve = die"),
         ("broker", "from visaged.daemon.broker import EmbeddedBroker as E\nrun = E.run\n"
          "def dies(self, stopping):\n    self.ready.set()\n    die(self)\nE.run = dies"),
     ],
@@ -450,8 +450,19 @@ def test_a_dead_part_ends_the_process(run: Run, demo_clip: Path, part: str, code
     assert re.search(rf"ended because {part}\d* failed: RuntimeError: struck by a test", program.text)
 
 
-def test_a_server_that_ends_by_itself_ends_the_process(run: Run) -> None:
-    program = run({"mqtt": {"port": free_port()}}, code="import uvicorn; uvicorn.Server.run = lambda *a, **k: None")
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_server_that_ends_by_itself_ends_the_process(run: Run, tmp_path: Path, which: int) -> None:
+    ends = f"""
+import uvicorn
+serve, begun = uvicorn.Server.serve, []
+async def ends(self, sockets):
+    begun.append(self)
+    if len(begun) - 1 != {which}:
+        await serve(self, sockets)
+uvicorn.Server.serve = ends
+"""
+    oss = {"enabled": True, "port": 0, "buckets": [{"name": "shop", "folder": str(tmp_path)}]}
+    program = run({"mqtt": {"port": free_port()}, "oss": oss}, code=ends)
     assert program.process.wait(START_S) == 1, program.text
     assert "ended because http failed: RuntimeError: the HTTP server ended by itself" in program.text
 
@@ -507,6 +518,16 @@ def test_what_is_switched_off_is_absent(demo_clip: Path, attributes: dict[str, b
         assert (face.landmarks_106 is not None) == told
         assert not attributes.keys() & face.attributes.keys()
     assert any("emotion" in face.attributes for face in begins)
+
+
+def test_a_network_that_is_not_what_its_entry_says_is_refused_at_the_start(tmp_path: Path) -> None:
+    tiny_networks.detector(tmp_path / "red.onnx", "yunet")
+    form = {"name": "in", "layout": "NCHW", "dtype": "uint8"}  # float32 in truth
+    entry = {"name": "red", "task": "detector", "file": "red.onnx", "input": form, "decoder": "yunet"}
+    manifest = tiny_networks.manifest(tmp_path, entry | {"strides": [8, 16, 32]})
+    models = {"manifest": str(manifest), "detector": "red", "analyzer": None}
+    with pytest.raises(StartError, match="model red fails on 1 x 320x192 pixels"):
+        Daemon(parse({"models": models, "http": {"port": 0}, "mqtt": {"port": free_port()}}), "test")
 
 
 def test_a_port_of_the_broker_that_is_taken_leaves_nothing_open() -> None:
