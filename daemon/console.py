@@ -106,13 +106,17 @@ def line(event: TrackEvent) -> Text:
 
 def describe(attributes: Any) -> Sequence[str]:
     """Return the attributes that are worth a word."""
-    words = []
+    words, closed = [], 0
     for name, attribute in attributes.items():
         value = attribute["value"]
         if name == "age":
             words.append(f"about {value:.0f}")
         elif name in ("gender", "emotion"):
             words.append(str(value))
-        elif isinstance(value, str) and value != "none":
+        elif value == "closed":
+            closed += 1
+        elif isinstance(value, str) and value not in ("none", "open"):
             words.append(value)
+    if closed:
+        words.append("an eye closed" if closed == 1 else "eyes closed")
     return words

@@ -58,6 +58,15 @@ def test_a_line_tells_what_is_known() -> None:
     assert line(event()).plain.endswith("face 1 begin  86 px, sure 90%")
 
 
+def test_open_eyes_and_what_is_not_worn_go_without_saying() -> None:
+    worn = {"glasses": {"value": "sunglasses"}, "mask": {"value": "none"}, "hat": {"value": "hat"}}
+    eyes = {"left_eye": {"value": "open"}, "right_eye": {"value": "open"}}
+    assert describe(eyes | worn) == ["sunglasses", "hat"]
+    shut = {"value": "closed"}
+    assert describe({"left_eye": shut, "right_eye": {"value": "open"}}) == ["an eye closed"]
+    assert describe({"left_eye": shut, "right_eye": shut}) == ["eyes closed"]
+
+
 def test_structured_values_are_not_described() -> None:
     pose = {"yaw": 1.0, "pitch": 2.0, "roll": 3.0}
     assert describe({"head_pose": {"value": pose}, "blur": {"value": 0.3}, "emotion": {"value": "calm"}}) == ["calm"]
