@@ -33,8 +33,8 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Blocks above malloc's largest threshold (32 MB) are given back to the system at once.
 Pillow.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, OverflowError)
-"""What Pillow's readers raise on damaged files."""
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, OverflowError, cv2.error)
+"""What Pillow's and OpenCV's readers raise on damaged files."""
 
 # Every scan of a JPEG goes over the whole picture, and a scan may have 10 bytes: a file of 270 kB took 32 s, one of
 # 20 MB would have taken hours. Encoders make a dozen at most. Each marker and each piece that Pillow reads costs some
