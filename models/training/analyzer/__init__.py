@@ -1,1 +1,18 @@
-"""Training of the analyzer: labels, data, network, loss and measures. Needs PyTorch; labelling needs openvino."""
+"""Training of the analyzer: needs PyTorch; labelling needs openvino besides.
+
+In the order of use:
+
+1. `label` cuts aligned crops of every face of the packs (`crops`) and asks labelling networks (`teachers`, `judge`);
+   labels made by eye lie in `models/training/labels`; `cache` puts both together;
+2. `train` draws samples (`samples`, `occlusion`) and teaches the network (`network`, `loss`, `heads`); `import_onnx`
+   lets it start from an exported file;
+3. `calibrate` makes its probabilities mean what they say;
+4. `export` writes the ONNX file;
+5. `evaluate` prints the model card's tables (`figures`, `views`, `points68`).
+
+    python -m visaged.models.training.analyzer.label --data PACKS --teachers DIR --out CROPS
+    python -m visaged.models.training.analyzer.train --cache CROPS --out RUN --init models/weights/analyzer-v1.onnx
+    python -m visaged.models.training.analyzer.calibrate RUN/last.pt --cache CROPS --out RUN/calibrated.pt
+    python -m visaged.models.training.analyzer.export RUN/calibrated.pt mine.onnx
+    python -m visaged.models.training.analyzer.evaluate --cache CROPS --model mine=mine.onnx
+"""

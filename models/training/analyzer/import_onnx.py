@@ -2,8 +2,7 @@
 
 Export folds batch normalisation into the convolutions; here each gets back statistics measured on real crops and the
 scale and shift that undo them. Blocks, channels and heads that the file does not have are added so that the function
-stays what it was: blocks as identities, channels that nobody reads, heads that start at zero. Only the points change a
-little where the file has a full matrix for them: it becomes its best shape model (`NetworkConfig.shape` coefficients).
+stays what it was: blocks as identities, channels that nobody reads, heads that start at zero.
 """
 
 from __future__ import annotations
@@ -19,14 +18,6 @@ from torch import Tensor, nn
 from visaged.models.training.analyzer.heads import MEAN, POINTS, SCALE, SIZE
 from visaged.models.training.analyzer.network import Analyzer, NetworkConfig
 from visaged.models.training.network import Residual
-
-_VERSION_0 = {
-    "fc": "overall",
-    "sfc": "local",
-    "heads.gender": "heads.female",
-    "heads.attractive": "heads.attractiveness",
-}
-"""What analyzer-v0 calls the layers of this network."""
 
 
 def analyzer_from_onnx(path: Path, config: NetworkConfig, batches: list[Tensor]) -> Analyzer:
@@ -72,7 +63,7 @@ def _read(path: Path) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor]]:
     named = {}
     for name, value in values.items():
         layer, _, kind = name.partition(".")[2].rpartition(".")
-        named[f"{_VERSION_0.get(layer, layer)}.{kind}" if layer else name.rpartition(".")[2]] = value
+        named[f"{layer}.{kind}" if layer else name.rpartition(".")[2]] = value
     return kernels, named
 
 
@@ -116,9 +107,6 @@ def _take_matrices(model: Analyzer, values: dict[str, Tensor], spatial: int) -> 
         if f"{prefix}.weight" not in values:
             continue
         weight, bias = values[f"{prefix}.weight"], values[f"{prefix}.bias"]
-        if name == "glasses" and len(weight) == 1:  # with or without: the kinds of glasses start alike
-            weight = torch.cat([torch.zeros_like(weight), weight, weight])
-            bias = torch.cat([torch.zeros(1), bias, bias - 1.5])
         if name == "local":
             layer.weight.data[: len(weight), places:] = 0  # channels of the map that the file does not have
             layer.weight.data[: len(weight), :places] = weight
@@ -129,19 +117,10 @@ def _take_matrices(model: Analyzer, values: dict[str, Tensor], spatial: int) -> 
             layer.weight.data[:, : weight.shape[1]] = weight
             assert overall < weight.shape[1]
         layer.bias.data[: len(bias)] = bias
-    if "pts.weight" in values:
-        u, s, v = torch.linalg.svd(values["pts.weight"], full_matrices=False)
-        rank = model.shape.out_features
-        model.shape.weight.data.zero_()
-        model.shape.weight.data[:, :places] = s[:rank, None].sqrt() * v[:rank]
-        model.shape.bias.data.zero_()
-        model.points.weight.data[:] = u[:, :rank] * s[:rank].sqrt()
-        model.points.bias.data[:] = values["pts.bias"] + values["mean"]
-    else:
-        for name in ("shape", "points"):
-            layer = getattr(model, name)
-            layer.weight.data[:] = values[f"{name}.weight"]
-            layer.bias.data[:] = values[f"{name}.bias"]
+    for name in ("shape", "points"):
+        layer = getattr(model, name)
+        layer.weight.data[:] = values[f"{name}.weight"]
+        layer.bias.data[:] = values[f"{name}.bias"]
     assert len(model.points.bias) == 2 * POINTS
 
 
