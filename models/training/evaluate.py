@@ -1,7 +1,7 @@
 """Printing the tables of the model cards.
 
     python -m visaged.models.training.evaluate --data DIR
-    python -m visaged.models.training.evaluate --data DIR --model v2=detector-v2.onnx --model YuNet=yunet.onnx
+    python -m visaged.models.training.evaluate --data DIR --model v3=detector-v3.onnx --model YuNet=yunet.onnx
 
 The first judges the newest detector of the package's manifest and, with `--cache CROPS`, its newest analyzer
 (`visaged.models.training.analyzer.evaluate`); the second compares detectors of one's own.
