@@ -1,4 +1,4 @@
-"""Composing training samples: single views, mosaics of up to 6x6 views with many small faces at once, pasted crowds."""
+"""Composing training samples: close-ups, single views, mosaics of 2x2 to 6x6 views, pasted crowds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.random import Generator
 from visaged.models.training import photometric
 from visaged.models.training.crowd import paste_crowd
 from visaged.models.training.packs import FloatArray
-from visaged.models.training.views import Image, Labels, Library, place
+from visaged.models.training.views import Image, Labels, Library, place, place_close_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,13 @@ def _mosaic(
     return labels
 
 
-def compose(library: Library, side: int, rng: Generator) -> Sample:
-    """Draw one training sample of side x side pixels."""
+def compose(library: Library, side: int, rng: Generator, close_ups: float = 0.12) -> Sample:
+    """Draw one training sample of side x side pixels; the given share of samples are close-ups."""
     canvas = np.empty((side, side, 3), np.uint8)
     kind = rng.random()
-    if kind < 0.30:
+    if rng.random() < close_ups:
+        labels = place_close_up(canvas, library.close_up(rng), rng)
+    elif kind < 0.30:
         labels = place(canvas, (0, 0, side, side), library.picture(rng), (8, 0.8 * side), rng)
     elif kind < 0.62:
         x, y = rng.integers(side // 4, 3 * side // 4, 2).tolist()

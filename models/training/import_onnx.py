@@ -2,7 +2,7 @@
 
 Export folds batch normalisation into the convolutions. Here each normalisation gets the statistics that its inputs have
 on real samples and the scale and shift that undo them: the same function, in a form that can be trained on. Residual
-blocks that the file does not have are added as identities.
+blocks that the file does not have, those of context first, are added as identities.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ def _run_order(model: Detector, without: set[nn.Module]) -> list[nn.Conv2d]:
 
 
 def _added_blocks(model: Detector, missing: int) -> set[nn.Module]:
-    """Choose the blocks that the file lacks: the last of each stage, deepest stage first."""
-    added = set[nn.Module]()
+    """Choose the blocks that the file lacks: those of context, then the last of each stage, deepest stage first."""
+    added = set[nn.Module](list(model.context)[-missing:] if missing > 0 else [])
+    missing -= len(added)
     while missing > 0:
         for stage in reversed(model.stages):
             blocks = [m for m in stage.modules() if isinstance(m, Residual) and m not in added]

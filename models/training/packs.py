@@ -28,6 +28,9 @@ FloatArray = NDArray[np.float32]
 SURE_SCORE = 0.68
 """Below this a labelling network's boxes are often hands, ears or backs of heads."""
 
+PART_OF_SIZE, PART_SIZE, PART_INSIDE = 80.0, 0.6, 0.8
+"""A doubtful box is a part of a sure face of at least 80 px if it is at most 0.6 as large and lies to 80 % inside."""
+
 POINT_COLUMNS = [f"{axis}{i}" for i in range(1, 6) for axis in "xy"]
 VALIDATION_PERMILLE = 150
 
@@ -79,6 +82,20 @@ class Faces:
         """Return (N,) float32: the square root of each box's area, the `size` of a face everywhere here."""
         edges = self.boxes[:, 2:] - self.boxes[:, :2]
         return np.sqrt(edges[:, 0] * edges[:, 1])
+
+
+def without_parts(faces: Faces) -> Faces:
+    """Return the faces without the doubtful boxes inside a sure, much larger one: ears, eyes and mouths of that face.
+
+    Left in, they would keep a network from learning that such parts are background.
+    """
+    sizes, corners = faces.sizes(), faces.boxes
+    whole = faces.sure & (sizes >= PART_OF_SIZE)
+    inner = np.minimum(corners[:, None, 2:], corners[None, whole, 2:])
+    inner = (inner - np.maximum(corners[:, None, :2], corners[None, whole, :2])).clip(0).prod(2)  # (N, whole)
+    part = (inner >= PART_INSIDE * sizes[:, None] ** 2) & (sizes[:, None] <= PART_SIZE * sizes[whole])
+    keep = faces.sure | ~part.any(1)
+    return Faces(faces.boxes[keep], faces.points[keep], faces.sure[keep], faces.human[keep])
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import csv
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ from visaged.models.training.views import Library, Picture
 PACK_WEIGHTS = {"events": 0.38, "street_masks": 0.17, "scenes": 0.29, "portraits": 0.10, "ages": 0.06}
 PACK_LIMITS = {"ages": 2500}
 
+LARGE_SIDES = 2
+"""A step of large samples has them this many times as long and wide, and as many fewer as have the same pixels."""
+CLOSE_UPS, LARGE_CLOSE_UPS = 0.12, 0.4
+"""Shares of close-ups among the samples: a face of 640 pixels is learned on the large ones alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainConfig:
@@ -62,6 +67,7 @@ class TrainConfig:
         weight_decay: of convolution weights; biases and normalisation have none.
         averaging: share of the old average that a step keeps.
         weights: how often each pack is drawn.
+        large_every: one step in so many has large samples; 0 for none.
     """
 
     samples: int
@@ -73,6 +79,11 @@ class TrainConfig:
     weight_decay: float
     averaging: float
     weights: dict[str, float]
+    large_every: int = 4
+
+    def is_large(self, step: int) -> bool:
+        """Say whether a step has large samples, the same in all processes."""
+        return self.large_every > 0 and step % self.large_every == self.large_every - 1
 
     def rate(self, step: int, seen: int) -> float:
         """Return the learning rate at a step of this run, with `seen` samples in all runs."""
@@ -104,17 +115,21 @@ def load_library(directory: Path, weights: dict[str, float], labels: Path | None
             keep=lambda name, pack=pack: not packs.is_validation(pack, name),  # type: ignore[misc]
             limit=PACK_LIMITS.get(pack),
         ):
+            packed = replace(packed, faces=packs.without_parts(packed.faces))
             pictures[pack] += [Picture.of(packed)] * times.get((pack, packed.name), 1)
         if not pictures[pack]:
             raise ValueError(f"pack {pack} of {directory} has no picture to train on")
     return Library(pictures, weights)
 
 
-def draw_batch(library: Library, config: TrainConfig, rng: Generator) -> tuple[Tensor, list[Targets]]:
+def draw_batch(library: Library, config: TrainConfig, rng: Generator, large: bool) -> tuple[Tensor, list[Targets]]:
     """Return images (B, 3, S, S) uint8 BGR, channels last in memory, and their targets."""
-    samples = [compose(library, config.side, rng) for _ in range(config.batch)]
+    side, count, close_ups = config.side, config.batch, CLOSE_UPS
+    if large:
+        side, count, close_ups = side * LARGE_SIDES, max(1, count // LARGE_SIDES**2), LARGE_CLOSE_UPS
+    samples = [compose(library, side, rng, close_ups) for _ in range(count)]
     images = torch.from_numpy(np.stack([s.image for s in samples])).permute(0, 3, 1, 2)
-    return images, [assign(s.boxes, s.points, s.doubtful, config.side, config.side) for s in samples]
+    return images, [assign(s.boxes, s.points, s.doubtful, side, side) for s in samples]
 
 
 def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library: Library) -> None:
@@ -126,7 +141,7 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library
         model, checkpoint = load_checkpoint(arguments.resume, averaged=False)
     elif arguments.init:
         calibration = np.random.default_rng(7)
-        batches = [draw_batch(library, config, calibration)[0] for _ in range(16)]
+        batches = [draw_batch(library, config, calibration, config.is_large(i))[0] for i in range(16)]
         model = detector_from_onnx(arguments.init, NetworkConfig(), batches)
     else:
         torch.manual_seed(1)
@@ -139,7 +154,8 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library
     if checkpoint.get("optimizer"):
         optimizer.load_state_dict(checkpoint["optimizer"])
     rng = np.random.default_rng([arguments.seed, rank, seen])
-    centres = torch.from_numpy(cell_centres(config.side, config.side))
+    sides = (config.side, config.side * LARGE_SIDES)
+    centres = [torch.from_numpy(cell_centres(side, side)) for side in sides]
 
     keep_next = seen + arguments.keep_every
     sums, started, saved, step = np.zeros(5), time.monotonic(), time.monotonic(), 0
@@ -147,10 +163,11 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library
         wait_while_paused(arguments.pause_file)
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step, seen)
-        images, targets = draw_batch(library, config, rng)
+        large = config.is_large(step)
+        images, targets = draw_batch(library, config, rng, large)
         with torch.autocast("cpu", torch.bfloat16, enabled=not arguments.float32):
             maps = model(images.float())
-        losses = detection_loss(flatten(maps), targets, centres)
+        losses = detection_loss(flatten(maps), targets, centres[large])
         torch.autograd.backward(sum(losses, torch.zeros(())))
         average_gradients(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -158,7 +175,7 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library
         optimizer.zero_grad()
         average.update(model)
         step, seen = step + 1, seen + config.batch * arguments.processes
-        sums += [*(part.item() for part in losses), sum(len(t.cells) for t in targets) / config.batch, 1]
+        sums += [*(part.item() for part in losses), sum(len(t.cells) for t in targets) / len(targets), 1]
 
         last = seen >= config.samples
         if rank == 0 and (last or time.monotonic() - saved > arguments.save_every_s):
@@ -201,6 +218,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--decay-from", type=int, default=1_400_000)
     parser.add_argument("--batch", type=int, default=16, help="samples per process and step")
     parser.add_argument("--side", type=int, default=320)
+    parser.add_argument(
+        "--large-every", type=int, default=4, help="one step in so many has samples twice as large; 0: none"
+    )
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--weights", type=json.loads, default=PACK_WEIGHTS, help="JSON: how often each pack is drawn")
     parser.add_argument("--seed", type=int, default=0)
@@ -229,6 +249,7 @@ def main() -> None:
         weight_decay=0.02,
         averaging=0.999,
         weights=arguments.weights,
+        large_every=arguments.large_every,
     )
     if arguments.resume:
         load_checkpoint(arguments.resume, averaged=False)  # what is wrong with it is better told here than by a child

@@ -8,6 +8,7 @@ own scale: that is where real small faces are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,15 +22,24 @@ Image = NDArray[np.uint8]
 
 MIRRORED_POINTS = [1, 0, 2, 4, 3]
 SMALLEST_FACE = 7.0
-LEAST_VISIBLE = 0.55
-"""Faces cut to less than this, or smaller than SMALLEST_FACE pixels, are doubtful."""
+LEAST_VISIBLE, LEAST_VISIBLE_CLOSE, CLOSE = 0.55, 0.33, 48.0
+"""Faces cut to less than this, or smaller than SMALLEST_FACE pixels, are doubtful. Of a face that still shows CLOSE
+pixels a third is enough to know it."""
+NOTHING_LEFT = 0.1
+"""A face cut to less than this is background: an eye, a mouth or a chin alone must not be called a face."""
 
-LARGEST_ENLARGEMENT = 2.5
+LARGEST_ENLARGEMENT, LARGEST_CLOSE_UP = 2.5, 4.0
 GROUP, GROUP_SCALES = 4, (0.45, 1.4)
 """Pictures with this many faces are mostly drawn at these scales."""
 
 DONOR_SIZE = 26.0
 """Smallest face, in pixels of its picture, whose head may be pasted into a crowd."""
+
+CLOSE_UP_SIZE = 80.0
+"""Smallest face, in pixels of its picture, that may be drawn to fill a view."""
+
+CLOSE_UP, DETAIL, DETAIL_CHANCE = (0.45, 1.5), (2.5, 5.0), 0.1
+"""Sizes of a close-up's face in lengths of the view's shorter side; and those of which only a detail shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,7 @@ class Library:
         self._cumulative = np.cumsum(share / share.sum())
         everything = [picture for pictures in self._packs for picture in pictures]
         self.faceless = [p for p in everything if not len(p.faces)]
+        self._close_ups = [large for pictures in self._packs if (large := _close_ups(pictures))]
         self._donors = [heads for pictures in self._packs if (heads := _donors(pictures))]
         if not self.faceless:
             raise ValueError("no pack has a picture without a face: training needs some as background")
@@ -88,10 +99,22 @@ class Library:
         """Draw a picture without a face."""
         return self.faceless[rng.integers(len(self.faceless))]
 
+    def close_up(self, rng: Generator) -> Picture:
+        """Draw a picture with a large face, every pack that has some as often as another; any if none has."""
+        if not self._close_ups:
+            return self.picture(rng)
+        pictures = self._close_ups[rng.integers(len(self._close_ups))]
+        return pictures[rng.integers(len(pictures))]
+
     def donor(self, rng: Generator) -> tuple[Picture, int]:
         """Draw a head to paste: a picture and which of its faces; every pack with heads as often as another."""
         heads = self._donors[rng.integers(len(self._donors))]
         return heads[rng.integers(len(heads))]
+
+
+def _close_ups(pictures: list[Picture]) -> list[Picture]:
+    """List the pictures with a sure face that is large enough to fill a view."""
+    return [picture for picture in pictures if picture.sizes[picture.anchors].max(initial=0) >= CLOSE_UP_SIZE]
 
 
 def _donors(pictures: list[Picture]) -> list[tuple[Picture, int]]:
@@ -179,14 +202,16 @@ def moved(
 
 
 def clipped(boxes: FloatArray, points: FloatArray, sure: NDArray[np.bool_], size: tuple[int, int]) -> Labels:
-    """Cut boxes to (width, height); drop what is outside, doubt what is mostly cut off or too small."""
+    """Cut boxes to (width, height); drop what is all but outside, doubt what is mostly cut off or too small."""
     edges = boxes[:, 2:] - boxes[:, :2]
     limit = np.array([*size, *size], np.float32)
     cut = np.clip(boxes, 0, limit)
     inner = (cut[:, 2:] - cut[:, :2]).clip(0)
     there = (inner > 0).all(1)
     visible = inner.prod(1) / np.maximum(edges.prod(1), 1e-6)
-    good = sure & (visible >= LEAST_VISIBLE) & (np.sqrt(edges.prod(1)) >= SMALLEST_FACE)
+    there &= visible >= NOTHING_LEFT
+    enough = np.where(np.sqrt(inner.prod(1)) >= CLOSE, LEAST_VISIBLE_CLOSE, LEAST_VISIBLE)
+    good = sure & (visible >= enough) & (np.sqrt(edges.prod(1)) >= SMALLEST_FACE)
     return Labels(cut[there], points[there], good[there])
 
 
@@ -223,16 +248,64 @@ def place(
         centre, target = rng.uniform(0.3, 0.7, 2) * (width, height), extent / 2
         # Mirrored edges would repeat faces without their labels; here there are none.
         border = cv2.BORDER_CONSTANT if len(picture.faces) else cv2.BORDER_REFLECT_101
-    tilt, mirror = draw_tilt(rng), bool(rng.random() < 0.5)
-    matrix = similarity(centre, target, float(scale), tilt, mirror)
+    labels = _draw(canvas, tile, picture, (centre, target), float(scale), border, rng)
+    if not len(picture.faces) and rng.random() < 0.15:
+        _write(canvas[top:bottom, left:right], rng)
+    return labels
+
+
+def place_close_up(canvas: Image, picture: Picture, rng: Generator) -> Labels:
+    """Fill a canvas, or its left top as a picture of another shape does, with one face, often cut by the edges.
+
+    One in ten shows a detail alone, an eye or a cheek, which is background.
+    """
+    side = canvas.shape[0]
+    width, height = side, side
+    if rng.random() < 0.5:
+        canvas[:] = 0
+        short = int(side * rng.uniform(0.5, 1))
+        width, height = (side, short) if rng.random() < 0.5 else (short, side)
+    face = picture.anchors[picture.sizes[picture.anchors] >= min(CLOSE_UP_SIZE, picture.sizes[picture.anchors].max())]
+    face = face[rng.integers(len(face))]
+    detail = rng.random() < DETAIL_CHANCE
+    low, high = np.log(DETAIL if detail else CLOSE_UP)
+    size = min(width, height) * float(np.exp(rng.uniform(low, high)))
+    scale = min(size / float(picture.sizes[face]), LARGEST_CLOSE_UP * (2 if detail else 1))
+    box = picture.faces.boxes[face].reshape(2, 2)
+    edges = (box[1] - box[0]) * scale
+    extent = np.array([width, height], np.float32)
+    if detail:
+        centre = box[0] + rng.uniform(0.1, 0.9, 2) * (box[1] - box[0])
+        target = extent / 2
+    else:
+        # Up to four tenths of the face's width or height lie outside; where it is larger than the view, more may.
+        centre = box.mean(0)
+        inner = np.abs(extent - edges) / 2 + rng.choice((0.0, 0.4), 2, p=(0.6, 0.4)) * edges
+        target = extent / 2 + rng.uniform(-1, 1, 2) * inner
+    border = (cv2.BORDER_CONSTANT, cv2.BORDER_REPLICATE)[rng.integers(2)]
+    return _draw(canvas, (0, 0, width, height), picture, (centre, target), scale, border, rng)
+
+
+def _draw(
+    canvas: Image,
+    tile: tuple[int, int, int, int],
+    picture: Picture,
+    move: tuple[NDArray[Any], NDArray[Any]],
+    scale: float,
+    border: int,
+    rng: Generator,
+) -> Labels:
+    """Draw a picture into a tile of the canvas, one of its points moved to a point of the tile, tilted by chance."""
+    left, top, right, bottom = tile
     size_px = (right - left, bottom - top)
-    view = warp(picture, matrix, float(scale), size_px, border, rng.integers(0, 256, 3).tolist())
+    tilt, mirror = draw_tilt(rng), bool(rng.random() < 0.5)
+    matrix = similarity(*move, scale, tilt, mirror)
+    colour = rng.integers(0, 256, 3).tolist() if rng.random() < 0.6 else [0, 0, 0]  # black as on the product's canvases
+    view = warp(picture, matrix, scale, size_px, border, colour)
     if rng.random() < 0.3:
         view = photometric.tone(view, rng)
-    if not len(picture.faces) and rng.random() < 0.15:
-        _write(view, rng)
     canvas[top:bottom, left:right] = view
-    labels = clipped(*moved(picture.faces, matrix, float(scale), tilt, mirror), picture.faces.sure, size_px)
+    labels = clipped(*moved(picture.faces, matrix, scale, tilt, mirror), picture.faces.sure, size_px)
     labels.boxes += np.array([left, top, left, top], np.float32)
     labels.points += np.array([left, top], np.float32)
     return labels

@@ -12,7 +12,7 @@ from numpy.random import Generator
 
 from tests.support import packs as made
 from visaged.models.training import compose, crowd, photometric, views
-from visaged.models.training.packs import Faces, PackedPicture
+from visaged.models.training.packs import Faces, PackedPicture, without_parts
 from visaged.models.training.views import Labels, Library, Picture
 from visaged.models.types import Image
 
@@ -180,7 +180,7 @@ def test_samples_label_all_that_they_show(library: Library, monkeypatch: pytest.
     monkeypatch.setattr(compose, "cover", lambda *_: None)
     rng, apart, doubtful, small = np.random.default_rng(5), [], 0, 0
     for _ in range(80):
-        sample = compose.compose(library, SIDE, rng)
+        sample = compose.compose(library, SIDE, rng, close_ups=0)
         assert (sample.image.shape, sample.image.dtype) == ((SIDE, SIDE, 3), np.uint8)
         assert len(sample.boxes) == len(sample.points)
         everything = np.concatenate([sample.boxes, sample.doubtful])
@@ -305,3 +305,38 @@ def test_packs_that_cannot_be_trained_on_are_refused() -> None:
         Library({"scenes": [picture(pack="scenes")]}, {"scenes": 1.0})
     with pytest.raises(ValueError, match="no pack has a picture without a face"):
         Library({"portraits": [picture(*PORTRAIT)]}, {"portraits": 1.0})
+
+
+@pytest.mark.usefixtures("true_colours")
+def test_close_ups_fill_the_view_and_details_of_a_face_are_background() -> None:
+    source, rng = picture(*PORTRAIT), np.random.default_rng(8)
+    apart, shares, cut, doubtful, background = [], [], 0, 0, 0
+    for _ in range(200):
+        canvas = np.zeros((SIDE, SIDE, 3), np.uint8)
+        labels = views.place_close_up(canvas, source, rng)
+        if not len(labels.boxes):
+            background += 1
+            continue
+        (box,) = labels.boxes
+        assert (box >= 0).all()
+        assert (box <= SIDE).all()
+        doubtful += not labels.sure[0]
+        if labels.sure[0]:
+            shares.append(float(np.sqrt(np.prod(box[2:] - box[:2]))) / SIDE)
+            cut += bool((box[:2] == 0).any() or (box[2:] == SIDE).any())
+            apart += [distance for _, distance in seen(canvas, labels, 0)]
+    assert np.median(shares) > 0.5
+    assert cut > 40, "faces that the picture's edge cuts"
+    assert 3 <= background <= 40, "an eye alone is no face"
+    assert doubtful >= 3
+    assert np.percentile(apart, 99) < 3 * MOST_APART
+
+
+def test_a_part_of_a_larger_face_is_no_doubtful_face() -> None:
+    whole, ear, beside, friend = (100, 100, 300, 340), (280, 180, 310, 230), (400, 100, 430, 140), (150, 60, 330, 330)
+    boxes = [whole, (150, 180, 190, 200), ear, beside, friend]
+    faces = Faces.from_rows(boxes, np.zeros((5, 5, 2)), [True, False, False, False, False], [False] * 5)
+    # What juts out, what lies beside, and what is nearly as large may be faces.
+    np.testing.assert_array_equal(without_parts(faces).boxes, np.array([whole, ear, beside, friend], np.float32))
+    unsure = Faces(faces.boxes, faces.points, np.zeros(5, bool), faces.human)
+    assert len(without_parts(unsure)) == 5
