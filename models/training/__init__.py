@@ -9,7 +9,8 @@ In the order of use:
 4. `mine` (optional) lists the pictures without a face that fool the network, for the next run to draw more often;
 5. `export` writes the ONNX file;
 6. `evaluate` prints the model card's tables (`decode`, `metrics`); `duplicates` lists held-out pictures
-   that training saw a copy of;
+   that training saw a copy of; with `--through-product` it asks the daemon itself instead, pictures over HTTP and
+   clips as cameras (`through_product`, `product`, `sweep`), after every change of a network, threshold or tracker;
 7. `failures` draws the model cards' pictures of what the networks get wrong (`worsen`), after every change of one.
 
 For example, to train the shipped detector further on pictures of one's own, packed as `packs` describes:

@@ -2,9 +2,11 @@
 
     python -m visaged.models.training.evaluate --data DIR
     python -m visaged.models.training.evaluate --data DIR --model v3=detector-v3.onnx --model YuNet=yunet.onnx
+    python -m visaged.models.training.evaluate --data DIR --through-product --videos CLIPS
 
 The first judges the newest detector of the package's manifest and, with `--cache CROPS`, its newest analyzer
-(`visaged.models.training.analyzer.evaluate`); the second compares detectors of one's own.
+(`visaged.models.training.analyzer.evaluate`); the second compares detectors of one's own; the third asks the daemon
+itself, as its clients do (`through_product`).
 
 Every detector sees the same held-out pictures at the same size, padded with black to multiples of 32. Held out are the
 pictures that `packs.is_validation` picks by name, less those of which training saw a copy (`duplicates`, run unless
@@ -83,14 +85,23 @@ class HeldOut:
     leave_out: frozenset[str] = frozenset()
     labels: Path | None = None
 
+    def has(self, pack: str, name: str) -> bool:
+        """Say whether a picture of a pack is held out."""
+        return is_validation(pack, name) and f"{pack}/{name}" not in self.leave_out
+
     def pack(self, pack: str) -> Iterator[PackedPicture]:
         """Yield a pack's held-out pictures."""
         return read_pack(
             self.directory,
             pack,
             labels=self.labels / f"{pack}.csv" if self.labels else None,
-            keep=lambda name: is_validation(pack, name) and f"{pack}/{name}" not in self.leave_out,
+            keep=lambda name: self.has(pack, name),
         )
+
+
+def human_only(faces: Faces) -> Faces:
+    """Return the faces with all that people did not draw left out of the count."""
+    return Faces(faces.boxes, faces.points, faces.sure & faces.human, faces.human)
 
 
 def pictures(held_out: HeldOut, chosen: EvaluationSet) -> Iterator[tuple[Image, Faces]]:
@@ -98,7 +109,7 @@ def pictures(held_out: HeldOut, chosen: EvaluationSet) -> Iterator[tuple[Image, 
     for packed in held_out.pack(chosen.pack):
         image, faces = packed.decode(), packed.faces
         if chosen.human_only:
-            faces = Faces(faces.boxes, faces.points, faces.sure & faces.human, faces.human)
+            faces = human_only(faces)
         if chosen.scale != 1:
             image = np.asarray(
                 cv2.resize(image, None, fx=chosen.scale, fy=chosen.scale, interpolation=cv2.INTER_AREA), np.uint8
@@ -285,6 +296,21 @@ def print_analyzer(data: Path, cache: Path | None) -> int:
     return run_module("analyzer.evaluate", "--data", data, "--cache", cache, "--model", model)
 
 
+def print_through_product(arguments: argparse.Namespace) -> int:
+    """Print the table of what the daemon answers; return the exit code."""
+    # It imports this module.
+    from visaged.models.training import through_product
+
+    if arguments.model or arguments.labels or arguments.cache:
+        raise ValueError("--through-product takes no --model, --labels or --cache; a --config may name other networks")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ValueError(f"--limit takes a number from 1 up, not {arguments.limit}")
+    through_product.check_inputs(arguments.data, arguments.videos)
+    copies = copied_pictures(arguments.data, arguments.leave_out)
+    through_product.print_table(HeldOut(arguments.data, copies), arguments.videos, arguments.limit, arguments.config)
+    return 0
+
+
 def parse(command_line: list[str] | None = None) -> argparse.Namespace:
     """Read the command line, the process's own if none is given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -294,6 +320,12 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--leave-out", type=Path, help="list of pictures that training saw a copy of, by `duplicates`")
     parser.add_argument("--labels", type=Path, help="directory of other labels, by `relabel`: AP by them only")
     parser.add_argument("--rounds", type=int, default=200, help="of the timing")
+    parser.add_argument("--through-product", action="store_true", help="ask the daemon, over HTTP and MQTT")
+    parser.add_argument("--videos", type=Path, help="with --through-product: directory of clips, for its tracks")
+    parser.add_argument("--limit", type=int, help="with --through-product: pictures of a set, for a quick look")
+    parser.add_argument(
+        "--config", type=Path, help="with --through-product: the daemon's configuration, if not its own"
+    )
     return parser.parse_args(command_line)
 
 
@@ -302,6 +334,10 @@ def main(command_line: list[str] | None = None) -> int:
     arguments = parse(command_line)
     cv2.setNumThreads(1)
     try:
+        if arguments.through_product:
+            return print_through_product(arguments)
+        if arguments.videos or arguments.config or arguments.limit is not None:
+            raise ValueError("--videos, --limit and --config go with --through-product")
         paths, networks = chosen_networks(arguments.model)
         copies = copied_pictures(arguments.data, arguments.leave_out)
         held_out = HeldOut(arguments.data, copies, arguments.labels)
