@@ -305,9 +305,13 @@ def print_through_product(arguments: argparse.Namespace) -> int:
         raise ValueError("--through-product takes no --model, --labels or --cache; a --config may name other networks")
     if arguments.limit is not None and arguments.limit < 1:
         raise ValueError(f"--limit takes a number from 1 up, not {arguments.limit}")
+    if arguments.fps is not None and not arguments.fps >= 0:
+        raise ValueError(f"--fps takes a rate, or 0 for all frames, not {arguments.fps:g}")
     through_product.check_inputs(arguments.data, arguments.videos)
     copies = copied_pictures(arguments.data, arguments.leave_out)
-    through_product.print_table(HeldOut(arguments.data, copies), arguments.videos, arguments.limit, arguments.config)
+    through_product.print_table(
+        HeldOut(arguments.data, copies), arguments.videos, arguments.fps, arguments.limit, arguments.config
+    )
     return 0
 
 
@@ -322,6 +326,9 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=200, help="of the timing")
     parser.add_argument("--through-product", action="store_true", help="ask the daemon, over HTTP and MQTT")
     parser.add_argument("--videos", type=Path, help="with --through-product: directory of clips, for its tracks")
+    parser.add_argument(
+        "--fps", type=float, help="with --videos: frames to analyse a second, 0: all; left out: the daemon's own"
+    )
     parser.add_argument("--limit", type=int, help="with --through-product: pictures of a set, for a quick look")
     parser.add_argument(
         "--config", type=Path, help="with --through-product: the daemon's configuration, if not its own"
@@ -336,8 +343,8 @@ def main(command_line: list[str] | None = None) -> int:
     try:
         if arguments.through_product:
             return print_through_product(arguments)
-        if arguments.videos or arguments.config or arguments.limit is not None:
-            raise ValueError("--videos, --limit and --config go with --through-product")
+        if any(value is not None for value in (arguments.videos, arguments.fps, arguments.limit, arguments.config)):
+            raise ValueError("--videos, --fps, --limit and --config go with --through-product")
         paths, networks = chosen_networks(arguments.model)
         copies = copied_pictures(arguments.data, arguments.leave_out)
         held_out = HeldOut(arguments.data, copies, arguments.labels)

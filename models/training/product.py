@@ -185,16 +185,22 @@ class Product:
             raise ProductError(f"{name}: the daemon answers {status}, {document.get('detail', 'without saying why')}")
         return faces_of(document)
 
-    def watch(self, clip: Path) -> Watched:
-        """Let a second daemon, whose tracker is as configured, see a clip as a camera to its end."""
+    def watch(self, clip: Path, fps: float | None = None) -> Watched:
+        """Let a second daemon, whose tracker is as configured, see a clip as a camera to its end.
+
+        Args:
+            clip: the file.
+            fps: frames to analyse a second, 0 for all; None leaves it to the daemon.
+        """
         seconds = seconds_of(clip)
         if self._listener is None:
             self._listener = _Listener(self._mqtt_port)
         camera, node = "clip", "watching"
+        # As fast as the machine can: the tracker lives on the clip's own clock, and no frame is dropped.
+        source: dict[str, Any] = {"name": camera, "url": str(clip.resolve()), "pace": "fast"}
         document = self._base | {
             "node": node,
-            # As fast as the machine can: the tracker lives on the clip's own clock, and no frame is dropped.
-            "cameras": [{"name": camera, "url": str(clip.resolve()), "pace": "fast"}],
+            "cameras": [source if fps is None else source | {"fps": fps or None}],
             "mqtt": {"host": HOST, "port": self._mqtt_port, "faces_qos": 1},
             "http": {"host": HOST, "port": 0},
             "oss": {"enabled": False},

@@ -5,7 +5,7 @@ Everything is made from the demo's own pictures, whose terms allow anything (`da
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,12 +91,12 @@ def grounds(clip: Path = DEMO / "demo.mp4") -> dict[str, Image]:
     }
 
 
-def steps() -> Iterator[Step]:
-    """Yield all pictures of the sweep, those of one portrait on one ground together, small to large."""
+def steps(shares: Sequence[float] = SHARES) -> Iterator[Step]:
+    """Yield all pictures of the sweep, those of one portrait on one ground together, in the order of `shares`."""
     backs = grounds()
     for person, face in portraits().items():
         for name, ground in backs.items():
-            for share in SHARES:
+            for share in shares:
                 yield Step(f"{person} on {name}", share, *show(face, share, ground))
 
 

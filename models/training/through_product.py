@@ -11,7 +11,8 @@ judged as shipped.
 Clips: whatever was cut from a clip for training (`clips`, `labels/clips.csv`) stands apart from the rest. Nobody drew
 boxes into them; what is judged is how many faces there can be. In a `sign_*` clip one person is in view all the time:
 the track that lives longest is taken to be theirs, and every other one is false. In `one_by_one` nobody turns their
-face to the camera: every track is false.
+face to the camera: every track is false. Few frames a second, as a camera has them by default, hide tracks that last a
+few frames; `--fps 0` looks at all.
 """
 
 from __future__ import annotations
@@ -180,10 +181,10 @@ def print_crops(product: Product, data: Path, limit: int | None) -> None:
 
 def print_sweep(product: Product, limit: int | None) -> None:
     """Print at how many sizes a face is found."""
-    for title, steps in itertools.groupby(sweep.steps(), lambda step: step.title):
+    for title, steps in itertools.groupby(sweep.steps(sweep.SHARES[:limit]), lambda step: step.title):
         found = alone = pictures = 0
         missed = []
-        for step in first(steps, limit):
+        for step in steps:
             jpeg = cv2.imencode(".jpg", step.image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
             faces = product.ask(jpeg, f"{title} at {step.share:.0%}")
             hit = is_found(faces, step.box, sweep.SIDE, sweep.SIDE)
@@ -223,20 +224,20 @@ def print_alarms(product: Product, held_out: HeldOut, limit: int | None) -> None
     row("photos without a face, held-out: with a false one", str(len(fooled)), f"of {len(photos)}")
 
 
-def print_tracks(product: Product, videos: Path) -> None:
-    """Print how many false tracks clips lead to."""
+def print_tracks(product: Product, videos: Path, fps: float | None) -> None:
+    """Print how many false tracks clips lead to; `fps` as in `Product.watch`."""
     until = trained_until()
-    signing = [product.watch(clip) for clip in clips_named(videos, SIGNING)]
+    signing = [product.watch(clip, fps) for clip in clips_named(videos, SIGNING)]
     for title, trained in (("held-out", False), ("trained on", True)):
         clips = [clip for clip in signing if (clip.name in until) == trained]
         if clips:
             print_signing(f"signing clips, one person each, {title}", clips)
-    (room,) = (product.watch(clip) for clip in clips_named(videos, EMPTY_ROOM)[:1])
+    (room,) = (product.watch(clip, fps) for clip in clips_named(videos, EMPTY_ROOM)[:1])
     print_backs(f"{EMPTY_ROOM}, nobody shows a face", room.tracks, room.seconds)
     from_s = until.get(EMPTY_ROOM, 0.0)
     later = [track for track in room.tracks if track.start_s >= from_s]
     print_backs(f"{EMPTY_ROOM} from {from_s:g} s on, held-out", later, max(0.0, room.seconds - from_s))
-    (walk,) = (product.watch(clip) for clip in clips_named(videos, WALKING)[:1])
+    (walk,) = (product.watch(clip, fps) for clip in clips_named(videos, WALKING)[:1])
     lives = ", ".join(f"{track.duration_s:.1f}" for track in walk.tracks) or "-"
     row(f"{WALKING}, three persons: tracks", str(len(walk.tracks)), f"in {walk.seconds:.0f} s; they live {lives} s")
 
@@ -274,13 +275,18 @@ def ended_in_order() -> Iterator[None]:
 
 
 def print_table(
-    held_out: HeldOut, videos: Path | None = None, limit: int | None = None, configuration: Path | None = None
+    held_out: HeldOut,
+    videos: Path | None = None,
+    fps: float | None = None,
+    limit: int | None = None,
+    configuration: Path | None = None,
 ) -> None:
     """Print the table.
 
     Args:
         held_out: the packs.
         videos: directory of the clips, None to leave tracks out.
+        fps: frames of clips to analyse a second, 0 for all, None for the daemon's own choice.
         limit: most pictures of a set, None for all.
         configuration: of the daemon, for networks and settings of one's own; None for the daemon as shipped.
 
@@ -290,11 +296,13 @@ def print_table(
     base = None if configuration is None else read_configuration(configuration)
     with ended_in_order(), Product(base) as product:
         print(f"\n{product.detector} through the product, default threshold {product.threshold:g}, ", end="")
-        print(f"precision of answers from {product.least:g} up\n\n| | | |\n|---|---|---|", flush=True)
+        rate = "at the daemon's own rate" if fps is None else f"at {fps:g} frames a second" if fps else "frame by frame"
+        print(f"precision of answers from {product.least:g} up, clips {rate}", end="")
+        print("\n\n| | | |\n|---|---|---|", flush=True)
         print_portraits(product, held_out, limit)
         print_crops(product, held_out.directory, limit)
         print_sweep(product, limit)
         print_precision(product, held_out, limit)
         print_alarms(product, held_out, limit)
         if videos is not None:
-            print_tracks(product, videos)
+            print_tracks(product, videos, fps)

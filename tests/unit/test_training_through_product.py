@@ -149,7 +149,10 @@ def test_the_sweep_shows_a_face_as_large_as_it_says(part: float) -> None:
 
 
 def test_the_demo_s_faces_are_swept_over_two_grounds() -> None:
-    titles = dict.fromkeys(step.title for step in sweep.steps())
+    steps = list(sweep.steps((0.08, 0.5)))
+    assert {step.image.shape for step in steps} == {(1000, 1000, 3)}
+    assert [round(float((step.box[2:] - step.box[:2]).max())) for step in steps] == [80, 500] * 4
+    titles = dict.fromkeys(step.title for step in steps)
     assert list(titles) == ["Collins on grey", "Collins on a scene", "Hopper on grey", "Hopper on a scene"]
     assert len(sweep.SHARES) == 30
     assert sweep.SHARES[-1] == 1.0
@@ -171,6 +174,8 @@ def test_what_is_missing_is_named_before_anything_starts(tmp_path: Path, capsys:
     assert "takes no --model" in capsys.readouterr().err
     assert evaluate.main([*options, "--limit", "0"]) == 2
     assert "--limit takes a number from 1 up, not 0" in capsys.readouterr().err
+    assert evaluate.main([*options, "--fps", "-1"]) == 2
+    assert "--fps takes a rate, or 0 for all frames, not -1" in capsys.readouterr().err
     assert evaluate.main(["--data", str(tmp_path), "--videos", str(tmp_path)]) == 2
     assert "go with --through-product" in capsys.readouterr().err
     for pack in through_product.PACKS:
