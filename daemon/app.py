@@ -26,6 +26,7 @@ from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Manifest
+from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.models.trial import try_out
 from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
@@ -107,7 +108,13 @@ class Daemon:
         self._tracks = {camera.name: self._camera_tracks(camera) for camera in settings.cameras}
         self._cameras = [self._camera(camera) for camera in settings.cameras]
         work = Inference(
-            self._batcher, self.detector, self._reader, self._tracks, self.metrics, self._publish, time.monotonic
+            self._batcher,
+            self.detector,
+            self._reader,
+            self._tracks,
+            self.metrics,
+            self._publish,
+            close_up=inference.close_up,
         )
         self.web = self._web(version)
         self._broker = EmbeddedBroker(settings.mqtt.host, settings.mqtt.port) if settings.mqtt.embedded else None
@@ -298,8 +305,7 @@ class Daemon:
             self._batcher,
             heads,
             settings.enabled(set(heads)),
-            settings.inference.long_side,
-            self.detector.multiple_of,
+            Scales(settings.inference.long_side, settings.http.long_side, multiple_of=self.detector.multiple_of),
             self._threshold,
             self.metrics,
             decode_in_callers=not self.detector.on_gpu,

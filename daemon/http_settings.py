@@ -69,6 +69,10 @@ class HttpSettings(Frozen):
     """Largest picture file."""
     max_megapixels: Annotated[float, Field(gt=0, le=250)] = 50
     """Largest picture. Decoding takes up to 13 bytes a pixel, and twice this many pixels are taken in at a time."""
+    long_side: Annotated[int, Field(ge=160, le=4096)] = 1280
+    """Long side in pixels of the largest canvas on which single pictures are searched, beside `inference.long_side` and
+    a small one. Time and memory grow with its square; at 4096 a face of 10 px in a photo of 12 megapixels is found. Not
+    larger than `inference.long_side`: no such canvas."""
     max_waiting: Annotated[int, Field(ge=1, le=1000)] = 16
     """Pictures that may be in work or wait; one more is refused with 503 and Retry-After."""
     deadline_s: Annotated[float, Field(gt=0, le=300)] = 10.0

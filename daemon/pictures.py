@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from visaged.daemon.http_settings import HttpSettings
 from visaged.daemon.problems import Problem
 from visaged.models.manifest import Head
+from visaged.models.search import Scales
 from visaged.models.types import Image
 from visaged.pipelines.batcher import Batcher, Overloaded
 from visaged.pipelines.inference import InferenceFailed
@@ -112,8 +113,7 @@ class Pictures:
         batcher: Where pictures queue.
         heads: The attributes that can be read.
         enabled: Those that are switched on.
-        long_side: Of the detector's canvas.
-        multiple_of: What its sides must divide by.
+        scales: The sizes at which pictures are searched.
         threshold: The detector's own confidence threshold.
         metrics: Counts them.
         decode_in_callers: Whether the callers decode small pictures; it pays where they are as many as cores.
@@ -132,8 +132,7 @@ class Pictures:
         batcher: Batcher,
         heads: Mapping[str, Head],
         enabled: frozenset[str],
-        long_side: int,
-        multiple_of: int,
+        scales: Scales,
         threshold: float,
         metrics: Metrics,
         decode_in_callers: bool = False,
@@ -146,8 +145,9 @@ class Pictures:
         self._points = points & enabled
         self.attributes = enabled - points
         self.has_points = bool(self._points)
-        self._long_side = long_side
-        self._multiple_of = multiple_of
+        self._scales = scales
+        # Twice the usual canvas, so that small faces keep their pixels for the analyzer.
+        self._least_side = max(scales.large, 2 * scales.usual)
         self.threshold = threshold
         self._metrics = metrics
         self._clock = clock
@@ -220,22 +220,19 @@ class Pictures:
         """
         began_s = self._clock()
         wanted = attributes | (self._points if points else frozenset())
-        # Small faces keep their pixels for the analyzer.
-        least_side = self._long_side * (2 if wanted else 1)
         async with asyncio.timeout(self._settings.deadline_s):
             answer = None
             if self._decode_in_callers and len(data) <= _QUICK_BYTES and data.startswith(_JPEG):
                 with contextlib.suppress(_TooLong):
-                    answer = await self._by_caller(data, least_side, upright, wanted, min_confidence, max_side)
+                    answer = await self._by_caller(data, upright, wanted, min_confidence, max_side)
             if answer is None:
-                answer = await self._ahead(data, least_side, upright, wanted, min_confidence, max_side)
+                answer = await self._ahead(data, upright, wanted, min_confidence, max_side)
         self._metrics.picture_seconds.observe(self._clock() - began_s)
         return answer
 
     async def _by_caller(
         self,
         data: bytes,
-        least_side: int,
         upright: bool,
         wanted: frozenset[str],
         min_confidence: float,
@@ -249,7 +246,7 @@ class Pictures:
             if width * height > _QUICK_PIXELS:
                 raise _TooLong
             _check_side(width, height, max_side)
-            made.append(load(data, self._most_pixels, least_side, upright))
+            made.append(load(data, self._most_pixels, self._least_side, upright))
             return made[0].image
 
         faces = await asyncio.wrap_future(self._submit(image, wanted, min_confidence))
@@ -258,7 +255,6 @@ class Pictures:
     async def _ahead(
         self,
         data: bytes,
-        least_side: int,
         upright: bool,
         wanted: frozenset[str],
         min_confidence: float,
@@ -269,7 +265,7 @@ class Pictures:
         _check_side(width, height, max_side)
 
         def queue() -> tuple[Decoded, Future[list[Face]]]:
-            decoded = load(data, self._most_pixels, least_side, upright)
+            decoded = load(data, self._most_pixels, self._least_side, upright)
             return decoded, self._submit(decoded.image, wanted, min_confidence)
 
         async with self._room.place(width * height):
@@ -310,8 +306,7 @@ class Pictures:
         return submit(
             self._batcher,
             image,
-            self._long_side,
-            self._multiple_of,
+            self._scales,
             wanted,
             min_confidence,
             self._settings.deadline_s,

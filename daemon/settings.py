@@ -154,6 +154,8 @@ class InferenceSettings(Frozen):
     """Folder for TensorRT's engines, which take minutes to build."""
     long_side: Annotated[int, Field(ge=160, le=3840)] = 640
     """Frames are scaled to this for the detector. Larger finds smaller faces and costs time with its square."""
+    close_up: bool = False
+    """Search every frame on a canvas of 256 px too, for faces that fill the picture; single pictures always are."""
     min_confidence: Annotated[float, Field(ge=0.2, lt=1)] | None = None
     """Smallest confidence of faces without a track; null for the detector's own threshold."""
     refresh_s: Annotated[float, Field(ge=0, le=3600)] = 2.0

@@ -58,6 +58,7 @@ class Detector:
 
     Attributes:
         face_threshold: The confidence from which the manifest calls something a face.
+        nms_iou: From which overlap on two boxes are one face.
     """
 
     def __init__(self, session: Session, entry: DetectorEntry, floor: float | None = None) -> None:
@@ -68,6 +69,7 @@ class Detector:
         self.on_gpu = session.on_gpu
         self.multiple_of = entry.input.multiple_of
         self.face_threshold = entry.threshold
+        self.nms_iou = entry.nms_iou
         self._floor = entry.threshold if floor is None else floor
         self._decoder = DECODERS[entry.decoder]
         self._keys = [(kind, stride) for kind in self._decoder.kinds for stride in entry.strides]
@@ -95,7 +97,7 @@ class Detector:
         values = self._session.run(self._outputs, {self._entry.input.name: tensor(canvases, self._entry.input)})
         raw = dict(zip(self._keys, values, strict=True))
         decoded = self._decoder.decode(raw, self._entry.strides, Batch(*canvases.shape[:3]), self._floor)
-        return [suppress(candidates, self._entry.nms_iou) for candidates in decoded]
+        return [suppress(candidates, self.nms_iou) for candidates in decoded]
 
 
 def require(session: Session, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> None:

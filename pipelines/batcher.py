@@ -22,7 +22,7 @@ from typing import Any
 
 from visaged.models.alignment import Pixels
 from visaged.models.preprocess import Canvas
-from visaged.models.types import Image
+from visaged.models.search import Look
 from visaged.pipelines.frames import Frame
 
 
@@ -40,13 +40,11 @@ class View:
     """A picture as the networks look at it.
 
     Attributes:
-        image: The detector's input, (canvas.height, canvas.width, 3) uint8 BGR.
-        canvas: Where the picture lies in `image`.
+        looks: The canvases that the detector searches, at least one, largest first.
         pixels: The full picture.
     """
 
-    image: Image
-    canvas: Canvas
+    looks: Sequence[Look]
     pixels: Pixels
 
 
@@ -71,16 +69,15 @@ class Picture:
     future: Future[Any] = field(default_factory=Future)
 
     @property
-    def image(self) -> Image:
+    def looks(self) -> Sequence[Look]:
         """The view's."""
         assert self.view is not None
-        return self.view.image
+        return self.view.looks
 
     @property
     def canvas(self) -> Canvas:
-        """The view's."""
-        assert self.view is not None
-        return self.view.canvas
+        """The largest of the view."""
+        return self.looks[0].canvas
 
     @property
     def pixels(self) -> Pixels:

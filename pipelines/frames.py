@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from visaged.models.alignment import Pixels
 from visaged.models.preprocess import Canvas
+from visaged.models.search import Look
 from visaged.models.types import Image
 
 
@@ -158,3 +159,8 @@ class Frame:
     ready_s: float
     position_s: float | None
     release: Callable[[], None]
+
+    @property
+    def looks(self) -> list[Look]:
+        """The canvas that the detector searches."""
+        return [Look(self.image, self.canvas)]

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from visaged.models import search
 from visaged.models.detector import Detector
+from visaged.models.preprocess import canvas_for
+from visaged.models.search import SMALL, Look
 from visaged.models.types import Detections
 from visaged.pipelines.attributes import FaceReader, Reading, Request, single
 from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture
@@ -61,6 +62,7 @@ class Inference:
         metrics: Counts and times.
         on_result: Takes every frame's result; must not block.
         clock: Monotonic seconds.
+        close_up: Whether frames of cameras are searched on a small canvas too.
     """
 
     # A model that fails this often in a row is broken, not unlucky with a frame.
@@ -75,8 +77,10 @@ class Inference:
         metrics: Metrics,
         on_result: Callable[[FrameResult], None],
         clock: Callable[[], float] = time.monotonic,
+        close_up: bool = False,
     ) -> None:
         self._batcher = batcher
+        self._close_up = close_up
         self._detector = detector
         self._reader = reader
         self._cameras = cameras
@@ -171,15 +175,22 @@ class Inference:
             self._tell(item, faces, events, started_s)
 
     def _detect(self, batch: list[Item]) -> list[Detections]:
-        images = batch[0].image[None] if len(batch) == 1 else np.stack([item.image for item in batch])
+        looks = [self._looks(item) for item in batch]
         began = self._clock()
-        found = self._detector.detect(images)
+        found = search.find(self._detector, looks)
         self._seconds.observe(self._clock() - began)
         self._sizes.observe(len(batch))
         return [
-            item.canvas.to_picture(d if isinstance(item, Frame) else d[d.confidences >= item.min_confidence])
+            d if isinstance(item, Frame) else d[d.confidences >= item.min_confidence]
             for item, d in zip(batch, found, strict=True)
         ]
+
+    def _looks(self, item: Item) -> Sequence[Look]:
+        if isinstance(item, Picture) or not self._close_up:
+            return item.looks
+        (look,) = item.looks
+        small = canvas_for(item.pixels.width, item.pixels.height, SMALL, self._detector.multiple_of)
+        return [look, look.smaller(small)] if small.width < look.canvas.width else [look]
 
     def _picture(self, picture: Picture, found: Detections, readings: Sequence[Reading]) -> list[Face]:
         heads = self._reader.heads

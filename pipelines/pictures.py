@@ -18,7 +18,7 @@ from PIL import ExifTags, ImageFile, UnidentifiedImageError
 from PIL import Image as Pillow
 
 from visaged.models.alignment import ImagePixels, Matrix, transform
-from visaged.models.preprocess import canvas_for, place
+from visaged.models.search import Scales
 from visaged.models.types import Image
 from visaged.pipelines.batcher import Batcher, Picture, View
 from visaged.pipelines.tracks import Face
@@ -285,8 +285,7 @@ def _open(data: bytes, max_pixels: int) -> Pillow.Image:
 def submit(
     batcher: Batcher,
     image: Image | Callable[[], Image],
-    long_side: int,
-    multiple_of: int,
+    scales: Scales,
     attributes: frozenset[str],
     min_confidence: float,
     deadline_s: float,
@@ -297,8 +296,7 @@ def submit(
     Args:
         batcher: The queue.
         image: (H, W, 3) uint8 BGR; or what makes it, to be called by the caller whose turn it is.
-        long_side: Of the detector's canvas.
-        multiple_of: What the canvas's sides must divide by.
+        scales: The sizes at which it is searched.
         attributes: The attributes wanted; the name of a points head for all its landmarks.
         min_confidence: Of the faces wanted.
         deadline_s: Seconds from now after which nobody waits.
@@ -309,8 +307,7 @@ def submit(
     """
 
     def view(image: Image) -> View:
-        canvas = canvas_for(image.shape[1], image.shape[0], long_side, multiple_of)
-        return View(place(image, canvas), canvas, ImagePixels(image))
+        return View(scales.looks(image), ImagePixels(image))
 
     picture = Picture(None, attributes, min_confidence, clock() + deadline_s)
     if callable(image):

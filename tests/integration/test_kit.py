@@ -46,6 +46,7 @@ from visaged.daemon.settings import ModelSettings
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import WEIGHTS, Manifest
+from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
 from visaged.pipelines.batcher import Batcher
@@ -93,7 +94,7 @@ class Server:
         self._worker = Worker("inference", inference.run, lambda name, error: self.deaths.append(name))
         detector, enabled = networks.detector, frozenset(reader.heads) - off
         pictures = Pictures(
-            http, self.batcher, reader.heads, enabled, 640, detector.multiple_of, detector.face_threshold, metrics
+            http, self.batcher, reader.heads, enabled, Scales(640, 1280), detector.face_threshold, metrics
         )
         fetcher = Fetcher(fetch)
 

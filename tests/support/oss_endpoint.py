@@ -29,6 +29,7 @@ from visaged.daemon.settings import ModelSettings
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import WEIGHTS, Manifest
+from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.pipelines.attributes import AnalyzerReader
 from visaged.pipelines.batcher import Batcher
@@ -67,8 +68,7 @@ def real_network() -> Iterator[Network]:
         batcher,
         reader.heads,
         frozenset(reader.heads),
-        640,
-        detector.multiple_of,
+        Scales(640, 1280),
         detector.face_threshold,
         metrics,
     )

@@ -172,6 +172,8 @@ class Detector:
 
     name = "fake-detector"
     provider = "cpu"
+    nms_iou = 0.45
+    multiple_of = 32
 
     def __init__(self, find: Callable[[int], Detections] = lambda index: Detections.empty()) -> None:
         self.find = find

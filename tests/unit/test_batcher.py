@@ -12,6 +12,7 @@ import pytest
 from tests.unit import fakes
 from visaged.models.alignment import ImagePixels
 from visaged.models.preprocess import Canvas
+from visaged.models.search import Look
 from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture, View, WhenFull
 from visaged.pipelines.frames import Frame
 
@@ -45,7 +46,7 @@ def offer(batcher: Batcher, camera: str, time_s: float = 0.0, canvas: Canvas = f
 
 
 def picture(canvas: Canvas = fakes.SMALL) -> Picture:
-    return Picture(View(canvas.blank(), canvas, ImagePixels(canvas.blank())), frozenset(), 0.5, 1e9)
+    return Picture(View([Look(canvas.blank(), canvas)], ImagePixels(canvas.blank())), frozenset(), 0.5, 1e9)
 
 
 def names(batch: Sequence[Item]) -> list[str]:

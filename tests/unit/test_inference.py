@@ -14,6 +14,7 @@ from tests.unit import fakes
 from visaged.models.alignment import ImagePixels
 from visaged.models.manifest import Head
 from visaged.models.preprocess import Canvas
+from visaged.models.search import Look
 from visaged.models.types import Detections
 from visaged.pipelines.batcher import Batcher, Overloaded, Picture, View, WhenFull
 from visaged.pipelines.frames import CanvasPool
@@ -60,7 +61,7 @@ class Rig:
         canvas: Canvas = fakes.SMALL,
     ) -> Picture:
         pixels = ImagePixels(np.zeros((360, 640, 3), np.uint8))
-        picture = Picture(View(canvas.blank(), canvas, pixels), attributes, min_confidence, deadline_s)
+        picture = Picture(View([Look(canvas.blank(), canvas)], pixels), attributes, min_confidence, deadline_s)
         self.batcher.submit(picture)
         return picture
 

@@ -11,6 +11,7 @@ import pytest
 from visaged.daemon.http_settings import HttpSettings
 from visaged.daemon.pictures import Pictures
 from visaged.daemon.problems import Problem
+from visaged.models.search import Scales
 from visaged.pipelines.batcher import Batcher, Picture
 from visaged.pipelines.metrics import Metrics
 
@@ -44,7 +45,7 @@ def test_a_thread_that_nobody_waits_for_keeps_its_place() -> None:
         batcher = SlowBatcher()
         # A picture of 0.59 megapixels; there is room for twice the largest.
         settings = HttpSettings(max_waiting=3, deadline_s=0.3, max_megapixels=0.6)
-        pictures = Pictures(settings, batcher, {}, frozenset(), 640, 32, 0.5, Metrics())
+        pictures = Pictures(settings, batcher, {}, frozenset(), Scales(640), 0.5, Metrics())
         data = PICTURE.read_bytes()
         async with asyncio.timeout(30):
             assert await asyncio.gather(*(outcome(pictures, data) for _ in range(2))) == ["overloaded"] * 2

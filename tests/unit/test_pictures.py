@@ -22,6 +22,7 @@ from visaged.daemon.settings import ModelSettings
 from visaged.models.detector import Detector
 from visaged.models.manifest import WEIGHTS, Manifest
 from visaged.models.preprocess import canvas_for, place
+from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.models.types import Detections, Image
 from visaged.pipelines.batcher import Batcher, Overloaded
@@ -486,24 +487,26 @@ def test_the_same_faces_are_found_at_a_reduced_scale(
 # --- into the queue ---------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_is_queued_with_its_canvas() -> None:
+def test_a_picture_is_queued_with_its_canvases() -> None:
     clock = fakes.Clock(50.0)
     batcher = Batcher(1, 0.0, 1, clock)
     image = fakes.demo_image(fakes.TWO_FACES_S)
-    future = submit(batcher, image, 640, 32, frozenset({"age"}), 0.4, 3.0, clock)
+    future = submit(batcher, image, Scales(640, 1280), frozenset({"age"}), 0.4, 3.0, clock)
     (waiting,) = batcher.take(0)
     assert isinstance(waiting, Waiting)
     assert waiting.future is future
-    assert waiting.image.shape == (384, 640, 3)
+    assert [look.image.shape for look in waiting.looks] == [(768, 1280, 3), (384, 640, 3), (160, 256, 3)]
     assert (waiting.pixels.width, waiting.pixels.height) == (1280, 720)
     assert (waiting.attributes, waiting.min_confidence, waiting.deadline_s) == ({"age"}, 0.4, 53.0)
-    assert waiting.image[:360].any()
-    assert not waiting.image[360:].any()
+    for look, rows in zip(waiting.looks, (720, 360, 144), strict=True):
+        assert look.canvas.picture_height == rows
+        assert look.image[:rows].any()
+        assert not look.image[rows:].any()
 
 
 def test_a_full_queue_refuses() -> None:
     batcher = Batcher(1, 0.0, 1)
     image = np.zeros((10, 10, 3), np.uint8)
-    submit(batcher, image, 64, 32, frozenset(), 0.5, 1.0)
+    submit(batcher, image, Scales(640), frozenset(), 0.5, 1.0)
     with pytest.raises(Overloaded):
-        submit(batcher, image, 64, 32, frozenset(), 0.5, 1.0)
+        submit(batcher, image, Scales(640), frozenset(), 0.5, 1.0)
