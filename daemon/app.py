@@ -269,6 +269,7 @@ class Daemon:
             self._threshold,
             inference.update_s,
             camera.landmarks_106 and bool(enabled & points),
+            self._settings.least(heads, camera),
         )
 
     def _camera(self, camera: CameraSettings) -> Camera:
@@ -302,6 +303,7 @@ class Daemon:
             self.detector.multiple_of,
             self._threshold,
             self.metrics,
+            settings.least(heads),
             decode_in_callers=not self.detector.on_gpu,
         )
         names = settings.models
