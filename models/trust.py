@@ -8,8 +8,9 @@ How much each sign counts stands in the manifest (`visaged.models.manifest.Doubt
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,15 +22,15 @@ SIGNS = ("small", "turned", "tilted", "blurred", "poor", "askew", "unsure")
 """What speaks against an answer, each 0 for a large, sharp, frontal face that the detector is sure of."""
 
 _LARGE_PX = 64.0
-_LEAST_QUALITY, _LEAST_CONFIDENCE = 0.01, 0.05
+_LEAST_QUALITY, _LEAST_CONFIDENCE, _LEAST_CHANCE, _LEAST_FACE = 0.01, 0.05, 1e-9, 1e-3
 
 
 def signs(
     size: float,
     confidence: float,
     landmarks: ArrayLike,
-    template: ArrayLike,
-    pose: ArrayLike,
+    template: Sequence[tuple[float, float]],
+    pose: Sequence[float] | FloatArray,
     blur: float,
     quality: float | None,
 ) -> NDArray[np.float64]:
@@ -49,17 +50,19 @@ def signs(
         blur: 0..1.
         quality: The network's, of the crop, 0..1; None where it tells none.
     """
-    goal = np.asarray(template, np.float64)
-    off = np.asarray(landmarks, np.float64) - goal
-    (right, left), angles = goal[:2], np.abs(np.asarray(pose, np.float64))
+    # In plain numbers: numpy takes several times as long for so few, for every face.
+    goal = [(float(x), float(y)) for x, y in template]
+    points = np.asarray(landmarks, np.float64).tolist()
+    off = sum(math.dist(point, place) for point, place in zip(points, goal, strict=True)) / len(goal)
+    yaw, pitch = abs(float(pose[0])), abs(float(pose[1]))
     return np.array(
         [
             math.log2(_LARGE_PX / min(max(size, 1.0), _LARGE_PX)),
-            max(0.0, (angles[0] - 30.0) / 30.0),
-            max(0.0, (angles[1] - 20.0) / 30.0),
+            max(0.0, (yaw - 30.0) / 30.0),
+            max(0.0, (pitch - 20.0) / 30.0),
             blur,
             0.0 if quality is None else -math.log(min(max(quality, _LEAST_QUALITY), 1.0)),
-            10.0 * float(np.hypot(off[:, 0], off[:, 1]).mean() / math.dist(right, left)),
+            10.0 * off / math.dist(goal[0], goal[1]),
             -math.log(min(max(confidence, _LEAST_CONFIDENCE), 1.0)),
         ]
     )
@@ -67,8 +70,13 @@ def signs(
 
 def doubt_of(doubt: Doubt, signs: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what signs (..., 7) add up to, (...)."""
-    total: NDArray[np.float64] = signs @ np.array([getattr(doubt, name) for name in SIGNS]) + doubt.base
+    total: NDArray[np.float64] = signs @ _slopes(doubt) + doubt.base
     return total
+
+
+@functools.lru_cache
+def _slopes(doubt: Doubt) -> NDArray[np.float64]:
+    return np.array([getattr(doubt, name) for name in SIGNS])
 
 
 def readable(doubt: Doubt | None, signs: NDArray[np.float64]) -> float:
@@ -98,19 +106,25 @@ def trusted(
         if temperature == 1.0 and face == 1.0:
             continue
         if head.kind in ("classes", "binary"):
-            found[name] = mixed(tempered(value, temperature), face)
+            found[name] = _drawn_together(value, temperature, face)
         elif head.kind == "number":
-            found[name] = np.array([value[0], value[1] * temperature / max(face, 1e-3)], np.float32)
+            found[name] = np.array([value[0], value[1] * temperature / max(face, _LEAST_FACE)], np.float32)
     return found
 
 
-def tempered(chances: FloatArray, temperature: float | NDArray[np.float64]) -> FloatArray:
-    """Return probabilities (..., K) drawn together by a temperature; (..., 1) for one each."""
-    logits = np.log(np.maximum(np.asarray(chances, np.float64), 1e-9)) / temperature
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(powers / powers.sum(-1, keepdims=True), np.float32)
+def _drawn_together(chances: FloatArray, temperature: float, face: float) -> FloatArray:
+    powers = [max(chance, _LEAST_CHANCE) ** (1.0 / temperature) for chance in chances.tolist()]
+    share, guess = face / sum(powers), (1.0 - face) / len(powers)
+    return np.array([share * power + guess for power in powers], np.float32)
 
 
-def mixed(chances: FloatArray, face: float | NDArray[np.float64]) -> FloatArray:
-    """Return probabilities (..., K) that are a guess with the chance 1 - face; (..., 1) for one each."""
-    return np.asarray(face * chances + (1.0 - face) / chances.shape[-1], np.float32)
+def tempered(chances: FloatArray, temperatures: NDArray[np.float64]) -> FloatArray:
+    """Return the probabilities (N, K) of many crops drawn together by temperatures (N,)."""
+    logits = np.log(np.maximum(np.asarray(chances, np.float64), _LEAST_CHANCE)) / temperatures[:, None]
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
+
+
+def guessed(chances: FloatArray, faces: NDArray[np.float64]) -> FloatArray:
+    """Return the probabilities (N, K) of many crops, that are a guess with the chances 1 - faces (N,)."""
+    return np.asarray(faces[:, None] * chances + (1.0 - faces[:, None]) / chances.shape[1], np.float32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from visaged.models.manifest import AnalyzerEntry, Doubt, Head
 from visaged.models.training.analyzer.looks import JUDGED, LEAST_CONFIDENCE, Looks
-from visaged.models.trust import SIGNS, doubt_of, mixed, tempered
+from visaged.models.trust import SIGNS, doubt_of, guessed, tempered
 
 SIZE_EDGES = (0, 11, 14, 20, 28, 40, 80, 10_000)
 YAW_EDGES = (0, 15, 30, 45, 180)
@@ -41,7 +41,7 @@ def confidences(head: Head, looks: Looks, face: FloatArray) -> tuple[FloatArray,
         sure = _erf(head.tolerance / (np.maximum(deviation, 1e-3) * math.sqrt(2)))
         right = np.abs(value[:, 0] - truth) <= head.tolerance
     else:
-        sure = mixed(tempered(value, growth[:, None]), face[:, None]).max(1)
+        sure = guessed(tempered(value, growth), face).max(1)
         right = value.argmax(1) == truth
     return np.asarray(sure, np.float64), np.asarray(right & looks.face, np.bool_)
 
