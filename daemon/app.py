@@ -276,6 +276,7 @@ class Daemon:
             self._threshold,
             inference.update_s,
             camera.landmarks_106 and bool(enabled & points),
+            self._settings.least(heads, camera),
         )
 
     def _camera(self, camera: CameraSettings) -> Camera:
@@ -308,6 +309,7 @@ class Daemon:
             Scales(settings.inference.long_side, settings.http.long_side, multiple_of=self.detector.multiple_of),
             self._threshold,
             self.metrics,
+            settings.least(heads),
             decode_in_callers=not self.detector.on_gpu,
         )
         names = settings.models

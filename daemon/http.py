@@ -19,6 +19,11 @@ from visaged.pipelines.messages import face_document
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.schemas import schema
 
+_ATTRIBUTES = (
+    "Names, separated by commas; empty for none. All that are on by default. What is less sure than its min_confidence "
+    "in the configuration is left out."
+)
+
 
 class View(Protocol):
     """What the API shows of the daemon."""
@@ -81,9 +86,7 @@ def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str, w
         landmarks: Annotated[
             Literal["5", "106"], Query(description="Five points a face, or the 106 of the analyzer beside them.")
         ] = "5",
-        attributes: Annotated[
-            str | None, Query(description="Names, separated by commas; empty for none. All that are on by default.")
-        ] = None,
+        attributes: Annotated[str | None, Query(description=_ATTRIBUTES)] = None,
     ) -> Response:
         if landmarks == "106" and not pictures.has_points:
             detail = "landmarks: 106 cannot be had: there is no analyzer for them, or they are switched off"

@@ -162,6 +162,7 @@ class _Kit:
             points=pictures.has_points,
             max_side=settings.max_side,
             upright=settings.upright,
+            unsure=True,
         )
         return orjson.dumps(answer_document(answer.width, answer.height, answer.faces, self._version))
 

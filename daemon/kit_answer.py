@@ -12,7 +12,7 @@ from visaged.models.types import FloatArray
 from visaged.pipelines.tracks import Face
 
 ATTRIBUTES = frozenset({"age", "gender"})
-"""The attributes that the answer has fields for."""
+"""The attributes that the answer has fields for, however unsure they are: the kit's clients expect them."""
 
 # The kit's 106 points are numbered as InsightFace's `2d106det` numbers them (deepinsight/insightface,
 # alignment/coordinate_reg, "points mark-up"): in the kit's own sample 0 is the chin, and 1 begins the outline. Parts of

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,6 +21,7 @@ from visaged.daemon.problems import Problem
 from visaged.models.manifest import Head
 from visaged.models.search import Scales
 from visaged.models.types import Image
+from visaged.pipelines.attributes import sure
 from visaged.pipelines.batcher import Batcher, Overloaded
 from visaged.pipelines.inference import InferenceFailed
 from visaged.pipelines.metrics import Metrics
@@ -116,6 +117,7 @@ class Pictures:
         scales: The sizes at which pictures are searched.
         threshold: The detector's own confidence threshold.
         metrics: Counts them.
+        least: Smallest confidence of each attribute that is told.
         decode_in_callers: Whether the callers decode small pictures; it pays where they are as many as cores.
         clock: Monotonic seconds.
 
@@ -135,6 +137,7 @@ class Pictures:
         scales: Scales,
         threshold: float,
         metrics: Metrics,
+        least: Mapping[str, float] | None = None,
         decode_in_callers: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -150,6 +153,7 @@ class Pictures:
         self._least_side = max(scales.large, 2 * scales.usual)
         self.threshold = threshold
         self._metrics = metrics
+        self._least = least or {}
         self._clock = clock
         self._in_work = 0
         self.most_bytes = int(settings.max_body_mb * 1e6)
@@ -201,6 +205,7 @@ class Pictures:
         points: bool,
         max_side: int | None = None,
         upright: bool = True,
+        unsure: bool = False,
     ) -> Answer:
         """Find and read the faces of a picture; to be called with a place held (`admitted`).
 
@@ -211,6 +216,7 @@ class Pictures:
             points: Whether all landmarks are wanted, where they can be had.
             max_side: Longest side taken, in pixels, if shorter than the configuration allows.
             upright: Whether coordinates are of the picture after its EXIF orientation, or of the picture as stored.
+            unsure: Whether attributes are wanted whatever their confidence is, by clients who expect every field.
 
         Raises:
             PictureError: It is no picture that can be taken.
@@ -228,7 +234,10 @@ class Pictures:
             if answer is None:
                 answer = await self._ahead(data, upright, wanted, min_confidence, max_side)
         self._metrics.picture_seconds.observe(self._clock() - began_s)
-        return answer
+        if unsure:
+            return answer
+        told = [replace(face, attributes=sure(face.attributes, self._least)) for face in answer.faces]
+        return replace(answer, faces=told)
 
     async def _by_caller(
         self,

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +28,7 @@ from visaged.daemon.oss.settings import OssSettings
 from visaged.daemon.oss.settings import check as check_oss
 from visaged.daemon.settings_base import Frozen, Name, is_loopback
 from visaged.models.errors import ModelError
-from visaged.models.manifest import PACKAGED, Manifest
+from visaged.models.manifest import PACKAGED, Head, Manifest
 from visaged.models.session import Provider
 from visaged.pipelines.attributes import COMPUTED
 from visaged.pipelines.publisher import PublisherConfig
@@ -39,6 +40,9 @@ _UNQUOTED = (
     "is not a valid URL; spaces and / ? # @ in a user or password must be percent-encoded, or stand in username and "
     "password instead"
 )
+
+
+_Confidence = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Login(Frozen):
@@ -89,6 +93,8 @@ class CameraSettings(SourceConfig, _Login):
     """Of the camera, in topics and metrics."""
     attributes: dict[str, bool] = Field(default={})
     """Attributes switched on or off for this camera, over the general `attributes`."""
+    min_confidence: dict[str, _Confidence] = Field(default={})
+    """Of attributes of this camera's faces, over the general `min_confidence`."""
     landmarks_106: bool = False
     """Whether every face is published with 106 points; they are then read in every analysed frame."""
 
@@ -195,6 +201,10 @@ class Settings(Frozen):
     inference: InferenceSettings = InferenceSettings()
     attributes: dict[str, bool] = Field(default={})
     """Attributes switched off (or on) for all cameras and the HTTP API; what is not named is on."""
+    min_confidence: dict[str, _Confidence] = Field(default={})
+    """Smallest confidence with which an attribute is told, for all cameras and `/v1/faces`; 0 tells it always. What is
+    not named has the network's own, which stands in its manifest. The two cloud APIs' answers have every field: their
+    clients expect it, and most fields come with their confidence."""
     tracker: TrackerConfig = TrackerConfig()
     log: LogSettings = LogSettings()
 
@@ -213,6 +223,12 @@ class Settings(Frozen):
         """Return which of the known attributes are on, in general or for a camera."""
         switches = self.attributes | (camera.attributes if camera is not None else {})
         return frozenset(name for name in known if switches.get(name, True))
+
+    def least(self, heads: Mapping[str, Head], camera: CameraSettings | None = None) -> dict[str, float]:
+        """Return the smallest confidence with which each attribute is told, in general or for a camera."""
+        own = {name: head.min_confidence for name, head in heads.items() if head.kind != "points"}
+        given = self.min_confidence | (camera.min_confidence if camera is not None else {})
+        return own | {name: value for name, value in given.items() if name in own}
 
 
 def load(path: Path) -> Settings:
@@ -264,7 +280,7 @@ def warnings(settings: Settings) -> list[Problem]:
 
 def _check_models(settings: Settings) -> list[Problem]:
     problems = []
-    known = {head.name for head in COMPUTED} if settings.models.analyzer is not None else set()
+    heads = list(COMPUTED) if settings.models.analyzer is not None else []
     try:
         manifest = Manifest(settings.models.manifest)
     except ModelError as error:
@@ -277,16 +293,21 @@ def _check_models(settings: Settings) -> list[Problem]:
         try:
             entry = manifest.analyzer(settings.models.analyzer)
             manifest.file(entry)
-            known |= {head.name for head in entry.heads}
+            heads += entry.heads
         except ModelError as error:
             return [*problems, Problem("models.analyzer", str(error))]
-    switches = [("attributes", settings.attributes)]
-    switches += [(f"cameras[{i}].attributes", camera.attributes) for i, camera in enumerate(settings.cameras)]
-    for path, names in switches:
-        for name in sorted(set(names) - known):
-            have = f"known are {', '.join(sorted(known))}" if known else "there is no analyzer"
-            problems.append(Problem(f"{path}.{name}", f"there is no such attribute; {have}"))
+    places = [("", settings.attributes, settings.min_confidence)]
+    places += [(f"cameras[{i}].", c.attributes, c.min_confidence) for i, c in enumerate(settings.cameras)]
+    for path, switches, least in places:
+        problems += _unknown(f"{path}attributes", switches, {head.name for head in heads})
+        problems += _unknown(f"{path}min_confidence", least, {head.name for head in heads if head.kind != "points"})
     return problems
+
+
+def _unknown(path: str, names: Iterable[str], known: set[str]) -> list[Problem]:
+    have = f"known are {', '.join(sorted(known))}" if known else "there is no analyzer"
+    missing = sorted(set(names) - known)
+    return [Problem(f"{path}.{name}", f"there is no such attribute; {have}") for name in missing]
 
 
 def _problem(details: Any) -> Problem:

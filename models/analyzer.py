@@ -31,6 +31,9 @@ class Analyzer:
     Attributes:
         heads: What it tells, by attribute name.
         aligner: Cuts its crops.
+        template: Where the five points go, in crop pixels.
+        no_face: What speaks against a crop's being a face, if the manifest says so.
+        doubts: Whether the manifest says anything of when to doubt the network.
     """
 
     def __init__(self, session: Session, entry: AnalyzerEntry) -> None:
@@ -39,6 +42,9 @@ class Analyzer:
         self.name = entry.name
         self.provider = session.provider
         self.heads: dict[str, Head] = {head.name: head for head in entry.heads}
+        self.no_face = entry.no_face
+        self.doubts = entry.no_face is not None or any(head.doubt is not None for head in entry.heads)
+        self.template = entry.input.template
         self.aligner = Aligner(entry.input.template, entry.input.size)
         self._outputs = [head.output for head in entry.heads] + [
             head.deviation for head in entry.heads if head.deviation is not None

@@ -60,6 +60,25 @@ class AnalyzerInput(_Input):
     """Where right eye, left eye, nose, right and left mouth corner (of the person) go, in crop pixels."""
 
 
+_Slope = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+
+
+class Doubt(_Frozen):
+    """How much each sign of `visaged.models.trust` speaks against an answer: `base` plus the signs by their slopes.
+
+    No slope is negative: a face that is smaller, more turned or more blurred is never believed more for it.
+    """
+
+    base: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 0.0
+    small: _Slope = 0.0
+    turned: _Slope = 0.0
+    tilted: _Slope = 0.0
+    blurred: _Slope = 0.0
+    poor: _Slope = 0.0
+    askew: _Slope = 0.0
+    unsure: _Slope = 0.0
+
+
 class Head(_Frozen):
     """One thing that an analyzer tells of a face."""
 
@@ -81,6 +100,11 @@ class Head(_Frozen):
     """For `points`: how many."""
     memory_s: Annotated[float, Field(ge=0)] | None = None
     """Over a track, a reading's weight falls to 1/e in this time; absent: never (age), 0: only the newest (points)."""
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The attribute is told from this confidence on, unless the configuration says otherwise; 0: always."""
+    doubt: Doubt | None = None
+    """For probabilities, and numbers with a deviation: ln of the temperature that draws the probabilities together, or
+    of what the deviation grows by. Absent: the network is believed."""
 
     @model_validator(mode="after")
     def _complete(self) -> Head:
@@ -89,6 +113,10 @@ class Head(_Frozen):
             raise ValueError(f"a head of kind {self.kind} needs {'two' if need == 2 else 'its'} labels")
         if self.kind == "points" and self.count is None:
             raise ValueError("a head of kind points needs its count")
+        if self.kind == "points" and self.min_confidence:
+            raise ValueError("a head of kind points has no confidence, and takes no min_confidence")
+        if self.doubt is not None and self.kind not in ("binary", "classes") and self.deviation is None:
+            raise ValueError(f"doubt is for probabilities and deviations; a head of kind {self.kind} has none")
         if self.deviation is not None and self.tolerance is None:
             raise ValueError("a head with a deviation needs a tolerance")
         return self
@@ -158,6 +186,9 @@ class AnalyzerEntry(_Entry):
     task: Literal["analyzer"]
     input: AnalyzerInput
     heads: Annotated[list[Head], Field(min_length=1)]
+    no_face: Doubt | None = None
+    """Log-odds that a crop shows no face to be read, but the back of a head or nothing of the kind: what all answers
+    about it are worth falls with them. Absent: every crop is taken for a face."""
 
     @model_validator(mode="after")
     def _unique(self) -> AnalyzerEntry:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from visaged.models import geometry
+from visaged.models import geometry, trust
 from visaged.models.alignment import Matrix, Pixels, invert, transform
 from visaged.models.analyzer import Analyzer
 from visaged.models.manifest import Head
@@ -26,11 +27,21 @@ COMPUTED = (
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A face to be read: the picture, its five points (5, 2) in the picture's pixels, and how good a shot it is."""
+    """A face to be read.
+
+    Attributes:
+        pixels: The picture.
+        landmarks: Its five points (5, 2) in the picture's pixels.
+        quality: How good a shot it is, 0..1.
+        confidence: The detector's, 0..1.
+        size: Root of the area of its box in the picture's pixels.
+    """
 
     pixels: Pixels
     landmarks: FloatArray
     quality: float
+    confidence: float = 1.0
+    size: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +52,18 @@ class Reading:
         values: By attribute, as `visaged.models.analyzer.Analyzer.analyze` documents.
         to_crop: The transform from the picture to the crop; `points` are in crop pixels.
         quality: Of the shot, 0..1.
+        face: The chance that there is a face to be read, 0..1; the values know of it already.
     """
 
     values: Mapping[str, FloatArray]
     to_crop: Matrix
     quality: float
+    face: float = 1.0
+
+    @property
+    def trust(self) -> float:
+        """How much what was read is worth, 0..1."""
+        return self.quality * self.face
 
 
 class FaceReader(Protocol):
@@ -113,10 +131,17 @@ class AnalyzerReader:
             values = self._analyzer.analyze(crops)
             self._seconds.observe(self._clock() - began)
             self._sizes.observe(len(chunk))
+            seen: list[NDArray[np.float64] | None] = [None] * len(chunk)
+            if self._analyzer.doubts:
+                seen = [self._signs(*one) for one in zip(chunk, matrices, crops, values, strict=True)]
             for name in self._angles:
                 _to_picture(name, values, matrices)
-            for request, matrix, crop, found in zip(chunk, matrices, crops, values, strict=True):
-                readings.append(Reading(found | self._compute(request, matrix, crop, found), matrix, request.quality))
+            for request, matrix, crop, found, signs in zip(chunk, matrices, crops, values, seen, strict=True):
+                known, face = found | self._compute(request, matrix, crop, found), 1.0
+                if signs is not None:
+                    face = trust.readable(self._analyzer.no_face, signs)
+                    known |= trust.trusted(self._analyzer.heads, found, signs, face)
+                readings.append(Reading(known, matrix, request.quality, face))
         return readings
 
     def points(self, reading: Reading, landmarks: FloatArray) -> FloatArray | None:
@@ -124,6 +149,21 @@ class AnalyzerReader:
         if self._points is None or self._points not in reading.values:
             return None
         return transform(reading.values[self._points], invert(self._analyzer.aligner.matrix(landmarks)))
+
+    def _signs(
+        self, request: Request, matrix: Matrix, crop: Image, found: Mapping[str, FloatArray]
+    ) -> NDArray[np.float64]:
+        """Return what speaks against a crop; `found` has the pose as the crop shows it."""
+        five = transform(request.landmarks, matrix)
+        return trust.signs(
+            request.size,
+            request.confidence,
+            five,
+            self._analyzer.template,
+            found["head_pose"] if "head_pose" in found else geometry.head_pose(five),
+            float(found["blur"][0]) if "blur" in found else geometry.blur(crop),
+            float(found["quality"][0]) if "quality" in found else None,
+        )
 
     def _compute(
         self, request: Request, matrix: Matrix, crop: Image, found: Mapping[str, FloatArray]
@@ -148,46 +188,47 @@ def _to_picture(name: str, values: list[dict[str, FloatArray]], to_crop: Sequenc
 class Estimate:
     """What the readings of one attribute add up to over a track.
 
-    Readings are weighted by the quality of their shot; a head's `memory_s` says how fast old ones fade: a person's age
+    Readings are weighted by what they are worth; a head's `memory_s` says how fast old ones fade: a person's age
     does not change, an emotion does.
     """
 
-    __slots__ = ("_head", "_sum", "_trust", "_weight", "read_s")
+    __slots__ = ("_head", "_sum", "_weight", "_worth", "read_s")
 
     def __init__(self, head: Head) -> None:
         self._head = head
         self._sum: FloatArray | None = None
         self._weight = 0.0
-        self._trust = 0.0
+        self._worth = 0.0
         self.read_s = -math.inf
 
-    def add(self, value: FloatArray, quality: float, time_s: float) -> None:
-        """Add a reading taken at `time_s` from a shot of `quality`."""
+    def add(self, value: FloatArray, worth: float, time_s: float) -> None:
+        """Add a reading taken at `time_s` that is worth `worth`, 0..1."""
         memory_s = self._head.memory_s
         keep = (
             1.0 if memory_s is None else 0.0 if memory_s == 0 else math.exp(-max(0.0, time_s - self.read_s) / memory_s)
         )
-        weight = max(quality, 1e-3)
+        weight = max(worth, 1e-3)
         if self._head.kind == "number" and np.isfinite(value[1]):
             weight /= max(float(value[1]), 0.1) ** 2
         if self._sum is None or keep == 0.0:
-            self._sum, self._weight, self._trust = value * weight, weight, quality * weight
+            self._sum, self._weight, self._worth = value * weight, weight, worth * weight
         else:
             self._sum = self._sum * keep + value * weight
             self._weight = self._weight * keep + weight
-            self._trust = self._trust * keep + quality * weight
+            self._worth = self._worth * keep + worth * weight
         self.read_s = time_s
 
     def document(self, now_s: float) -> dict[str, Any]:
         """Return the attribute as messages give it: value, confidence and how old the newest reading is.
 
         The confidence of a class is its probability; of a number with a known deviation, the chance that the truth
-        is within the head's tolerance; of anything else, the quality of the shots that it was read from.
+        is within the head's tolerance; of anything else, what the readings are worth: the quality of
+        their shots, times the chance that these show a face.
         """
         assert self._sum is not None
         mean = self._sum / self._weight
         document = _value(self._head, mean)
-        document.setdefault("confidence", round(min(1.0, self._trust / self._weight), 3))
+        document.setdefault("confidence", round(min(1.0, self._worth / self._weight), 3))
         document["age_ms"] = max(0, round((now_s - self.read_s) * 1000))
         return document
 
@@ -211,12 +252,22 @@ def _value(head: Head, mean: FloatArray) -> dict[str, Any]:
     return {"value": round(float(mean[0]), 3)}
 
 
+def sure(documents: Mapping[str, Any], least: Mapping[str, float]) -> dict[str, Any]:
+    """Return those attributes of a face whose confidence is worth telling.
+
+    Args:
+        documents: By attribute, as messages give them.
+        least: Smallest confidence by attribute; what it does not name is told whatever its confidence is.
+    """
+    return {name: document for name, document in documents.items() if document["confidence"] >= least.get(name, 0.0)}
+
+
 def single(heads: Mapping[str, Head], reading: Reading, wanted: frozenset[str]) -> dict[str, Any]:
-    """Return the attributes of one look at a face, as a track of one reading would give them."""
+    """Return the attributes of one look at a face, as a track of one reading would give them, sure or not."""
     documents = {}
     for name in sorted(wanted & reading.values.keys()):
         if heads[name].kind == "points":
             continue
         documents[name] = _value(heads[name], reading.values[name]) | {"age_ms": 0}
-        documents[name].setdefault("confidence", round(min(1.0, reading.quality), 3))
+        documents[name].setdefault("confidence", round(min(1.0, reading.trust), 3))
     return documents

@@ -163,7 +163,7 @@ class Inference:
                 observations[index] = self._cameras[item.camera].observe(item, found)
                 requests += observations[index].requests
             elif item.attributes:
-                requests += [Request(item.pixels, s.landmarks, s.quality) for s in faces_of(found)]
+                requests += [shot.request(item.pixels) for shot in faces_of(found)]
             spans.append(slice(begin, len(requests)))
         readings = self._reader.read(requests) if requests else []
         for index, item in enumerate(batch):

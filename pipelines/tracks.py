@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from visaged.models.alignment import Pixels
 from visaged.models.geometry import shot_quality
 from visaged.models.types import Detections, FloatArray
-from visaged.pipelines.attributes import Estimate, FaceReader, Reading, Request
+from visaged.pipelines.attributes import Estimate, FaceReader, Reading, Request, sure
 from visaged.pipelines.frames import Frame
 from visaged.pipelines.tracker import Tracker, TrackerConfig
 
@@ -46,6 +47,12 @@ class Shot:
     landmarks: FloatArray
     confidence: float
     quality: float
+
+    def request(self, pixels: Pixels) -> Request:
+        """Return the request to read this face in its picture."""
+        width, height = self.box[2] - self.box[0], self.box[3] - self.box[1]
+        size = math.sqrt(max(0.0, float(width * height)))
+        return Request(pixels, self.landmarks, self.quality, self.confidence, size)
 
 
 @dataclass(slots=True)
@@ -117,6 +124,7 @@ class CameraTracks:
         min_confidence: Faces without a track are told from this confidence on.
         update_s: Least time between two updates of a track; updates follow new knowledge, not the clock.
         points: Whether faces are told with all their landmarks.
+        least: Smallest confidence of each attribute that is told; until then it is added up, and absent.
     """
 
     def __init__(
@@ -129,6 +137,7 @@ class CameraTracks:
         min_confidence: float = 0.5,
         update_s: float = 5.0,
         points: bool = False,
+        least: Mapping[str, float] | None = None,
     ) -> None:
         self.camera = camera
         self._tracker = Tracker(tracker)
@@ -138,6 +147,7 @@ class CameraTracks:
         self._min_confidence = min_confidence
         self._update_s = update_s
         self._points = points
+        self._least = least or {}
         self._lock = threading.Lock()
         self._tracks: dict[int, _Track] = {}
         self._stream = 0
@@ -174,7 +184,7 @@ class CameraTracks:
                 )
                 seen.append((shot, None if number is None else self._see(number, shot, frame)))
             due = self._due([track for _, track in seen if track is not None], frame.motion_s)
-            requests = [Request(frame.pixels, track.newest.landmarks, track.newest.quality) for track in due]
+            requests = [track.newest.request(frame.pixels) for track in due]
             return Observation(frame, seen, due, requests, set(update.began), events)
 
     def conclude(self, observation: Observation, readings: Sequence[Reading]) -> tuple[list[Face], list[TrackEvent]]:
@@ -252,7 +262,7 @@ class CameraTracks:
                 continue
             if name not in track.estimates:
                 track.estimates[name] = Estimate(head)
-            track.estimates[name].add(reading.values[name], reading.quality, now_s)
+            track.estimates[name].add(reading.values[name], reading.trust, now_s)
 
     def _face(self, shot: Shot, track: _Track | None, now_s: float) -> Face:
         if track is None:
@@ -262,9 +272,9 @@ class CameraTracks:
             points = self._reader.points(track.reading, shot.landmarks)
         return Face(shot, track.number, self._known(track, now_s), points)
 
-    @staticmethod
-    def _known(track: _Track, now_s: float) -> dict[str, Any]:
-        return {name: estimate.document(now_s) for name, estimate in sorted(track.estimates.items())}
+    def _known(self, track: _Track, now_s: float) -> dict[str, Any]:
+        documents = {name: estimate.document(now_s) for name, estimate in sorted(track.estimates.items())}
+        return sure(documents, self._least)
 
     def _worth_telling(self, track: _Track, began: bool, now_s: float) -> EventKind | None:
         if began:

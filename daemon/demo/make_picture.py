@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from visaged.daemon.console import describe
-from visaged.daemon.settings import ModelSettings
+from visaged.daemon.settings import ModelSettings, Settings
 from visaged.models.alignment import ImagePixels
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
@@ -21,7 +21,7 @@ from visaged.models.manifest import Manifest
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.session import SessionConfig
 from visaged.models.types import Image
-from visaged.pipelines.attributes import AnalyzerReader, Request, single
+from visaged.pipelines.attributes import AnalyzerReader, single, sure
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.tracks import faces_of
 
@@ -47,7 +47,7 @@ def annotate(image: Image) -> Image:
     height, width = image.shape[:2]
     canvas = canvas_for(width, height, 640)
     shots = faces_of(canvas.to_picture(detector.detect(place(image, canvas)[None])[0]))
-    readings = reader.read([Request(ImagePixels(image), shot.landmarks, shot.quality) for shot in shots])
+    readings = reader.read([shot.request(ImagePixels(image)) for shot in shots])
     drawn = image.copy()
     for shot, reading in zip(shots, readings, strict=True):
         points = reader.points(reading, shot.landmarks)
@@ -55,7 +55,7 @@ def annotate(image: Image) -> Image:
             cv2.circle(drawn, (round(float(x)), round(float(y))), 1, GREEN, -1, cv2.LINE_AA)
         left, top, right, bottom = (round(float(v)) for v in shot.box)
         cv2.rectangle(drawn, (left, top), (right, bottom), GREEN, 2, cv2.LINE_AA)
-        attributes = single(reader.heads, reading, frozenset(reader.heads))
+        attributes = sure(single(reader.heads, reading, frozenset(reader.heads)), Settings().least(reader.heads))
         label(drawn, [", ".join(describe(attributes)), f"confidence {shot.confidence:.2f}"], left, bottom + 6)
     return drawn
 

@@ -3,7 +3,8 @@
 Coordinates are integers, in pixels of the upright picture (after its EXIF orientation): what a client sees when it
 shows the file. Confidences and probabilities are 0..1. Angles are degrees: `Yaw` positive when the face turns to the
 picture's right, `Pitch` when it looks up, `Roll` when it tilts clockwise; IMM's documents name no signs, and these are
-the daemon's own. Left and right eyes are the person's. What could not be read, or is switched off, has no field.
+the daemon's own. Left and right eyes are the person's. What could not be read, or is switched off, has no field; what
+is unsure has one, and its confidence says so: `min_confidence` of the configuration counts elsewhere.
 
 Sources: "Facial recognition" of OSS (the sample of `imm/detectface`), IMM 2017-09-06 `DetectImageFaces` and
 `DetectFace` (whose `FaceAttribute` has the six attributes that the former document speaks of), IMM 2020-09-30

@@ -169,7 +169,7 @@ class OssApp:
                     raise OssError("ImageTooLarge", error.message) from None
                 raise
             answer = await self._pictures.analyse(
-                data, min_confidence=self._pictures.threshold, attributes=self._attributes, points=False
+                data, min_confidence=self._pictures.threshold, attributes=self._attributes, points=False, unsure=True
             )
         document = describe(answer, data, f"oss://{request.bucket}/{key}", request_id)
         # In the order of the document's sample, which is the alphabet's.

@@ -282,7 +282,7 @@ def copied_pictures(data: Path, listed: Path | None) -> frozenset[str]:
         return frozenset(out.read_text(encoding="utf-8").splitlines())
 
 
-def print_analyzer(data: Path, cache: Path | None) -> int:
+def print_analyzer(data: Path, cache: Path | None, looks: Path | None) -> int:
     """Print the tables of the manifest's newest analyzer in a process of its own; return that process's exit code."""
     manifest = Manifest()
     entry = newest(manifest, AnalyzerEntry)
@@ -293,7 +293,8 @@ def print_analyzer(data: Path, cache: Path | None) -> int:
         return 0
     print(f"\n## {entry.name}")
     model = f"{entry.name}={manifest.file(entry)}"
-    return run_module("analyzer.evaluate", "--data", data, "--cache", cache, "--model", model)
+    more: list[str | Path] = [] if looks is None else ["--looks", looks]
+    return run_module("analyzer.evaluate", "--data", data, "--cache", cache, "--model", model, *more)
 
 
 def print_through_product(arguments: argparse.Namespace) -> int:
@@ -321,6 +322,7 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="directory of packs")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=FILE", help="a detector; may be repeated")
     parser.add_argument("--cache", type=Path, help="the analyzer's crops and labels, by `analyzer.label`")
+    parser.add_argument("--looks", type=Path, help="looks by `analyzer.looks`, for the reliability by size and yaw")
     parser.add_argument("--leave-out", type=Path, help="list of pictures that training saw a copy of, by `duplicates`")
     parser.add_argument("--labels", type=Path, help="directory of other labels, by `relabel`: AP by them only")
     parser.add_argument("--rounds", type=int, default=200, help="of the timing")
@@ -354,7 +356,7 @@ def main(command_line: list[str] | None = None) -> int:
         print_point_truth(arguments.data, networks)
         print_thresholds(held_out, networks)
         print_time(paths, arguments.rounds)
-        return 0 if arguments.model else print_analyzer(arguments.data, arguments.cache)
+        return 0 if arguments.model else print_analyzer(arguments.data, arguments.cache, arguments.looks)
     except command.WRONG_INPUT as error:
         print(error, file=sys.stderr)
         return command.EXIT_WRONG_INPUT

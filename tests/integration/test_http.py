@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import io
@@ -689,6 +690,19 @@ def test_what_is_switched_off_is_absent(jpeg: bytes) -> None:
         assert all("age" not in face["attributes"] and "gender" in face["attributes"] for face in faces)
         assert "age" in is_problem(client.post(FACES, content=jpeg, params={"attributes": "age"}), 400)["detail"]
         is_problem(client.post(FACES, content=jpeg, params={"landmarks": "106"}), 400)
+
+
+def test_what_is_less_sure_than_wanted_is_absent_but_from_the_cloud_apis_answers(jpeg: bytes) -> None:
+    # No age is sure: its deviation never is 0.
+    with daemon(min_confidence={"age": 1, "gender": 0}) as (_, client):
+        faces = client.post(FACES, content=jpeg).json()["faces"]
+        assert faces
+        assert all("age" not in face["attributes"] and "gender" in face["attributes"] for face in faces)
+        asked = client.post(FACES, content=jpeg, params={"attributes": "age"}).json()["faces"]
+        assert [face["attributes"] for face in asked] == [{}] * len(faces)
+        kits = client.post("/face_detection", json={"img": base64.b64encode(jpeg).decode()}).json()["Faces"]
+        assert len(kits) == len(faces)
+        assert all({"age", "gender"} <= face.keys() for face in kits)
 
 
 def test_without_an_analyzer_there_are_faces_still(jpeg: bytes) -> None:

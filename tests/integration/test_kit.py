@@ -94,7 +94,14 @@ class Server:
         self._worker = Worker("inference", inference.run, lambda name, error: self.deaths.append(name))
         detector, enabled = networks.detector, frozenset(reader.heads) - off
         pictures = Pictures(
-            http, self.batcher, reader.heads, enabled, Scales(640, 1280), detector.face_threshold, metrics
+            http,
+            self.batcher,
+            reader.heads,
+            enabled,
+            Scales(640, 1280),
+            detector.face_threshold,
+            metrics,
+            dict.fromkeys(reader.heads, 1.0),  # of which these answers take no notice
         )
         fetcher = Fetcher(fetch)
 

@@ -15,7 +15,7 @@ from visaged.models.errors import ModelError
 from visaged.models.manifest import AnalyzerEntry, Head, Manifest
 from visaged.models.session import SessionConfig
 from visaged.models.types import FloatArray
-from visaged.pipelines.attributes import COMPUTED, AnalyzerReader, Estimate, NoReader, Reading, Request, single
+from visaged.pipelines.attributes import COMPUTED, AnalyzerReader, Estimate, NoReader, Reading, Request, single, sure
 from visaged.pipelines.metrics import Metrics
 
 AGE = Head(name="age", kind="number", output="age", deviation="age_deviation", unit="years", tolerance=7.5)
@@ -147,6 +147,14 @@ def test_single_tells_what_is_wanted_and_known() -> None:
     gender = {"value": "female", "confidence": 0.9, "age_ms": 0}
     assert single(heads, reading, frozenset({"gender"})) == {"gender": gender}
     assert single(heads, reading, frozenset()) == {}
+
+
+def test_what_is_less_sure_than_wanted_is_left_out() -> None:
+    documents = {"age": {"value": 30.0, "confidence": 0.3}, "gender": {"value": "male", "confidence": 0.9}}
+    assert list(sure(documents, {})) == ["age", "gender"]
+    assert list(sure(documents, {"age": 0.3, "gender": 0.9})) == ["age", "gender"]
+    assert list(sure(documents, {"age": 0.301, "beard": 1.0})) == ["gender"]
+    assert sure(documents, {"gender": 0.95}) == {"age": documents["age"]}
 
 
 def test_no_reader_reads_nothing() -> None:

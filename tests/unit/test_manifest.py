@@ -41,6 +41,7 @@ def analyzer(*heads: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 AGE = {"name": "age", "kind": "number", "output": "age"}
+GENDER = {"name": "gender", "kind": "binary", "output": "female", "labels": ["male", "female"]}
 
 Write = Callable[..., Path]
 
@@ -130,6 +131,20 @@ def test_yaml_of_another_kind_is_refused(tmp_path: Path, text: str) -> None:
         (analyzer(AGE | {"deviation": "d"}), "needs a tolerance"),
         (analyzer(AGE | {"name": "Age 1"}), "heads.0.name"),
         (analyzer(AGE | {"memory_s": -1}), "heads.0.memory_s"),
+        (analyzer(AGE | {"min_confidence": 1.5}), "heads.0.min_confidence"),
+        (analyzer(AGE | {"min_confidence": -0.1}), "heads.0.min_confidence"),
+        (analyzer(AGE, no_face={"small": -0.1}), "models.0.analyzer.no_face.small"),
+        (analyzer(AGE, no_face={"base": float("nan")}), "no_face.base"),
+        (analyzer(AGE, no_face={"small": float("inf")}), "no_face.small"),
+        (analyzer(AGE, no_face={"bearded": 1}), "no_face.bearded: Extra inputs"),
+        (analyzer(GENDER | {"doubt": {"blurred": -1}}), "heads.0.doubt.blurred"),
+        (analyzer(GENDER | {"doubt": {"size": 1}}), "heads.0.doubt.size: Extra inputs"),
+        (analyzer(AGE | {"doubt": {"small": 1}}), "a head of kind number has none"),
+        (analyzer({"name": "c", "kind": "score", "output": "c", "doubt": {}}), "a head of kind score has none"),
+        (
+            analyzer({"name": "p", "kind": "points", "output": "p", "count": 5, "min_confidence": 0.5}),
+            "kind points has no confidence",
+        ),
     ],
 )
 def test_a_wrong_entry_is_named_by_its_key(write: Write, entry: dict[str, Any], said: str) -> None:

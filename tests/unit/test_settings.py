@@ -14,7 +14,7 @@ from tests.support.certificates import Certificates
 from visaged.daemon.document import SettingsError, read
 from visaged.daemon.settings import ModelSettings, Settings, check, load, parse
 from visaged.daemon.settings_base import is_loopback
-from visaged.models.manifest import WEIGHTS
+from visaged.models.manifest import WEIGHTS, Head
 
 SECRET = "s3cr3t-hunter2"
 CAMERA = {"name": "door", "url": "rtsp://camera.example/1"}
@@ -81,6 +81,10 @@ def test_unknown_keys_are_refused_by_their_path(document: dict[str, Any], path: 
         (cameras({}, {"loop": "perhaps"}), "cameras[1].loop"),
         (cameras({"attributes": ["age"]}), "cameras[0].attributes"),
         (cameras({"attributes": {"age": 3}}), "cameras[0].attributes.age"),
+        ({"min_confidence": 0.5}, "min_confidence"),
+        ({"min_confidence": {"age": 1.01}}, "min_confidence.age"),
+        (cameras({"min_confidence": {"age": -0.01}}), "cameras[0].min_confidence.age"),
+        (cameras({"min_confidence": {"age": "high"}}), "cameras[0].min_confidence.age"),
         (cameras({"options": {"probesize": 3}}), "cameras[0].options.probesize"),
         ({"http": None}, "http"),
         ({"http": {"port": "eighty"}}, "http.port"),
@@ -320,6 +324,39 @@ def test_switches_of_a_camera_win() -> None:
     assert settings.enabled(known) == {"mask", "gender"}
     assert settings.enabled(known, settings.cameras[0]) == {"age", "gender"}
     assert settings.enabled(known, settings.cameras[1]) == {"mask", "gender"}
+
+
+HEADS = {
+    head.name: head
+    for head in (
+        Head(name="age", kind="number", output="age", min_confidence=0.3),
+        Head(name="charm", kind="score", output="charm"),
+        Head(name="spots", kind="points", output="spots", count=3),
+    )
+}
+
+
+def test_the_least_confidence_of_an_attribute_is_its_network_s_own_until_said_otherwise() -> None:
+    settings = parse({"min_confidence": {"charm": 0.5}, **cameras({"min_confidence": {"age": 0, "charm": 1}}, {})})
+    assert parse({}).least(HEADS) == {"age": 0.3, "charm": 0.0}
+    assert settings.least(HEADS) == {"age": 0.3, "charm": 0.5}
+    assert settings.least(HEADS, settings.cameras[0]) == {"age": 0.0, "charm": 1.0}
+    assert settings.least(HEADS, settings.cameras[1]) == {"age": 0.3, "charm": 0.5}
+
+
+def test_least_confidences_of_attributes_that_do_not_exist() -> None:
+    found = world_problems(
+        {
+            "min_confidence": {"age": 0.5, "shoe_size": 0.5},
+            **cameras({"min_confidence": {"beauty": 0.5, "landmarks_106": 0.5}}),
+        }
+    )
+    # The points are no attribute with a confidence.
+    expected = {"min_confidence.shoe_size", "cameras[0].min_confidence.beauty"}
+    assert set(found) == expected | {"cameras[0].min_confidence.landmarks_106"}
+    assert "known are age" in found["min_confidence.shoe_size"]
+    alone = world_problems({"models": {"analyzer": None}, "min_confidence": {"age": 0.5}})
+    assert "there is no analyzer" in alone["min_confidence.age"]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,9 +37,18 @@ def camera_tracks(
     points: bool = False,
     min_confidence: float = 0.5,
     tracker: TrackerConfig | None = None,
+    least: Mapping[str, float] | None = None,
 ) -> CameraTracks:
     return CameraTracks(
-        "door", tracker or TrackerConfig(), policy or ReadingPolicy(), by, attributes, min_confidence, update_s, points
+        "door",
+        tracker or TrackerConfig(),
+        policy or ReadingPolicy(),
+        by,
+        attributes,
+        min_confidence,
+        update_s,
+        points,
+        least,
     )
 
 
@@ -354,6 +363,28 @@ def test_an_attribute_that_is_off_is_never_told() -> None:
     s.play(walk(10))
     assert s.faces[0].attributes.keys() == {"mask"}
     assert s.events[0].face.attributes.keys() == {"mask"}
+
+
+def test_an_attribute_is_told_from_its_least_confidence_on() -> None:
+    s = stage(least={"mask": 0.8}, policy=ReadingPolicy(refresh_s=0.2), update_s=1.0)
+    s.reader.values["mask"] = np.array([0.4, 0.6], np.float32)
+    s.play(walk(3))
+    assert [set(face.attributes) for face in s.faces] == [{"charm"}]
+    s.reader.values["mask"] = np.array([0.0, 1.0], np.float32)
+    s.play(walk(10, 3))
+    assert s.faces[0].attributes["mask"]["value"] == "mask"
+    assert s.faces[0].attributes["mask"]["confidence"] >= 0.8
+    events = s.events + s.tracks.end_all(s.time_s, "shutdown")
+    assert events[-1].kind == "end"
+    assert ["mask" in event.face.attributes for event in events] == [False] + [True] * (len(events) - 1)
+
+
+def test_an_attribute_that_never_is_sure_enough_is_never_told() -> None:
+    s = stage(least={"mask": 0.95, "charm": 0.0}, update_s=1.0)
+    s.play(walk(20))
+    events = s.events + s.tracks.end_all(s.time_s, "shutdown")
+    assert {event.kind for event in events} == {"begin", "update", "end"}
+    assert all(set(event.face.attributes) == {"charm"} for event in events)
 
 
 def test_with_all_attributes_off_nothing_is_read() -> None:

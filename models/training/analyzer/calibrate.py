@@ -11,7 +11,6 @@ honest: fitted on one half of the pictures and measured on the other, both ways.
 from __future__ import annotations
 
 import argparse
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from visaged.models.training.analyzer.crops import COVERED_PACKS
 from visaged.models.training.analyzer.figures import evaluation_labels, reliability
 from visaged.models.training.analyzer.heads import AGES
 from visaged.models.training.analyzer.network import Analyzer, load_checkpoint
-from visaged.models.training.analyzer.views import VIEWS, crops, held_out
+from visaged.models.training.analyzer.views import VIEWS, crops, half_of, held_out
 from visaged.models.training.running import save
 
 _LEAST_LABELS = 60
@@ -93,11 +92,6 @@ def winners(logits: Tensor, targets: Tensor, loss: Loss) -> tuple[np.ndarray, np
         return chance.max(1).values.numpy(), (chance.argmax(1) == targets.argmax(1)).numpy()
     some = 1 - chance[:, 0]
     return torch.maximum(some, 1 - some).numpy(), ((some >= 0.5) == (targets > 0)).numpy()
-
-
-def half_of(name: str) -> int:
-    """Say to which half a picture belongs, 0 or 1: all its faces to one."""
-    return zlib.crc32(name.encode()) % 2
 
 
 def read(model: Analyzer, packs: dict[str, Pack], most: int) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:

@@ -8,6 +8,9 @@ pictures in which the face is that large (root of the area of a detector's box);
 that are wrong by 4 % of the face. Reliability is the expected calibration error over 15 bins of the winner's
 probability; of a network that `calibrate` fitted on these very crops it is flattered, and `calibrate` prints the honest
 one. Labels made by eye are mostly hard cases (labels/README.md): their figures are no shares of what a camera sees.
+
+With `--looks` (by `looks`), what the manifest's newest analyzer is sure of, as the product tells it, against what is
+right, by the size of the face and by yaw: on the side of the looks that `trust` does not fit to.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from visaged.models.geometry import turned
+from visaged.models.manifest import AnalyzerEntry, Manifest
 from visaged.models.training import command
 from visaged.models.training.analyzer.cache import LABELS, FloatArray, Pack, read_packs
 from visaged.models.training.analyzer.crops import COVERED_PACKS, EYE_DISTANCE
@@ -34,10 +38,13 @@ from visaged.models.training.analyzer.figures import (
     reliabilities,
 )
 from visaged.models.training.analyzer.heads import EMOTIONS, MIRROR_106, SIZE
+from visaged.models.training.analyzer.looks import Looks
 from visaged.models.training.analyzer.points68 import point_error, read_points68
+from visaged.models.training.analyzer.reliability import reliability_tables
 from visaged.models.training.analyzer.samples import blur_of
 from visaged.models.training.analyzer.views import BLURRED_VIEWS, COVERED_VIEWS, VIEWS, View, crops, held_out, roll_of
 from visaged.models.training.decode import session
+from visaged.models.training.evaluate import newest
 
 GROUP_FIGURES = tuple(figure for figure in FIGURES if figure.by_group)
 COVERED_FIGURES = tuple(figure for figure in FIGURES if figure.when_covered)
@@ -213,6 +220,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="directory of crops and labels")
     parser.add_argument("--labels", type=Path, default=LABELS, help="directory of labels made by eye")
     parser.add_argument("--model", action="append", required=True, metavar="NAME=FILE", help="may be repeated")
+    parser.add_argument("--looks", type=Path, help="`.npz` by `looks`, for the reliability by size and yaw")
     parser.add_argument("--most", type=int, default=10**9, help="crops of each pack, for a quick look")
     parser.add_argument("--rounds", type=int, default=50, help="of the timing")
     arguments = parser.parse_args()
@@ -234,6 +242,10 @@ def main() -> None:
         print_blur(packs["portraits"], networks, arguments.most)
     if arguments.data:
         print_points(arguments.data, networks)
+    entry = newest(Manifest(), AnalyzerEntry)
+    if arguments.looks and entry is not None:
+        print(f"\n## {entry.name} as the product tells it")
+        reliability_tables(entry, Looks.load(arguments.looks))
     if arguments.rounds:
         print_time(networks, arguments.rounds)
 
