@@ -15,7 +15,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from visaged.models.training.network import Detector, NetworkConfig, Residual
+from visaged.models.training.network import Detector, Residual
+from visaged.models.training.shapes import NetworkConfig
 
 
 def detector_from_onnx(path: Path, config: NetworkConfig, batches: list[Tensor]) -> Detector:
@@ -46,6 +47,14 @@ def detector_from_onnx(path: Path, config: NetworkConfig, batches: list[Tensor])
             convolution.bias.data.copy_(bias)
     _recalibrate(model, [normalisations[c] for c in order if c in normalisations], batches)
     return model
+
+
+def stem_channels(path: Path) -> int:
+    """Return how many channels the first convolution of an exported network has: which shape it is of."""
+    folded = _folded_convolutions(path)
+    if not folded:
+        raise ValueError(f"{path} holds no convolution")
+    return len(folded[0][0])
 
 
 def _folded_convolutions(path: Path) -> list[tuple[Tensor, Tensor]]:
