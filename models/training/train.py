@@ -79,7 +79,7 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library
     """Run one of the processes that train together, on a GPU the only one."""
     on_gpu = arguments.device == "cuda"
     learners = 1 if on_gpu else arguments.processes
-    if not on_gpu:
+    if learners > 1:
         join_processes(rank, learners, arguments.port)
 
     checkpoint: dict[str, Any] = {}
@@ -165,7 +165,7 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library
             started, cells, count = time.monotonic(), 0.0, 0
     if isinstance(batches, Composers):
         batches.close()
-    else:
+    if learners > 1:
         dist.destroy_process_group()
 
 
