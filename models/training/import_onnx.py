@@ -42,6 +42,8 @@ def detector_from_onnx(path: Path, config: NetworkConfig, batches: list[Tensor])
             norm = normalisations[convolution]
             norm.running_mean.zero_()  # type: ignore[union-attr]
             norm.running_var.fill_(1 - norm.eps)  # type: ignore[union-attr]
+            # A residual block's starts at 0: left so, what is behind would be calibrated without the block.
+            norm.weight.data.fill_(1)
             norm.bias.data.copy_(bias)
         elif convolution.bias is not None:
             convolution.bias.data.copy_(bias)
