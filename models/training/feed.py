@@ -65,6 +65,12 @@ def training_pictures(directory: Path, pack: str, labels: Path | None) -> Iterat
         yield replace(packed, faces=packs.without_parts(packed.faces))
 
 
+def read_hard(path: Path) -> dict[tuple[str, str], int]:
+    """Read how often to draw some pictures, by pack and name, as `mine` wrote it."""
+    with path.open(newline="") as file:
+        return {(row["pack"], row["image"]): int(row["times"]) for row in csv.DictReader(file)}
+
+
 def load_library(
     directory: Path, weights: dict[str, float], labels: Path | None, hard: Path | None, threads: int = 1
 ) -> Library:
@@ -77,10 +83,7 @@ def load_library(
         hard: a CSV that says how often to draw some pictures of their pack, or none.
         threads: how many decode.
     """
-    times: dict[tuple[str, str], int] = {}
-    if hard:
-        with hard.open(newline="") as file:
-            times = {(row["pack"], row["image"]): int(row["times"]) for row in csv.DictReader(file)}
+    times = read_hard(hard) if hard else {}
     pictures: dict[str, list[Picture]] = {}
     with ThreadPoolExecutor(threads) as pool:
         for pack in weights:

@@ -24,20 +24,23 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 
 from visaged.models.training import command
 from visaged.models.training.evaluate import copied_pictures
-from visaged.models.training.feed import training_pictures
+from visaged.models.training.feed import read_hard, training_pictures
 from visaged.models.training.packs import POINT_COLUMNS, Faces, PackedPicture, is_validation, read_pack
 
 QUALITIES = (90, 85, 80, 76, 72, 68, 64, 60, 55, 50, 45, 40)
 SAMPLE_EVERY = 16
 """One picture in so many is compressed at each quality to find the one that fits."""
 
-COLUMNS = ["image", *"xywh", *POINT_COLUMNS, "score", "source"]
+COLUMNS = ["image", *"xywh", "score", "source", *POINT_COLUMNS]
+HEADER_BYTES = 100
+"""Of a picture in a tar file, compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +49,26 @@ class Plan:
 
     Attributes:
         longest: pictures are shrunk to this longer side in pixels; None leaves their size.
-        most: at most so many pictures of the training side, taken evenly; None for all.
+        most: at most so many pictures of the training side, those drawn more often first and others evenly; None: all.
         finer: added to the quality: more for small faces, less for backgrounds.
-        held_out: evaluation judges by its held-out side.
+        held_out: which pictures of its held-out side evaluation judges by.
     """
 
     longest: int | None = None
     most: int | None = None
     finer: int = 0
-    held_out: bool = True
+    held_out: Literal["all", "faceless", "none"] = "all"
 
 
 PLANS = {
     # Faces of a few pixels: the size stays.
-    "events": Plan(finer=6),
-    "street_masks": Plan(finer=6),
-    "clips": Plan(held_out=False),
+    "events": Plan(finer=4),
+    "street_masks": Plan(finer=4, most=450),
+    "clips": Plan(most=150, held_out="none"),
     # Backgrounds are drawn at the scale of the canvas, and faces of portraits at any scale from theirs down.
-    "scenes": Plan(longest=320, finer=-6),
-    "portraits": Plan(longest=320, most=1000),
-    "ages": Plan(most=1500, held_out=False),
+    "scenes": Plan(longest=320, most=900, finer=-6, held_out="faceless"),
+    "portraits": Plan(longest=320, most=700),
+    "ages": Plan(most=1000, held_out="none"),
 }
 POINTS = "points68"
 """A pack of another form, wholly held out: its table is copied, and its pictures keep their size."""
@@ -96,7 +99,7 @@ def compressed(packed: PackedPicture, plan: Plan, quality: int) -> PackedPicture
 
 
 def rows(packed: PackedPicture) -> Iterator[list[object]]:
-    """Yield the rows of a picture in a pack's CSV, in hundredths of a pixel."""
+    """Yield the rows of a picture in a pack's CSV, in hundredths of a pixel, without what a reader assumes anyway."""
 
     def short(value: float) -> str:
         return "" if np.isnan(value) else f"{value:.2f}".rstrip("0").rstrip(".")
@@ -105,11 +108,29 @@ def rows(packed: PackedPicture) -> Iterator[list[object]]:
     if not len(faces):
         yield [packed.name]
     for box, points, sure, human in zip(faces.boxes, faces.points, faces.sure, faces.human, strict=True):
-        values = [*box[:2], *(box[2:] - box[:2]), *(points.reshape(-1) if sure else np.full(10, np.nan))]
-        yield [packed.name, *map(short, values), int(sure), "human" if human else "teacher"]
+        corners = [short(value) for value in (*box[:2], *(box[2:] - box[:2]))]
+        source = ["", "human" if human else ""] if sure else ["0"]
+        yield [packed.name, *corners, *source, *(short(value) for value in points.reshape(-1) if sure)]
 
 
-def chosen(directory: Path, pack: str, plan: Plan, labels: Path | None, copies: frozenset[str]) -> list[PackedPicture]:
+def thinned(pictures: list[PackedPicture], most: int | None, hard: frozenset[str]) -> list[PackedPicture]:
+    """Return at most so many pictures in their order: those of `hard` (`pack/name`) first, of the others evenly."""
+    if most is None or len(pictures) <= most:
+        return pictures
+    first = [i for i, packed in enumerate(pictures) if f"{packed.pack}/{packed.name}" in hard][:most]
+    others = [i for i in range(len(pictures)) if i not in set(first)]
+    evenly = np.linspace(0, len(others) - 1, most - len(first)).astype(int)
+    return [pictures[i] for i in sorted([*first, *(others[i] for i in evenly)])]
+
+
+def chosen(
+    directory: Path,
+    pack: str,
+    plan: Plan,
+    labels: Path | None = None,
+    copies: frozenset[str] = frozenset(),
+    hard: frozenset[str] = frozenset(),
+) -> list[PackedPicture]:
     """Return what of a pack travels, still as it was packed.
 
     Args:
@@ -118,14 +139,13 @@ def chosen(directory: Path, pack: str, plan: Plan, labels: Path | None, copies: 
         plan: what travels of it.
         labels: a directory with CSVs of other labels for the training side, or none.
         copies: `pack/name` of held-out pictures to leave out.
+        hard: `pack/name` of pictures that are drawn more often.
     """
-    pictures = list(training_pictures(directory, pack, labels))
-    if plan.most is not None and len(pictures) > plan.most:
-        pictures = [pictures[i] for i in np.linspace(0, len(pictures) - 1, plan.most).astype(int)]
-    if plan.held_out:
-        pictures += read_pack(
-            directory, pack, keep=lambda name: is_validation(pack, name) and f"{pack}/{name}" not in copies
-        )
+    pictures = thinned(list(training_pictures(directory, pack, labels)), plan.most, hard)
+    if plan.held_out != "none":
+        for packed in read_pack(directory, pack, keep=lambda name: is_validation(pack, name)):
+            if f"{pack}/{packed.name}" not in copies and not (plan.held_out == "faceless" and len(packed.faces)):
+                pictures.append(packed)
     return pictures
 
 
@@ -167,7 +187,7 @@ def travel(packs: dict[str, list[PackedPicture]], points: list[PackedPicture], o
     least = 0
     for quality in QUALITIES:
         sizes = [len(compressed(picture, plan, quality).jpeg) for plan, picture in sample]
-        if fixed + sum(sizes) * len(plans) / len(sample) > most_bytes:
+        if fixed + (sum(sizes) / len(sample) + HEADER_BYTES) * len(plans) > most_bytes:
             continue
         for name, pictures in packs.items():
             plan = PLANS.get(name, Plan())
@@ -205,9 +225,11 @@ def main() -> None:
         raise ValueError(f"{arguments.data} has none of the packs {', '.join(PLANS)}")
     copies = copied_pictures(arguments.data, arguments.leave_out)
     (out / "copies.txt").write_text("".join(f"{name}\n" for name in sorted(copies)), encoding="utf-8")
+    hard: frozenset[str] = frozenset()
     if arguments.hard:
         shutil.copyfile(arguments.hard, out / "hard.csv")
-    packs = {name: chosen(arguments.data, name, PLANS[name], arguments.labels, copies) for name in names}
+        hard = frozenset(f"{pack}/{name}" for pack, name in read_hard(arguments.hard))
+    packs = {name: chosen(arguments.data, name, PLANS[name], arguments.labels, copies, hard) for name in names}
     points = []
     if (arguments.data / f"{POINTS}.tar").exists():
         points = list(read_pack(arguments.data, POINTS))

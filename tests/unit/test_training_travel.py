@@ -138,10 +138,14 @@ def test_the_best_quality_that_fits_is_taken(packs: Path, tmp_path: Path) -> Non
 
 
 def test_the_training_side_is_thinned_evenly(packs: Path) -> None:
-    chosen = travel.chosen(packs, "portraits", travel.Plan(most=3), None, frozenset())
+    chosen = travel.chosen(packs, "portraits", travel.Plan(most=3))
     trained = names("portraits", 8, held_out=False)
     assert [packed.name for packed in chosen][:3] == [trained[0], trained[3], trained[7]]
     assert len(chosen) == 6
+    hard = frozenset({f"portraits/{trained[5]}", f"portraits/{trained[6]}", "scenes/1.jpg"})
+    chosen = travel.chosen(packs, "portraits", travel.Plan(most=3, held_out="none"), hard=hard)
+    assert [packed.name for packed in chosen] == [trained[0], trained[5], trained[6]]
+    assert not travel.chosen(packs, "portraits", travel.Plan(most=0, held_out="faceless"))
 
 
 def test_copies_are_still_recognised_after_the_journey() -> None:
