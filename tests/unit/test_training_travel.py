@@ -74,6 +74,8 @@ def test_what_travels_is_read_as_before(
         assert {n for n in before if not is_validation(pack, n)} == {n for n in after if not is_validation(pack, n)}
         longest = 320 if pack in ("portraits", "scenes") else 480
         assert {max(packed.decode().shape) for packed in after.values()} == {longest}
+        for name in after if pack in ("events", "street_masks") else ():
+            assert (after[name].jpeg == before[name].jpeg) == is_validation(pack, name)
     assert f"street_masks/{copy}" not in {f"street_masks/{packed.name}" for packed in read_pack(out, "street_masks")}
     # Other labels are for the training side alone.
     events = {packed.name: packed.faces for packed in read_pack(out, "events")}
