@@ -36,8 +36,8 @@ from visaged.models.training.evaluate import copied_pictures
 from visaged.models.training.feed import read_hard, training_pictures
 from visaged.models.training.packs import POINT_COLUMNS, Faces, PackedPicture, is_validation, read_pack
 
-QUALITIES = (90, 85, 80, 76, 72, 68, 64, 60, 55, 50, 45, 40)
-SAMPLE_EVERY = 16
+QUALITIES = tuple(range(90, 39, -2))
+SAMPLE_EVERY = 8
 """One picture in so many is compressed at each quality to find the one that fits."""
 
 COLUMNS = ["image", *"xywh", "score", "source", *POINT_COLUMNS]
@@ -91,9 +91,14 @@ def shrunk(packed: PackedPicture, longest: int | None) -> tuple[np.ndarray, Face
     return small, replace(faces, boxes=faces.boxes * np.tile(ratio, 2), points=faces.points * ratio)
 
 
+def is_exact(plan: Plan, packed: PackedPicture) -> bool:
+    """Say whether a picture keeps its own file."""
+    return plan.exact and is_validation(packed.pack, packed.name)
+
+
 def compressed(packed: PackedPicture, plan: Plan, quality: int) -> PackedPicture:
     """Return a picture as it travels."""
-    if plan.exact and is_validation(packed.pack, packed.name):
+    if is_exact(plan, packed):
         return packed
     image, faces = shrunk(packed, plan.longest)
     done, data = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, min(quality + plan.finer, 100)])
@@ -188,14 +193,18 @@ def travel(packs: dict[str, list[PackedPicture]], points: list[PackedPicture], o
     """
     plans = [(PLANS.get(name, Plan()), picture) for name, pictures in packs.items() for picture in pictures]
     plans += [(Plan(), picture) for picture in points]
-    sample, fixed = plans[::SAMPLE_EVERY], size_of(out)
+    fixed = size_of(out) + HEADER_BYTES * len(plans)
     fixed += sum(len(",".join(map(str, row))) + 1 for pictures in packs.values() for p in pictures for row in rows(p))
+    fixed += sum(len(picture.jpeg) for plan, picture in plans if is_exact(plan, picture))
+    changed = [(plan, picture) for plan, picture in plans if not is_exact(plan, picture)]
+    sample = changed[:: max(1, min(SAMPLE_EVERY, len(changed) // SAMPLE_EVERY))]
 
     def too_large(quality: int) -> bool:
         sizes = [len(compressed(picture, plan, quality).jpeg) for plan, picture in sample]
-        return fixed + (sum(sizes) / len(sample) + HEADER_BYTES) * len(plans) > most_bytes
+        return fixed + sum(sizes) / max(len(sample), 1) * len(changed) > most_bytes
 
-    for quality in QUALITIES[bisect_left(QUALITIES, True, key=lambda quality: not too_large(quality)) :]:
+    first = bisect_left(QUALITIES, True, key=lambda quality: not too_large(quality))
+    for quality in QUALITIES[min(first, len(QUALITIES) - 1) :]:
         for name, pictures in packs.items():
             plan = PLANS.get(name, Plan())
             write_pack(out, name, (compressed(picture, plan, quality) for picture in pictures))
