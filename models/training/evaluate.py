@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,9 +119,12 @@ def pictures(held_out: HeldOut, chosen: EvaluationSet) -> Iterator[tuple[Image, 
         yield image, faces
 
 
-def accuracy_row(find: FindFaces, items: list[tuple[Image, Faces]]) -> tuple[list[float], list[np.ndarray]]:
+def accuracy_row(
+    find: FindFaces, items: list[tuple[Image, Faces]], threads: int = 1
+) -> tuple[list[float], list[np.ndarray]]:
     """Return the average precision in percent for each of SIZES, and each picture's point errors."""
-    found = [find(image, LEAST_SCORE) for image, _ in items]
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(lambda item: find(item[0], LEAST_SCORE), items))
     precision = [
         100 * join([match(f, faces, size) for f, (_, faces) in zip(found, items, strict=True)]).average_precision()
         for size in SIZES
@@ -135,7 +139,7 @@ def mean(values: FloatArray) -> str:
     return f"{values.mean():.2f}" if len(values) else "-"
 
 
-def print_accuracy(held_out: HeldOut, networks: dict[str, FindFaces]) -> None:
+def print_accuracy(held_out: HeldOut, networks: dict[str, FindFaces], threads: int = 1) -> None:
     """Print average precision, and the point error on those faces that every network found."""
     print(f"\nAP at IoU 0.5, faces of at least {' / '.join(map(str, SIZES))} px\n")
     print("| held-out pictures | " + " | ".join(networks) + " |\n|---|" + "---|" * len(networks))
@@ -148,7 +152,7 @@ def print_accuracy(held_out: HeldOut, networks: dict[str, FindFaces]) -> None:
             raise ValueError(f"pack {chosen.pack} of {held_out.directory} has no picture to judge by")
         cells, errors = [], []
         for find in networks.values():
-            precision, error = accuracy_row(find, items)
+            precision, error = accuracy_row(find, items, threads)
             cells.append(" / ".join(f"{p:.1f}" for p in precision))
             errors.append(np.concatenate(error))
         print(f"| {chosen.title}, {len(items)} | " + " | ".join(cells) + " |", flush=True)
@@ -325,6 +329,8 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--looks", type=Path, help="looks by `analyzer.looks`, for the reliability by size and yaw")
     parser.add_argument("--leave-out", type=Path, help="list of pictures that training saw a copy of, by `duplicates`")
     parser.add_argument("--labels", type=Path, help="directory of other labels, by `relabel`: AP by them only")
+    parser.add_argument("--only-accuracy", action="store_true", help="the first two tables alone: AP and points")
+    parser.add_argument("--threads", type=int, default=1, help="pictures that are searched at once for these two")
     parser.add_argument("--rounds", type=int, default=200, help="of the timing")
     parser.add_argument("--through-product", action="store_true", help="ask the daemon, over HTTP and MQTT")
     parser.add_argument("--videos", type=Path, help="with --through-product: directory of clips, for its tracks")
@@ -350,8 +356,8 @@ def main(command_line: list[str] | None = None) -> int:
         paths, networks = chosen_networks(arguments.model)
         copies = copied_pictures(arguments.data, arguments.leave_out)
         held_out = HeldOut(arguments.data, copies, arguments.labels)
-        print_accuracy(held_out, networks)
-        if arguments.labels:
+        print_accuracy(held_out, networks, arguments.threads)
+        if arguments.labels or arguments.only_accuracy:
             return 0
         print_point_truth(arguments.data, networks)
         print_thresholds(held_out, networks)

@@ -19,7 +19,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from visaged.models.training import command
-from visaged.models.training.network import MEAN, SCALE, STRIDES, Detector, load_checkpoint
+from visaged.models.training.network import MEAN, SCALE, Detector, load_checkpoint
+from visaged.models.training.shapes import STRIDES
 
 OPSET = 17
 

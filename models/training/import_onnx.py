@@ -15,7 +15,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from visaged.models.training.network import Detector, NetworkConfig, Residual
+from visaged.models.training.network import Detector, Residual
+from visaged.models.training.shapes import NetworkConfig
 
 
 def detector_from_onnx(path: Path, config: NetworkConfig, batches: list[Tensor]) -> Detector:
@@ -41,11 +42,21 @@ def detector_from_onnx(path: Path, config: NetworkConfig, batches: list[Tensor])
             norm = normalisations[convolution]
             norm.running_mean.zero_()  # type: ignore[union-attr]
             norm.running_var.fill_(1 - norm.eps)  # type: ignore[union-attr]
+            # A residual block's starts at 0: left so, what is behind would be calibrated without the block.
+            norm.weight.data.fill_(1)
             norm.bias.data.copy_(bias)
         elif convolution.bias is not None:
             convolution.bias.data.copy_(bias)
     _recalibrate(model, [normalisations[c] for c in order if c in normalisations], batches)
     return model
+
+
+def stem_channels(path: Path) -> int:
+    """Return how many channels the first convolution of an exported network has: which shape it is of."""
+    folded = _folded_convolutions(path)
+    if not folded:
+        raise ValueError(f"{path} holds no convolution")
+    return len(folded[0][0])
 
 
 def _folded_convolutions(path: Path) -> list[tuple[Tensor, Tensor]]:

@@ -8,7 +8,6 @@ it widen the view from 415 to 927 pixels, more than a canvas: without them a fac
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +15,10 @@ import torch.nn.functional as F  # noqa: N812 (the name everybody reads)
 from torch import Tensor, nn
 
 from visaged.models.training.running import load_network
+from visaged.models.training.shapes import OUTPUTS_PER_CELL, STRIDES, NetworkConfig
 
-STRIDES = (8, 16, 32)
 MEAN, SCALE = 128.0, 1 / 64
 """Pixels become (value - MEAN) * SCALE. MEAN is a whole number so that ONNX's DequantizeLinear does it in one step."""
-
-OUTPUTS_PER_CELL = 15
-"""Score logit, 4 distances before softplus, 5 points."""
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkConfig:
-    """The shape of the network.
-
-    Attributes:
-        channels: of the five stages, at strides 2, 4, 8, 16, 32.
-        blocks: residual blocks of the stages at strides 8, 16, 32.
-        pyramid: channels of the pyramid.
-        context: blocks behind the last stage that widen its view.
-    """
-
-    channels: tuple[int, int, int, int, int] = (16, 32, 48, 64, 64)
-    blocks: tuple[int, int, int] = (1, 1, 2)
-    pyramid: int = 48
-    context: int = 2
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint stores."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
-        """Read what a checkpoint stores."""
-        return cls(tuple(values["channels"]), tuple(values["blocks"]), values["pyramid"], values.get("context", 0))
 
 
 def convolution(

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from visaged.models.session import nvidia_driver_present
 from visaged.models.training import command
 
 TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
+NO_GPU = pytest.mark.skipif(nvidia_driver_present(), reason="needs a machine without a GPU")
 
 
 def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -37,6 +39,14 @@ def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         pytest.param("export", ["{text}", "{out}"], "is no checkpoint of this network", marks=TORCH),
         pytest.param("export", ["{gone}", "{out}"], "No such file", marks=TORCH),
         pytest.param("train", ["--data", "{gone}", "--out", "{out}"], "No such file", marks=TORCH),
+        ("travel", ["--data", "{gone}", "--out", "{out}"], "gone has none of the packs"),
+        ("gpu_run", ["--data", "{gone}", "--out", "{out}"], "gone has none of the packs"),
+        pytest.param(
+            "train",
+            ["--data", "{gone}", "--out", "{out}", "--device", "cuda"],
+            "there is no CUDA device here",
+            marks=[TORCH, NO_GPU],
+        ),
         pytest.param("analyzer.train", ["--cache", "{gone}", "--out", "{out}"], "gone holds no crops", marks=TORCH),
     ],
 )

@@ -36,10 +36,10 @@ from visaged.models.training.running import (
     average_gradients,
     build_optimizer,
     join_processes,
-    learning_rate,
     save,
     wait_while_paused,
 )
+from visaged.models.training.schedule import learning_rate
 
 
 @dataclass(frozen=True, slots=True)
