@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import bench_tracker, capacity, daemon, pictures, throughput
+from tests.benchmarks import bench_tracker, capacity, daemon, pictures, sizes, throughput
 
 ALL: dict[str, Callable[[], None]] = {
     "throughput": throughput.main,
@@ -15,6 +15,7 @@ ALL: dict[str, Callable[[], None]] = {
     "pictures": pictures.main,
     "beside": pictures.beside,
     "scaled": pictures.scaled,
+    "sizes": sizes.main,
     "soak": daemon.soak,
 }
 
