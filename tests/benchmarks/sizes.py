@@ -1,7 +1,7 @@
 """What searching at several sizes costs: CPU time of the search alone, on a 720p picture and on a 12-megapixel one.
 
-Placing on canvases, the network and joining, by `visaged.models.search` as the daemon does it, on one core. Each line has
-the ratio to the usual canvas alone, of the same round; `inference.close_up` costs a camera's frame what the second says.
+Placing on canvases, the network and joining, by `visaged.models.search` as the daemon does it, on one core. Each line
+has the ratio to the usual canvas alone, of the same round; the second is what `inference.close_up` costs a frame.
 """
 
 from __future__ import annotations
