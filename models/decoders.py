@@ -32,6 +32,9 @@ class Batch:
         return self.height // stride, self.width // stride
 
 
+_CELL = 15
+"""Numbers of a face in `cells`: a score, four distances, five points."""
+
 _HIGHEST = 1.001
 """A score may be above 1 by a rounding error."""
 
@@ -133,6 +136,25 @@ def _distance_levels(raw: Raw, strides: Sequence[int], batch: Batch) -> Iterable
         yield raw["score", stride], _from_distances(raw["box", stride], raw["points", stride], centres, stride)
 
 
+def _cell_levels(raw: Raw, strides: Sequence[int], batch: Batch) -> Iterable[_Level]:
+    """Read the same before its last functions, which cost a twentieth of the network's time for all cells.
+
+    Per stride s: `cells` (B, H/s, W/s, 15): the score's logit, the four distances before softplus, the offsets.
+    """
+    for stride in strides:
+        cells = raw["cells", stride].reshape(-1, _CELL)
+        centres = _cells(*batch.grid(stride), stride, 0.5)
+
+        def gather(
+            hits: Hits, cells: FloatArray = cells, centres: FloatArray = centres, stride: int = stride
+        ) -> tuple[FloatArray, FloatArray]:
+            found = cells[hits]
+            distances = np.logaddexp(np.float32(0), found[:, 1:5])
+            return _in_pixels(distances, found[:, 5:], centres[hits % len(centres)], stride)
+
+        yield 0.5 + 0.5 * np.tanh(0.5 * cells[:, 0]), gather  # the logistic function, without overflow
+
+
 def _scrfd_levels(raw: Raw, strides: Sequence[int], batch: Batch) -> Iterable[_Level]:
     """Read SCRFD's outputs (Guo et al. 2021, arXiv 2105.04714; as InsightFace exports them).
 
@@ -152,14 +174,21 @@ def _from_distances(
     boxes: FloatArray, points: FloatArray, centres: FloatArray, stride: int
 ) -> Callable[[Hits], tuple[FloatArray, FloatArray]]:
     def gather(hits: Hits) -> tuple[FloatArray, FloatArray]:
-        centre = centres[hits % len(centres)]  # (K, 2)
-        box = boxes.reshape(-1, 4)[hits] * np.float32(stride)
-        box[:, :2] *= -1
-        box[:, :2] += centre
-        box[:, 2:] += centre
-        return box, points.reshape(-1, 5, 2)[hits] * np.float32(stride) + centre[:, None]
+        centre = centres[hits % len(centres)]
+        return _in_pixels(boxes.reshape(-1, 4)[hits], points.reshape(-1, 10)[hits], centre, stride)
 
     return gather
+
+
+def _in_pixels(
+    distances: FloatArray, offsets: FloatArray, centre: FloatArray, stride: int
+) -> tuple[FloatArray, FloatArray]:
+    """Return boxes (K, 4) and points (K, 5, 2) for (K, 4) distances and (K, 10) offsets from (K, 2) centres."""
+    box = distances * np.float32(stride)
+    box[:, :2] *= -1
+    box[:, :2] += centre
+    box[:, 2:] += centre
+    return box, offsets.reshape(-1, 5, 2) * np.float32(stride) + centre[:, None]
 
 
 def _yunet_levels(raw: Raw, strides: Sequence[int], batch: Batch) -> Iterable[_Level]:
@@ -197,6 +226,7 @@ def _cells(rows: int, columns: int, stride: int, offset: float) -> FloatArray:
 
 
 DECODERS: dict[str, Decoder] = {
+    "cells": Decoder({"cells": _CELL}, _cell_levels),
     "distances": Decoder({"score": 1, "box": 4, "points": 10}, _distance_levels),
     "scrfd": Decoder({"score": 1, "bbox": 4, "kps": 10}, _scrfd_levels, anchors=True),
     "yunet": Decoder({"cls": 1, "obj": 1, "bbox": 4, "kps": 10}, _yunet_levels),

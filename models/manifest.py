@@ -150,7 +150,7 @@ class DetectorEntry(_Entry):
 
     task: Literal["detector"]
     input: DetectorInput
-    decoder: Literal["distances", "scrfd", "yunet"]
+    decoder: Literal["cells", "distances", "scrfd", "yunet"]
     """How its raw outputs become faces: `visaged.models.decoders` says what each expects."""
     strides: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
     outputs: dict[str, list[str]] = {}

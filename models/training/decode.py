@@ -33,6 +33,7 @@ FindFaces = Callable[[Image, float], Found]
 _CPU = SessionConfig(provider="cpu")
 
 _INPUTS = {
+    "cells": {},
     "distances": {},
     "yunet": {"layout": "NCHW", "dtype": "float32"},
 }

@@ -143,6 +143,36 @@ def test_decoding_puts_every_cell_where_it_belongs() -> None:
     assert second.landmarks[1].tolist() == [[24, 8]] * 5
 
 
+def test_cells_are_the_same_before_their_last_functions() -> None:
+    rng = np.random.default_rng(3)
+    cells = {
+        ("cells", stride): rng.normal(0, 3, (2, 64 // stride, 96 // stride, 15)).astype(np.float32)
+        for stride in (8, 32)
+    }
+    raw = {}
+    for (_, stride), values in cells.items():
+        raw["score", stride] = 1 / (1 + np.exp(-values[..., 0]))
+        raw["box", stride] = np.log(1 + np.exp(values[..., 1:5]))
+        raw["points", stride] = values[..., 5:]
+    batch = Batch(2, 64, 96)
+    expected = DECODERS["distances"].decode(raw, [8, 32], batch, 0.6)
+    for found, wanted in zip(DECODERS["cells"].decode(cells, [8, 32], batch, 0.6), expected, strict=True):
+        assert len(wanted) > 10
+        np.testing.assert_allclose(found.confidences, wanted.confidences, rtol=1e-5)
+        np.testing.assert_allclose(found.boxes, wanted.boxes, rtol=1e-4, atol=1e-3)
+        np.testing.assert_allclose(found.landmarks, wanted.landmarks, rtol=1e-5, atol=1e-4)
+
+
+def test_cells_of_any_size_overflow_nothing_and_what_is_no_number_is_told() -> None:
+    cells = np.zeros((1, 2, 2, 15), np.float32)
+    cells[0, :, :, 0] = [[-1e30, 1e30], [-200, 200]]
+    (found,) = DECODERS["cells"].decode({("cells", 8): cells}, [8], Batch(1, 16, 16), 0.5)
+    assert found.confidences.tolist() == [1, 1]
+    cells[0, 0, 0, 0] = np.nan
+    with pytest.raises(ModelError, match="scores of stride 8"):
+        DECODERS["cells"].decode({("cells", 8): cells}, [8], Batch(1, 16, 16), 0.5)
+
+
 def test_suppression_keeps_the_best_of_what_overlaps() -> None:
     kept = suppress(candidates((1, 0, 11, 10, 0.6), (0, 0, 10, 10, 0.9), (20, 0, 30, 10, 0.7)), 0.45)
     assert kept.boxes.tolist() == [[0, 0, 10, 10], [20, 0, 30, 10]]
