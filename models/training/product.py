@@ -41,6 +41,10 @@ START_S, STOP_S, ANSWER_S, CLIP_S = 120.0, 10.0, 90.0, 1800.0
 _LAST_LINES = 12
 
 
+_HTTP_KEPT = frozenset({"long_side", "max_megapixels"})
+"""What a configuration may say of how pictures are looked at, beside the networks and the tracker."""
+
+
 class ProductError(ValueError):
     """The daemon did not do what it was asked; the text says so for a person, with its last lines where it ended."""
 
@@ -221,7 +225,8 @@ class Product:
             "node": "evaluated",
             "cameras": [],
             "mqtt": {"embedded": True, "host": HOST, "port": self._mqtt_port},
-            "http": {"host": HOST, "port": 0, "max_waiting": 64, "deadline_s": ANSWER_S / 2, "access_log": False},
+            "http": {key: value for key, value in (self._base.get("http") or {}).items() if key in _HTTP_KEPT}
+            | {"host": HOST, "port": 0, "max_waiting": 64, "deadline_s": ANSWER_S / 2, "access_log": False},
             "oss": {"enabled": False},
             "tracker": (self._base.get("tracker") or {}) | {"low_confidence": FLOOR},
         }

@@ -15,6 +15,7 @@ from tests.unit import fakes
 from visaged.models.errors import ModelError
 from visaged.models.manifest import AnalyzerEntry, DetectorEntry, Manifest
 from visaged.models.training import evaluate
+from visaged.models.training.analyzer import figures
 from visaged.models.training.packs import is_validation
 
 FACES = [(left, top, right - left, bottom - top) for left, top, right, bottom in fakes.TWO_FACES]
@@ -164,3 +165,13 @@ def test_a_damaged_network_is_not_judged(monkeypatch: pytest.MonkeyPatch, tmp_pa
     path.write_text("models: []\n")
     with pytest.raises(ValueError, match="has no detector; name one with --model NAME=FILE"):
         evaluate.chosen_networks([])
+
+
+def test_the_divergence_from_votes_is_nothing_for_their_own_shares_and_grows_from_there() -> None:
+    votes = np.array([[0.7, 0.3, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0]], np.float32)
+    (figure,) = [figure for figure in figures.FIGURES if "divergence" in figure.title]
+    even = np.full_like(votes, 1 / 7)
+    values = [figure.value({"emotion": said}, {"emotion": votes}) for said in (votes, 0.5 * votes + 0.5 * even, even)]
+    assert values[0] == pytest.approx(0, abs=1e-5)
+    assert values[0] < values[1] < values[2]
+    assert values[2] == pytest.approx(np.log(7) + 0.5 * (0.7 * np.log(0.7) + 0.3 * np.log(0.3)), abs=1e-4)

@@ -88,6 +88,15 @@ def _emotion_recall(o: Outputs, t: Labels) -> float:
     return 100 * float(np.mean([hit[truth == c].mean() for c in np.unique(truth)]))
 
 
+def _emotion_entropy(o: Outputs, t: Labels) -> float:
+    """Cross entropy in nats against the shares of the votes, less what the votes' own spread leaves at least.
+
+    That is the Kullback-Leibler divergence: 0 for an answer that says how many of those who labelled say what.
+    """
+    votes, said = t["emotion"], np.clip(o["emotion"], 1e-6, 1)
+    return float((votes * (np.log(np.clip(votes, 1e-6, 1)) - np.log(said))).sum(1).mean())
+
+
 def _glasses3(outputs: Outputs) -> FloatArray:
     """Return (B, 3); a network that tells glasses alone never says sunglasses."""
     value = outputs["glasses"]
@@ -138,6 +147,7 @@ FIGURES = (
     Figure("emotion, winner of seven, %", "emotion", _winner, _emotion, when_covered=True),
     Figure("emotion, winner with more than half, %", "emotion", _clear_winner, _emotion),
     Figure("emotion, mean recall of the seven, %", "emotion", _winner, _emotion_recall),
+    Figure("emotion, divergence from the votes' shares, nats", "emotion", _winner, _emotion_entropy, 3),
     Figure(
         "attractiveness, Pearson r",
         "attractiveness",
