@@ -1,8 +1,8 @@
 """How a picture of any size becomes a detector's input.
 
-The picture is scaled to fit a canvas, lies in its top left corner, and the rest stays black. Canvases come in few
-shapes (long side fixed, short side 3/5, 3/4 or all of it): pictures of odd sizes would otherwise make every batch
-another shape, and an accelerator's memory grows with each shape that it meets.
+The picture is scaled to fit a canvas and lies in its top left corner, or within a margin; the rest stays black. There
+are few shapes of canvases (long side fixed, short side 3/5, 3/4 or all of it): pictures of odd sizes would otherwise
+make every batch another shape, and an accelerator's memory grows with each shape that it meets.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ class Canvas:
     Attributes:
         width: Pixels of the canvas.
         height: Pixels of the canvas.
-        picture_width: Pixels that the scaled picture covers, from the left.
-        picture_height: Pixels that it covers, from the top.
+        picture_width: Pixels that the scaled picture covers, from `left` on.
+        picture_height: Pixels that it covers, from `top` on.
         scale_x: Canvas pixels for one of the picture's.
         scale_y: The same downwards; differs from `scale_x` by rounding only.
+        left: Black pixels left of the picture.
+        top: Black pixels above it.
     """
 
     width: int
@@ -40,22 +42,29 @@ class Canvas:
     picture_height: int
     scale_x: float
     scale_y: float
+    left: int = 0
+    top: int = 0
 
     def blank(self) -> Image:
         """Return a black canvas, (height, width, 3) uint8."""
         return np.zeros((self.height, self.width, 3), np.uint8)
 
+    def part(self, image: Image) -> Image:
+        """Return the part of an image on this canvas, (height, width, 3), that the picture covers, without copying."""
+        return image[self.top : self.top + self.picture_height, self.left : self.left + self.picture_width]
+
     def to_picture(self, detections: Detections) -> Detections:
         """Return detections on the canvas in the picture's pixels, boxes cut at its borders."""
         scale = np.array([self.scale_x, self.scale_y], np.float32)
-        corners = detections.boxes.reshape(-1, 2, 2) / scale
+        offset = np.array([self.left, self.top], np.float32)
+        corners = (detections.boxes.reshape(-1, 2, 2) - offset) / scale
         limit = np.array([self.picture_width, self.picture_height], np.float32) / scale
         boxes = np.clip(corners, 0, limit).reshape(-1, 4)
         inside = (boxes[:, 2] - boxes[:, 0] > 1) & (boxes[:, 3] - boxes[:, 1] > 1)
-        return Detections(boxes, detections.confidences, detections.landmarks / scale)[inside]
+        return Detections(boxes, detections.confidences, (detections.landmarks - offset) / scale)[inside]
 
 
-def canvas_for(width: int, height: int, long_side: int, multiple_of: int = 32) -> Canvas:
+def canvas_for(width: int, height: int, long_side: int, multiple_of: int = 32, margin: int = 0) -> Canvas:
     """Return the canvas for pictures of `width` x `height` pixels.
 
     Args:
@@ -63,25 +72,25 @@ def canvas_for(width: int, height: int, long_side: int, multiple_of: int = 32) -
         height: The picture's, at least 1.
         long_side: The canvas's longer side in pixels; rounded up to `multiple_of`.
         multiple_of: What both sides must divide by.
+        margin: Black pixels on every side of the picture, even, less than a quarter of `long_side`.
     """
     long_side = _round_up(long_side, multiple_of)
     long, short = max(width, height), min(width, height)
-    scale = long_side / long
-    needed = short * scale
+    scale = (long_side - 2 * margin) / long
+    needed = short * scale + 2 * margin
     side = next(s for f in _SHORT_SIDES if (s := _round_up(long_side * f, multiple_of)) >= min(needed, long_side))
     canvas_width, canvas_height = (long_side, side) if width >= height else (side, long_side)
     # Even, so that video's halved chroma fits.
-    picture_width = min(canvas_width, max(2, 2 * round(width * scale / 2)))
-    picture_height = min(canvas_height, max(2, 2 * round(height * scale / 2)))
-    return Canvas(
-        canvas_width, canvas_height, picture_width, picture_height, picture_width / width, picture_height / height
-    )
+    picture_width = min(canvas_width - 2 * margin, max(2, 2 * round(width * scale / 2)))
+    picture_height = min(canvas_height - 2 * margin, max(2, 2 * round(height * scale / 2)))
+    scales = picture_width / width, picture_height / height
+    return Canvas(canvas_width, canvas_height, picture_width, picture_height, *scales, margin, margin)
 
 
 def place(image: Image, canvas: Canvas) -> Image:
     """Return a new canvas with an (H, W, 3) BGR picture scaled onto it."""
     target = canvas.blank()
-    view = target[: canvas.picture_height, : canvas.picture_width]
+    view = canvas.part(target)
     shrink = canvas.scale_x < 1
     cv2.resize(image, (canvas.picture_width, canvas.picture_height), view, interpolation=_interpolation(shrink))
     return target

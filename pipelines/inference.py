@@ -15,8 +15,7 @@ from dataclasses import dataclass
 
 from visaged.models import search
 from visaged.models.detector import Detector
-from visaged.models.preprocess import canvas_for
-from visaged.models.search import SMALL, Look
+from visaged.models.search import Look
 from visaged.models.types import Detections
 from visaged.pipelines.attributes import FaceReader, Reading, Request, single
 from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture
@@ -189,8 +188,7 @@ class Inference:
         if isinstance(item, Picture) or not self._close_up:
             return item.looks
         (look,) = item.looks
-        small = canvas_for(item.pixels.width, item.pixels.height, SMALL, self._detector.multiple_of)
-        return [look, look.smaller(small)] if small.width < look.canvas.width else [look]
+        return search.close_up(look, item.pixels.width, item.pixels.height, self._detector.multiple_of)
 
     def _picture(self, picture: Picture, found: Detections, readings: Sequence[Reading]) -> list[Face]:
         heads = self._reader.heads

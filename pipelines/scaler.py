@@ -45,7 +45,7 @@ class Scaler:
             frame: In any pixel format.
             image: (canvas.height, canvas.width, 3) uint8, becomes BGR where the picture lies.
         """
-        target = image[: self._canvas.picture_height, : self._canvas.picture_width]
+        target = self._canvas.part(image)
         if frame.format.name in _PLANAR:
             self._scale_planes(frame, target)
         else:

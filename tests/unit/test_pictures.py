@@ -495,13 +495,14 @@ def test_a_picture_is_queued_with_its_canvases() -> None:
     (waiting,) = batcher.take(0)
     assert isinstance(waiting, Waiting)
     assert waiting.future is future
-    assert [look.image.shape for look in waiting.looks] == [(768, 1280, 3), (384, 640, 3), (160, 256, 3)]
+    assert [look.image.shape for look in waiting.looks] == [(768, 1280, 3), (384, 640, 3), (192, 256, 3)]
     assert (waiting.pixels.width, waiting.pixels.height) == (1280, 720)
     assert (waiting.attributes, waiting.min_confidence, waiting.deadline_s) == ({"age"}, 0.4, 53.0)
-    for look, rows in zip(waiting.looks, (720, 360, 144), strict=True):
+    for look, rows in zip(waiting.looks, (720, 360, 108), strict=True):
         assert look.canvas.picture_height == rows
-        assert look.image[:rows].any()
-        assert not look.image[rows:].any()
+        assert look.canvas.part(look.image).any()
+        look.canvas.part(look.image)[:] = 0
+        assert not look.image.any()
 
 
 def test_a_full_queue_refuses() -> None:

@@ -9,6 +9,7 @@ from tests.unit import fakes
 from visaged.models import search
 from visaged.models.detector import Detector
 from visaged.models.manifest import Manifest
+from visaged.models.preprocess import canvas_for
 from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.models.types import Detections
@@ -44,6 +45,37 @@ def long_sides(width: int, height: int, scales: Scales = SCALES) -> list[int]:
 )
 def test_a_picture_gets_the_canvases_that_it_has_pixels_for(size: tuple[int, int], expected: list[int]) -> None:
     assert long_sides(*size) == expected
+
+
+def test_the_small_canvas_has_a_margin_on_every_side() -> None:
+    for width, height in ((4000, 3000), (300, 900), (144, 144), (50, 20), (1, 1), (8000, 10)):
+        *larger, small = SCALES.canvases(width, height)
+        assert small.left == small.top == max(small.width, small.height) // 8
+        assert small.left + small.picture_width <= small.width - small.left
+        assert small.top + small.picture_height <= small.height - small.top
+        assert all(canvas.left == canvas.top == 0 for canvas in larger)
+
+
+def test_a_box_within_a_margin_comes_back_to_where_it_was() -> None:
+    image = np.zeros((600, 900, 3), np.uint8)
+    image[200:400, 300:700] = 255
+    for look in SCALES.looks(image):
+        rows, columns = np.nonzero(look.image[..., 0] > 127)
+        box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32)
+        seen = Detections(box, np.ones(1, np.float32), np.tile(box[:, None, :2], (1, 5, 1)))
+        found = look.canvas.to_picture(seen)
+        np.testing.assert_allclose(found.boxes, [[300, 200, 700, 400]], atol=1.2 / look.canvas.scale_x)
+        np.testing.assert_allclose(found.landmarks[0, 0], [300, 200], atol=1.2 / look.canvas.scale_x)
+
+
+def test_a_cameras_frame_gets_the_small_canvas_where_that_is_smaller() -> None:
+    for size, expected in (((1280, 720), 2), ((720, 1280), 2), ((300, 300), 2)):
+        canvas = canvas_for(*size, 640)
+        looks = search.close_up(search.Look(canvas.blank(), canvas), *size, 32)
+        assert len(looks) == expected
+        assert looks[-1].canvas.left > 0
+    canvas = canvas_for(1280, 720, 256)
+    assert len(search.close_up(search.Look(canvas.blank(), canvas), 1280, 720, 32)) == 1
 
 
 def test_canvases_that_are_not_wanted_are_left_out() -> None:
