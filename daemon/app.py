@@ -114,7 +114,7 @@ class Daemon:
             self._tracks,
             self.metrics,
             self._publish,
-            close_up=inference.close_up,
+            close_up=Scales.of(self.detector, inference.long_side) if inference.close_up else None,
         )
         self.web = self._web(version)
         self._broker = EmbeddedBroker(settings.mqtt.host, settings.mqtt.port) if settings.mqtt.embedded else None
@@ -306,7 +306,7 @@ class Daemon:
             self._batcher,
             heads,
             settings.enabled(set(heads)),
-            Scales(settings.inference.long_side, settings.http.long_side, multiple_of=self.detector.multiple_of),
+            Scales.of(self.detector, settings.inference.long_side, settings.http.long_side),
             self._threshold,
             self.metrics,
             settings.least(heads),

@@ -72,8 +72,8 @@ class HttpSettings(Frozen):
     long_side: Annotated[int, Field(ge=160, le=4096)] = 1280
     """Long side in pixels of the largest canvas on which single pictures are searched, beside `inference.long_side` and
     a small one. Time and memory grow with its square: 4096 finds faces of 10 px in a photo of 12 megapixels, takes ten
-    times as long as 1280 and 1 GB of memory. Not
-    larger than `inference.long_side`: no such canvas."""
+    times as long as 1280 and 1 GB of memory while it lasts. Not a quarter larger than `inference.long_side`: no such
+    canvas. Pictures of at least half this size are put on it, enlarged where they are smaller."""
     max_waiting: Annotated[int, Field(ge=1, le=1000)] = 16
     """Pictures that may be in work or wait; one more is refused with 503 and Retry-After."""
     deadline_s: Annotated[float, Field(gt=0, le=300)] = 10.0

@@ -22,7 +22,7 @@ from visaged.models.manifest import Head
 from visaged.models.search import Scales
 from visaged.models.types import Image
 from visaged.pipelines.attributes import sure
-from visaged.pipelines.batcher import Batcher, Overloaded
+from visaged.pipelines.batcher import LARGE_PIXELS, Batcher, Overloaded
 from visaged.pipelines.inference import InferenceFailed
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.pictures import Decoded, PictureError, load, measure, submit
@@ -142,15 +142,14 @@ class Pictures:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        self._decode_in_callers = decode_in_callers
+        # Whether a picture is large shows when it has its canvases, and has to be known before a caller takes it.
+        self._decode_in_callers = decode_in_callers and scales.large**2 < LARGE_PIXELS / 2
         self._batcher = batcher
         points = frozenset(name for name, head in heads.items() if head.kind == "points")
         self._points = points & enabled
         self.attributes = enabled - points
         self.has_points = bool(self._points)
         self._scales = scales
-        # Twice the usual canvas, so that small faces keep their pixels for the analyzer.
-        self._least_side = max(scales.large, 2 * scales.usual)
         self.threshold = threshold
         self._metrics = metrics
         self._least = least or {}
@@ -180,9 +179,13 @@ class Pictures:
         except Problem as problem:
             outcome = "refused" if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR else "failed"
             raise
-        except (Overloaded, TimeoutError):
+        except Overloaded:
             outcome = "refused"
             raise _overloaded() from None
+        except TimeoutError:
+            outcome = "refused"
+            text = f"the picture was not done within {self._settings.deadline_s:g} s; try again, or send it smaller"
+            raise _overloaded(text) from None
         except asyncio.CancelledError:
             # The server cancels what is not done a while after it was asked to stop.
             detail = "the server is stopping"
@@ -239,6 +242,10 @@ class Pictures:
         told = [replace(face, attributes=sure(face.attributes, self._least)) for face in answer.faces]
         return replace(answer, faces=told)
 
+    def _least_side(self, wanted: frozenset[str]) -> int:
+        """Return how many pixels a picture's longer side has to keep: what is read keeps more for the analyzer."""
+        return max(self._scales.large, self._scales.usual * (2 if wanted else 1))
+
     async def _by_caller(
         self,
         data: bytes,
@@ -255,7 +262,7 @@ class Pictures:
             if width * height > _QUICK_PIXELS:
                 raise _TooLong
             _check_side(width, height, max_side)
-            made.append(load(data, self._most_pixels, self._least_side, upright))
+            made.append(load(data, self._most_pixels, self._least_side(wanted), upright))
             return made[0].image
 
         faces = await asyncio.wrap_future(self._submit(image, wanted, min_confidence))
@@ -274,11 +281,13 @@ class Pictures:
         _check_side(width, height, max_side)
 
         def queue() -> tuple[Decoded, Future[list[Face]]]:
-            decoded = load(data, self._most_pixels, self._least_side, upright)
+            decoded = load(data, self._most_pixels, self._least_side(wanted), upright)
             return decoded, self._submit(decoded.image, wanted, min_confidence)
 
-        async with self._room.place(width * height):
-            decoded, future = await self._in_thread(width * height, queue)
+        canvases = self._scales.canvases(width, height)
+        pixels = max(width * height, sum(canvas.width * canvas.height for canvas in canvases))
+        async with self._room.place(pixels):
+            decoded, future = await self._in_thread(pixels, queue)
             return _answer(decoded, await asyncio.wrap_future(future))
 
     async def _in_thread(
@@ -331,7 +340,5 @@ def _check_side(width: int, height: int, most: int | None) -> None:
         raise PictureError("too_large", f"the picture is {width} x {height} pixels; at most {most} a side")
 
 
-def _overloaded() -> Problem:
-    return Problem(
-        HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", "too many pictures are waiting; try again", {"Retry-After": "1"}
-    )
+def _overloaded(text: str = "too many pictures are waiting; try again") -> Problem:
+    return Problem(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", text, {"Retry-After": "1"})

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -42,7 +43,13 @@ _UNQUOTED = (
 )
 
 
-_Confidence = Annotated[float, Field(ge=0, le=1)]
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is a boolean; give the smallest confidence as a number, or switch it off under attributes")
+    return value
+
+
+_Confidence = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
 
 
 class _Login(Frozen):
@@ -300,7 +307,9 @@ def _check_models(settings: Settings) -> list[Problem]:
     places += [(f"cameras[{i}].", c.attributes, c.min_confidence) for i, c in enumerate(settings.cameras)]
     for path, switches, least in places:
         problems += _unknown(f"{path}attributes", switches, {head.name for head in heads})
-        problems += _unknown(f"{path}min_confidence", least, {head.name for head in heads if head.kind != "points"})
+        points = {head.name for head in heads if head.kind == "points"}
+        problems += [Problem(f"{path}min_confidence.{n}", "points have no confidence") for n in points & least.keys()]
+        problems += _unknown(f"{path}min_confidence", least.keys() - points, {head.name for head in heads} - points)
     return problems
 
 

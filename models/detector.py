@@ -18,8 +18,8 @@ from visaged.models.preprocess import tensor
 from visaged.models.session import Session, SessionConfig
 from visaged.models.types import Detections, Image
 
-# All pairs are compared at once; a picture made to look like faces all over must not take memory without bound.
-_MOST_CANDIDATES = 2000
+# A picture made to look like faces all over must not take time without bound: half a second with these.
+_MOST_CANDIDATES, _MOST_FACES = 30_000, 2_000
 
 
 def suppress(candidates: Detections, iou: float) -> Detections:
@@ -31,17 +31,16 @@ def suppress(candidates: Detections, iou: float) -> Detections:
     if len(candidates) < 2:
         return candidates
     candidates = candidates[np.argsort(-candidates.confidences, kind="stable")[:_MOST_CANDIDATES]]
-    low, high = candidates.boxes[:, :2], candidates.boxes[:, 2:]
-    overlap = np.clip(np.minimum(high[:, None], high) - np.maximum(low[:, None], low), 0, None)  # (N, N, 2)
-    shared = overlap[..., 0] * overlap[..., 1]
-    area = np.prod(high - low, axis=1)
-    close = shared > iou * (area[:, None] + area - shared)
     kept: list[int] = []
-    alive = np.ones(len(candidates), bool)
-    for index in range(len(candidates)):
-        if alive[index]:
-            kept.append(index)
-            alive &= ~close[index]
+    left = np.arange(len(candidates))
+    low, high = candidates.boxes[:, :2], candidates.boxes[:, 2:]
+    area = np.prod(high - low, axis=1)
+    while len(left) and len(kept) < _MOST_FACES:
+        best, left = left[0], left[1:]
+        kept.append(int(best))
+        overlap = np.clip(np.minimum(high[left], high[best]) - np.maximum(low[left], low[best]), 0, None)
+        shared = overlap[:, 0] * overlap[:, 1]
+        left = left[shared <= iou * (area[left] + area[best] - shared)]
     return candidates[kept]
 
 
@@ -59,6 +58,7 @@ class Detector:
     Attributes:
         face_threshold: The confidence from which the manifest calls something a face.
         nms_iou: From which overlap on two boxes are one face.
+        fixed_size: Whether the file takes pictures of one size only.
     """
 
     def __init__(self, session: Session, entry: DetectorEntry, floor: float | None = None) -> None:
@@ -74,6 +74,9 @@ class Detector:
         self._decoder = DECODERS[entry.decoder]
         self._keys = [(kind, stride) for kind in self._decoder.kinds for stride in entry.strides]
         self._outputs = entry.output_names(self._decoder.kinds)
+        shape = session.inputs.get(entry.input.name, [])
+        sides = shape[1:3] if entry.input.layout == "NHWC" else shape[2:4]
+        self.fixed_size = any(isinstance(side, int) for side in sides)
         require(session, entry.name, [entry.input.name], self._outputs)
 
     @classmethod

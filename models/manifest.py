@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from visaged.models.decoders import DECODERS
 from visaged.models.errors import ModelError
@@ -58,6 +59,13 @@ class AnalyzerInput(_Input):
     size: Annotated[int, Field(ge=16, le=512)]
     template: Annotated[list[tuple[float, float]], Field(min_length=5, max_length=5)]
     """Where right eye, left eye, nose, right and left mouth corner (of the person) go, in crop pixels."""
+
+    @field_validator("template")
+    @classmethod
+    def _eyes_apart(cls, template: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        if math.dist(template[0], template[1]) < 1:
+            raise ValueError("the two eyes, its first two points, are less than a pixel apart")
+        return template
 
 
 _Slope = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]

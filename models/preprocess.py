@@ -74,11 +74,11 @@ def canvas_for(width: int, height: int, long_side: int, multiple_of: int = 32, m
         multiple_of: What both sides must divide by.
         margin: Black pixels on every side of the picture, even, less than a quarter of `long_side`.
     """
-    long_side = _round_up(long_side, multiple_of)
+    long_side = round_up(long_side, multiple_of)
     long, short = max(width, height), min(width, height)
     scale = (long_side - 2 * margin) / long
     needed = short * scale + 2 * margin
-    side = next(s for f in _SHORT_SIDES if (s := _round_up(long_side * f, multiple_of)) >= min(needed, long_side))
+    side = next(s for f in _SHORT_SIDES if (s := round_up(long_side * f, multiple_of)) >= min(needed, long_side))
     canvas_width, canvas_height = (long_side, side) if width >= height else (side, long_side)
     # Even, so that video's halved chroma fits.
     picture_width = min(canvas_width - 2 * margin, max(2, 2 * round(width * scale / 2)))
@@ -91,7 +91,7 @@ def place(image: Image, canvas: Canvas) -> Image:
     """Return a new canvas with an (H, W, 3) BGR picture scaled onto it."""
     target = canvas.blank()
     view = canvas.part(target)
-    shrink = canvas.scale_x < 1
+    shrink = canvas.picture_width < image.shape[1]
     cv2.resize(image, (canvas.picture_width, canvas.picture_height), view, interpolation=_interpolation(shrink))
     return target
 
@@ -110,5 +110,6 @@ def _interpolation(shrink: bool) -> int:
     return cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
 
 
-def _round_up(value: float, multiple: int) -> int:
+def round_up(value: float, multiple: int) -> int:
+    """Return the smallest multiple that is not smaller than a value."""
     return math.ceil(round(value, 6) / multiple) * multiple

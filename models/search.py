@@ -1,19 +1,21 @@
 """Searching a picture at several sizes: which canvases it is put on, and how their finds become one list of faces.
 
 A detector knows faces of some sizes, in pixels of its canvas: one canvas of 640 px shows it neither the face of a
-passport photo nor one of 10 px in a photo of a group. So a picture is put on a small canvas, on one of the usual size,
-and on a large one where it has the pixels for that. Each canvas is made from the next larger one, which costs little.
+passport photo nor one of 10 px in a photo of a group. So a picture is put on a small canvas, on one of the usual size
+and on a large one. Each is made from the next larger one, which costs little. Pictures are enlarged for a canvas, but
+at most twice: of the faces from 6 to 20 px in photos of crowds, a detector finds a third more when they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from visaged.models.detector import Detector, suppress
-from visaged.models.preprocess import Canvas, canvas_for, place
+from visaged.models.preprocess import Canvas, canvas_for, place, round_up
 from visaged.models.types import Detections, Image
 
 SMALL = 256
@@ -23,19 +25,25 @@ _MARGIN = 8
 """Of the small canvas, an eighth of its long side on every side: of 300 tight shots of heads, whose faces the picture's
 edges cut, the threshold was passed by 276 with a black margin and by 261 without."""
 
-_STEP = 4
-"""Long sides are multiples of this many times the network's own step: few shapes, few plans of a GPU's memory."""
+_STEP = 128
+"""Long sides are multiples of about this: few shapes, few plans of a GPU's memory."""
 _ENLARGED = 2.0
-"""A picture smaller than a canvas is enlarged by this at most: more shows nothing new and costs time."""
-_APART = 1.25
-"""A canvas that is not this much larger than the one before is left out."""
+"""A picture is enlarged by this at most, but for the smallest canvas."""
+_APART, _FARTHEST = 1.25, 5.0
+"""A canvas that is not this much larger than the next smaller one is left out; one that is more than five times as
+large gets another one between them, since no face may be too large for the one and too small for the other."""
+_THINNEST = 8
+"""Pixels: where a picture is no wider or higher than this on a canvas, there is no face to be seen."""
+_MOST_PIXELS = 16 * 640 * 640
+"""Of all canvases of one run of the network: a GPU's memory has an end."""
 
 _LEAST, _MOST = 40.0, 400.0
 """Pixels of the canvas. Smaller faces are left to a larger canvas, larger ones to a smaller canvas, where there is one:
 each canvas raises false alarms of its own, most of them at the sizes that another one shows better."""
 
-_PART_AREA, _PART_INSIDE = 0.3, 0.8
-"""What has this much of a face's area at most, and lies inside it by this much at least, may be a part of it."""
+_PART_AREA, _PART_INSIDE = 0.45, 0.85
+"""What has this much of a surer face's area at most, and lies inside it by this much at least, is a part of it. What
+has more of its area overlaps it enough to be the same face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +65,13 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """The long sides of the canvases on which pictures are searched.
+    """The long sides of the canvases on which pictures are searched, in pixels.
 
     Attributes:
-        usual: The one that every picture of at least half its size is put on, in pixels.
-        large: The largest, for pictures that have as many pixels; not larger than `usual` for none.
-        small: The smallest, which every picture is put on, with a margin; None for none.
+        usual: The one for every picture of at least half its size.
+        large: The largest, for pictures of at least half its size; 0 for none.
+        small: The smallest, for every picture, which has a margin there; None for none, and then the usual one is for
+            every picture.
         multiple_of: What a canvas's sides must divide by.
     """
 
@@ -71,18 +80,21 @@ class Scales:
     small: int | None = SMALL
     multiple_of: int = 32
 
+    @classmethod
+    def of(cls, detector: Detector, usual: int, large: int = 0) -> Scales:
+        """Return the scales for a detector: the usual one alone where its file takes one size of picture only."""
+        if detector.fixed_size:
+            return cls(usual, 0, None, detector.multiple_of)
+        return cls(usual, large, multiple_of=detector.multiple_of)
+
     def canvases(self, width: int, height: int) -> list[Canvas]:
         """Return the canvases for a picture of width x height pixels, at least one, largest first."""
-        step = _STEP * self.multiple_of
-        long = max(width, height)
-        sides: list[tuple[int, int]] = []  # and margins
-        for side in (self.small, self.usual, self.large):
-            if side is None:
-                continue
-            fitting = side if long * _ENLARGED >= side else max(step, int(long * _ENLARGED) // step * step)
-            if not sides or fitting >= _APART * sides[-1][0]:
-                sides.append((fitting, fitting // _MARGIN if side == self.small else 0))
-        return [canvas_for(width, height, side, self.multiple_of, margin) for side, margin in reversed(sides)]
+        step = round_up(_STEP, self.multiple_of)
+        smallest, *others = [round_up(side, self.multiple_of) for side in (self.small, self.usual, self.large) if side]
+        most = max(smallest, int(max(width, height) * _ENLARGED) // step * step)
+        sides = self._rungs([smallest, *(min(max(side, smallest), most) for side in others)])
+        shown = [side for side in sides if min(width, height) * side > _THINNEST * max(width, height)]
+        return [self._canvas(width, height, side) for side in reversed(shown or sides[:1])]
 
     def looks(self, image: Image) -> list[Look]:
         """Return a picture, (H, W, 3) uint8 BGR, on all its canvases, largest first."""
@@ -92,11 +104,29 @@ class Scales:
             looks.append(looks[-1].smaller(canvas))
         return looks
 
+    def close_up(self, look: Look, width: int, height: int) -> list[Look]:
+        """Return a look at a frame of width x height pixels, and one on each smaller canvas down to the small one."""
+        looks = [look]
+        if self.small is not None:
+            long = max(look.canvas.width, look.canvas.height)
+            for side in reversed(self._rungs([round_up(self.small, self.multiple_of), long])):
+                if side * _APART <= long:
+                    looks.append(looks[-1].smaller(self._canvas(width, height, side)))
+        return looks
 
-def close_up(look: Look, width: int, height: int, multiple_of: int) -> list[Look]:
-    """Return a look at a frame of width x height pixels and, if that is smaller, one on the small canvas."""
-    small = Scales(SMALL, multiple_of=multiple_of).canvases(width, height)[-1]
-    return [look, look.smaller(small)] if small.width < look.canvas.width else [look]
+    def _rungs(self, wanted: Sequence[int]) -> list[int]:
+        """Return long sides that are neither too close to each other nor too far apart, smallest first."""
+        step, rungs = round_up(_STEP, self.multiple_of), list[int]()
+        for side in sorted(wanted):
+            if not rungs or side >= _APART * rungs[-1]:
+                while rungs and side > _FARTHEST * rungs[-1]:
+                    rungs.append(round_up(math.sqrt(rungs[-1] * min(side, _FARTHEST**2 * rungs[-1])), step))
+                rungs.append(side)
+        return rungs
+
+    def _canvas(self, width: int, height: int, side: int) -> Canvas:
+        is_small = self.small is not None and side <= round_up(self.small, self.multiple_of)
+        return canvas_for(width, height, side, self.multiple_of, side // _MARGIN if is_small else 0)
 
 
 def find(detector: Detector, pictures: Sequence[Sequence[Look]]) -> list[Detections]:
@@ -111,14 +141,21 @@ def find(detector: Detector, pictures: Sequence[Sequence[Look]]) -> list[Detecti
         for level, look in enumerate(looks):
             shapes.setdefault(look.image.shape, []).append((index, level))
     parts = [[Detections.empty()] * len(looks) for looks in pictures]
-    for places in shapes.values():
-        images = [pictures[index][level].image for index, level in places]
-        found = detector.detect(images[0][None] if len(images) == 1 else np.stack(images))
-        for (index, level), detections in zip(places, found, strict=True):
-            last = len(pictures[index]) - 1
-            believed = _believed(detections, level > 0, level < last)
-            parts[index][level] = pictures[index][level].canvas.to_picture(believed)
+    for (height, width, _), places in shapes.items():
+        for run in _batched(places, max(1, _MOST_PIXELS // (height * width))):
+            images = [pictures[index][level].image for index, level in run]
+            found = detector.detect(images[0][None] if len(images) == 1 else np.stack(images))
+            for (index, level), detections in zip(run, found, strict=True):
+                last = len(pictures[index]) - 1
+                believed = _believed(detections, level > 0, level < last)
+                parts[index][level] = pictures[index][level].canvas.to_picture(believed)
     return [without_parts(found[0]) if len(found) == 1 else join(found, detector.nms_iou) for found in parts]
+
+
+def _batched(places: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tuple[int, int]]]:
+    """Yield so many at a time."""
+    for start in range(0, len(places), size):
+        yield places[start : start + size]
 
 
 def _believed(found: Detections, has_larger: bool, has_smaller: bool) -> Detections:
@@ -159,5 +196,7 @@ def without_parts(faces: Detections) -> Detections:
     shared = np.clip(np.minimum(high[:, None], high) - np.maximum(low[:, None], low), 0, None).prod(2)  # (N, N)
     area = (high - low).prod(1)
     part = (area[:, None] <= _PART_AREA * area) & (shared >= _PART_INSIDE * area[:, None])  # row of column
-    surer = np.tri(len(faces), k=-1, dtype=bool)  # columns before the row
-    return faces[~(part & surer).any(1)]
+    keep = np.ones(len(faces), bool)
+    for index in part.any(1).nonzero()[0]:
+        keep[index] = not (part[index, :index] & keep[:index]).any()  # only what is itself a face has parts
+    return faces if keep.all() else faces[keep]

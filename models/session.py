@@ -61,6 +61,12 @@ def nvidia_driver_present() -> bool:
     return True
 
 
+# What a run takes stays with the session for the next one. After a canvas of 4096 px that would be a gigabyte.
+_LARGE_INPUT = 6_000_000
+_SHRINKING = onnxruntime.RunOptions()
+_SHRINKING.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+
 class Session:
     """A loaded network.
 
@@ -93,7 +99,10 @@ class Session:
             inputs: By name, all with the batch as their first axis.
         """
         if not self.on_gpu:
-            result: list[NDArray[np.float32]] = self._session.run(list(outputs), dict(inputs))
+            large = sum(value.nbytes for value in inputs.values()) > _LARGE_INPUT
+            result: list[NDArray[np.float32]] = self._session.run(
+                list(outputs), dict(inputs), _SHRINKING if large else None
+            )
             return result
         size = len(next(iter(inputs.values())))
         padded = {name: pad_batch(value) for name, value in inputs.items()}

@@ -113,7 +113,9 @@ def trusted(
 
 
 def _drawn_together(chances: FloatArray, temperature: float, face: float) -> FloatArray:
-    powers = [max(chance, _LEAST_CHANCE) ** (1.0 / temperature) for chance in chances.tolist()]
+    # Against the largest, so that no temperature makes all of them vanish.
+    largest = max(_LEAST_CHANCE, *chances.tolist())
+    powers = [(max(chance, _LEAST_CHANCE) / largest) ** (1.0 / temperature) for chance in chances.tolist()]
     share, guess = face / sum(powers), (1.0 - face) / len(powers)
     return np.array([share * power + guess for power in powers], np.float32)
 

@@ -48,7 +48,7 @@ class View:
     pixels: Pixels
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Picture:
     """A single picture of the HTTP API.
 
@@ -80,11 +80,21 @@ class Picture:
         return self.looks[0].canvas
 
     @property
+    def is_large(self) -> bool:
+        """Whether searching it takes so long, and so much memory, that one such picture at a time is enough."""
+        pixels = 0 if self.view is None else sum(look.canvas.width * look.canvas.height for look in self.view.looks)
+        return pixels > LARGE_PIXELS
+
+    @property
     def pixels(self) -> Pixels:
         """The view's."""
         assert self.view is not None
         return self.view.pixels
 
+
+LARGE_PIXELS = 4_000_000
+"""Of a picture's canvases together: more keep an inference caller from the cameras for a tenth of a second and longer.
+All callers at work on such pictures left a camera one frame in six seconds."""
 
 Item = Frame | Picture
 
@@ -130,6 +140,7 @@ class Batcher:
         self._ready: deque[_Lane] = deque()  # lanes with a frame and none in flight, longest waiting first
         self._pictures: deque[Picture] = deque()
         self._picture_next = False
+        self._large: Picture | None = None  # in flight
         self._closed = False
 
     def add_camera(self, camera: str, when_full: WhenFull, depth: int, on_drop: Callable[[Frame], None]) -> None:
@@ -181,7 +192,7 @@ class Batcher:
         """Return the next batch, of one canvas shape; empty if none came in time or the batcher is closed and empty."""
         deadline = self._clock() + timeout_s
         with self._changed:
-            while not (self._ready or self._pictures):
+            while not self._ready and self._next_picture() is None:
                 left = deadline - self._clock()
                 if left <= 0 or self._closed:
                     return []
@@ -199,6 +210,8 @@ class Batcher:
                     lane.in_flight = False
                     if lane.frames:
                         self._ready.append(lane)
+                elif item is self._large:
+                    self._large = None
             self._changed.notify_all()
 
     def close(self) -> list[Item]:
@@ -236,22 +249,30 @@ class Batcher:
     def _collect(self) -> list[Item]:
         batch: list[Item] = []
         shape: tuple[int, int] | None = None
-        while len(batch) < self._max_batch and (self._ready or self._pictures):
+        while len(batch) < self._max_batch:
             # Pictures and cameras in turn: neither starves the other.
-            picture_turn = bool(self._pictures) and (self._picture_next or not self._ready)
-            if picture_turn and self._pictures[0].view is None:
+            picture = self._next_picture()
+            if picture is not None and self._ready and not self._picture_next:
+                picture = None
+            if picture is None and not self._ready:
+                break
+            if picture is not None and picture.view is None:
                 if not batch:  # what has no shape yet is computed alone
                     self._picture_next = False
-                    batch.append(self._pictures.popleft())
+                    self._pictures.remove(picture)
+                    batch.append(picture)
                 break
-            canvas = self._pictures[0].canvas if picture_turn else self._ready[0].frames[0].canvas
+            canvas = self._ready[0].frames[0].canvas if picture is None else picture.canvas
             if shape is None:
                 shape = (canvas.height, canvas.width)
             elif shape != (canvas.height, canvas.width):
                 break
-            self._picture_next = not picture_turn  # only now: who is left for another shape is first next time
-            if picture_turn:
-                batch.append(self._pictures.popleft())
+            self._picture_next = picture is None  # only now: who is left for another shape is first next time
+            if picture is not None:
+                if picture.is_large:
+                    self._large = picture
+                self._pictures.remove(picture)
+                batch.append(picture)
                 continue
             lane = self._ready.popleft()
             lane.in_flight = True
@@ -259,3 +280,7 @@ class Batcher:
             if lane.when_full is WhenFull.WAIT:
                 self._changed.notify_all()
         return batch
+
+    def _next_picture(self) -> Picture | None:
+        """Return the picture that has waited longest, but for large ones while one of these is in flight."""
+        return next((picture for picture in self._pictures if self._large is None or not picture.is_large), None)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from visaged.models import search
 from visaged.models.detector import Detector
-from visaged.models.search import Look
+from visaged.models.search import Look, Scales
 from visaged.models.types import Detections
 from visaged.pipelines.attributes import FaceReader, Reading, Request, single
 from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture
@@ -61,7 +61,7 @@ class Inference:
         metrics: Counts and times.
         on_result: Takes every frame's result; must not block.
         clock: Monotonic seconds.
-        close_up: Whether frames of cameras are searched on a small canvas too.
+        close_up: The scales at which frames of cameras are searched below their own; None for none.
     """
 
     # A model that fails this often in a row is broken, not unlucky with a frame.
@@ -76,7 +76,7 @@ class Inference:
         metrics: Metrics,
         on_result: Callable[[FrameResult], None],
         clock: Callable[[], float] = time.monotonic,
-        close_up: bool = False,
+        close_up: Scales | None = None,
     ) -> None:
         self._batcher = batcher
         self._close_up = close_up
@@ -185,10 +185,9 @@ class Inference:
         ]
 
     def _looks(self, item: Item) -> Sequence[Look]:
-        if isinstance(item, Picture) or not self._close_up:
+        if isinstance(item, Picture) or self._close_up is None:
             return item.looks
-        (look,) = item.looks
-        return search.close_up(look, item.pixels.width, item.pixels.height, self._detector.multiple_of)
+        return self._close_up.close_up(item.looks[0], item.pixels.width, item.pixels.height)
 
     def _picture(self, picture: Picture, found: Detections, readings: Sequence[Reading]) -> list[Face]:
         heads = self._reader.heads

@@ -51,8 +51,18 @@ class Metrics:
         self._failures = counter("camera_failures", "Times that a camera's source broke", "camera", "cause")
         self.age = histogram("result_age_seconds", "From capture to hand-over to MQTT", "camera", buckets=_AGES)
 
-        self.inference = histogram("inference_seconds", "One run of a network", "model", buckets=_FAST)
-        self.batch_size = histogram("batch_size", "Items of one run", "model", buckets=(1, 2, 4, 8, 16, 32, 64))
+        self.inference = histogram(
+            "inference_seconds",
+            "A search by the detector or a run of the analyzer",
+            "model",
+            buckets=_FAST,
+        )
+        self.batch_size = histogram(
+            "batch_size",
+            "Pictures or faces at once",
+            "model",
+            buckets=(1, 2, 4, 8, 16, 32, 64),
+        )
         self.failed_batches = counter("failed_batches", "Batches that could not be computed")
         self.stage = histogram(
             "stage_seconds", "Time that a frame spends in a stage: decode, queue, inference, publish", "stage",

@@ -14,11 +14,12 @@ import numpy as np
 
 from visaged.daemon.console import describe
 from visaged.daemon.settings import ModelSettings, Settings
+from visaged.models import search
 from visaged.models.alignment import ImagePixels
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import Manifest
-from visaged.models.preprocess import canvas_for, place
+from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.models.types import Image
 from visaged.pipelines.attributes import AnalyzerReader, single, sure
@@ -44,9 +45,8 @@ def annotate(image: Image) -> Image:
     manifest, session = Manifest(), SessionConfig(provider="cpu")
     detector = Detector.load(manifest, names.detector, session)
     reader = AnalyzerReader(Analyzer.load(manifest, names.analyzer or "", session), Metrics())
-    height, width = image.shape[:2]
-    canvas = canvas_for(width, height, 640)
-    shots = faces_of(canvas.to_picture(detector.detect(place(image, canvas)[None])[0]))
+    looks = Scales.of(detector, Settings().inference.long_side, Settings().http.long_side).looks(image)
+    shots = faces_of(search.find(detector, [looks])[0])
     readings = reader.read([shot.request(ImagePixels(image)) for shot in shots])
     drawn = image.copy()
     for shot, reading in zip(shots, readings, strict=True):

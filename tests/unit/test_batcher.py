@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit import fakes
 from visaged.models.alignment import ImagePixels
-from visaged.models.preprocess import Canvas
+from visaged.models.preprocess import Canvas, canvas_for
 from visaged.models.search import Look
 from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture, View, WhenFull
 from visaged.pipelines.frames import Frame
@@ -279,6 +279,25 @@ def test_pictures_and_cameras_of_different_shapes_take_turns_too(first: str) -> 
         served.append(serve(b))
     assert all(len({name == "picture" for name in batch}) == 1 for batch in served)
     assert sum(batch[0] == "picture" for batch in served[:4]) == 2
+
+
+def test_one_large_picture_at_a_time_and_others_pass_it() -> None:
+    b = batcher()
+    live(b, "door")
+    canvas = canvas_for(1, 1, 2048)
+    large = [picture(canvas) for _ in range(2)]
+    small = picture()
+    for one in (*large, small):
+        b.submit(one)
+    assert b.take(0) == [large[0]]
+    assert b.take(0) == [small]  # the second large one waits for the first
+    assert b.take(0) == []
+    assert offer(b, "door")
+    assert names(b.take(0)) == ["door"]
+    b.done([small])
+    assert b.take(0) == []
+    b.done([large[0]])
+    assert b.take(0) == [large[1]]
 
 
 def test_too_many_pictures_are_refused() -> None:

@@ -179,6 +179,19 @@ def test_suppression_keeps_the_best_of_what_overlaps() -> None:
     assert kept.confidences.tolist() == pytest.approx([0.9, 0.7])
 
 
+def test_a_crowd_keeps_its_unsure_faces() -> None:
+    # Fifteen candidates a face: the sure faces' must not push out those of the unsure ones.
+    rng = np.random.default_rng(4)
+    x, y = (axis.ravel() * 20.0 for axis in np.meshgrid(np.arange(40), np.arange(25)))
+    sure = np.where(np.arange(1000) % 2, 0.9, 0.5)
+    rows = [
+        (a + dx, b + dy, a + dx + 14, b + dy + 14, confidence - 0.01 * rng.random())
+        for a, b, confidence in zip(x, y, sure, strict=True)
+        for dx, dy in rng.uniform(-1, 1, (15, 2))
+    ]
+    assert len(suppress(candidates(*rows), 0.45)) == 1000
+
+
 def test_suppression_at_its_border() -> None:
     # Shared 50, together 150: an IoU of exactly one third.
     pair = candidates((0, 0, 10, 10, 0.9), (5, 0, 15, 10, 0.8))

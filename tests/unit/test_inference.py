@@ -13,8 +13,8 @@ import pytest
 from tests.unit import fakes
 from visaged.models.alignment import ImagePixels
 from visaged.models.manifest import Head
-from visaged.models.preprocess import Canvas
-from visaged.models.search import Look
+from visaged.models.preprocess import Canvas, canvas_for
+from visaged.models.search import Look, Scales
 from visaged.models.types import Detections
 from visaged.pipelines.batcher import Batcher, Overloaded, Picture, View, WhenFull
 from visaged.pipelines.frames import CanvasPool
@@ -112,6 +112,19 @@ def test_frames_of_cameras_are_one_batch_and_keep_their_own_tracks() -> None:
     assert [shape[0] for shape in rig.detector.batches] == [2, 2]
     assert [(result.frame.camera, len(result.faces)) for result in rig.results] == [("a", 0), ("b", 1)] * 2
     assert [event.camera for result in rig.results for event in result.events] == ["b"]
+
+
+@pytest.mark.parametrize("size", [(640, 360), (360, 640), (160, 120)])
+def test_close_ups_are_searched_on_a_small_canvas_too(size: tuple[int, int]) -> None:
+    rig = Rig()
+    canvas = canvas_for(*size, 640)
+    rig.inference._close_up = Scales(640)
+    frame = fakes.frame(1000.0, "a", canvas=canvas, width=size[0], height=size[1])
+    assert rig.batcher.offer(frame, threading.Event())
+    rig.run()
+    assert [shape[0] for shape in rig.detector.batches] == [1, 1]
+    assert [max(shape[1:3]) for shape in rig.detector.batches] == [640, 256]
+    assert len(rig.results) == 1
 
 
 def test_canvases_are_given_back_before_the_results_are_told() -> None:

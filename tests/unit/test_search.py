@@ -37,10 +37,10 @@ def long_sides(width: int, height: int, scales: Scales = SCALES) -> list[int]:
         ((240, 320), [640, 256]),
         ((200, 200), [384, 256]),
         ((144, 108), [256]),
-        ((64, 64), [128]),
-        ((1, 1), [128]),
-        ((8000, 10), [1280, 640, 256]),
-        ((10, 8000), [1280, 640, 256]),
+        ((64, 64), [256]),
+        ((1, 1), [256]),
+        ((8000, 10), [256]),
+        ((10, 8000), [256]),
     ],
 )
 def test_a_picture_gets_the_canvases_that_it_has_pixels_for(size: tuple[int, int], expected: list[int]) -> None:
@@ -71,11 +71,11 @@ def test_a_box_within_a_margin_comes_back_to_where_it_was() -> None:
 def test_a_cameras_frame_gets_the_small_canvas_where_that_is_smaller() -> None:
     for size, expected in (((1280, 720), 2), ((720, 1280), 2), ((300, 300), 2)):
         canvas = canvas_for(*size, 640)
-        looks = search.close_up(search.Look(canvas.blank(), canvas), *size, 32)
+        looks = Scales(640).close_up(search.Look(canvas.blank(), canvas), *size)
         assert len(looks) == expected
         assert looks[-1].canvas.left > 0
     canvas = canvas_for(1280, 720, 256)
-    assert len(search.close_up(search.Look(canvas.blank(), canvas), 1280, 720, 32)) == 1
+    assert len(Scales(256).close_up(search.Look(canvas.blank(), canvas), 1280, 720)) == 1
 
 
 def test_canvases_that_are_not_wanted_are_left_out() -> None:
@@ -89,7 +89,7 @@ def test_canvases_that_are_not_wanted_are_left_out() -> None:
 
 def test_nothing_is_enlarged_to_more_than_twice_its_size_but_for_the_smallest_canvas() -> None:
     for long in range(65, 2000, 7):
-        assert max(long_sides(long, long // 2)) <= max(2 * long, 128)
+        assert max(long_sides(long, long // 2)) <= max(2 * long, 256)
 
 
 def test_there_are_few_shapes() -> None:
@@ -142,6 +142,7 @@ def test_parts_of_a_surer_face_go_away() -> None:
         (((200, 200, 100), (255, 215, 90)), "one behind the other"),
         (((200, 200, 100), (200, 320, 60)), "on a T-shirt"),
         (((200, 200, 100), (240, 240, 60)), "a child's before its father's chin"),
+        (((200, 200, 100), (225, 240, 64)), "a child's, most of it before its father's"),
         (((200, 200, 200), (310, 300, 60)), "small, at the edge of a large one"),
     ],
 )
@@ -166,6 +167,49 @@ def test_each_canvas_is_believed_where_no_other_shows_more() -> None:
     assert sizes[0] == 20
     assert len(sizes) == 2
     assert sizes[1] == 1280
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (1280, 720), (700, 1000), (320, 240), (100, 90)])
+@pytest.mark.parametrize("usual", [160, 320, 640, 1280, 2688, 3840])
+@pytest.mark.parametrize("large", [160, 1280, 4096])
+def test_no_size_of_face_falls_between_two_canvases(size: tuple[int, int], usual: int, large: int) -> None:
+    scales = Scales(usual, large)
+    canvases = scales.canvases(*size)
+    frame = canvas_for(*size, usual)
+    pixels = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (frame.height, frame.width, 3))
+    at_camera = [look.canvas for look in scales.close_up(search.Look(pixels, frame), *size)]
+    for chain in (canvases, at_camera):
+        for share in np.geomspace(12 / max(size), 0.9, 60):
+            face = share * max(size)  # pixels of the picture
+            found = 0
+            for level, canvas in enumerate(chain):
+                seen = fakes.faces((canvas.width / 2, canvas.height / 2, face * canvas.scale_x))
+                found += len(search._believed(seen, level > 0, level < len(chain) - 1))
+            assert found >= 1, (share, chain)
+
+
+def test_a_network_of_one_size_gets_that_canvas_alone() -> None:
+    session = fakes.Session(["image"], dict.fromkeys(["cells_8", "cells_16", "cells_32"], np.asarray))
+    for shape, fixed in (([1, 640, 640, 3], True), ([1, "height", "width", 3], False), ([], False)):
+        session.inputs["image"] = shape
+        entry = Manifest().entries[0].model_copy(update={"decoder": "cells"})
+        network = Detector(session, entry)  # type: ignore[arg-type]
+        assert network.fixed_size is fixed
+        sides = long_sides(4000, 3000, Scales.of(network, 640, 1280))
+        assert sides == ([640] if fixed else [1280, 640, 256])
+    assert long_sides(100, 80, Scales(640, 1280, multiple_of=640)) == [640]
+    assert long_sides(100, 80, Scales(640, 1280, multiple_of=64)) == [256]
+
+
+def test_a_run_of_the_network_has_no_more_pixels_than_a_gpu_can_hold() -> None:
+    canvas = canvas_for(4096, 4096, 4096)
+    pixels = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (4096, 4096, 3))
+    detector = fakes.Detector()
+    search.find(detector, [[search.Look(pixels, canvas)]] * 2)  # type: ignore[arg-type]
+    assert [shape[0] for shape in detector.batches] == [1, 1]
+    detector = fakes.Detector()
+    search.find(detector, [[search.Look(fakes.SMALL.blank(), fakes.SMALL)]] * 9)  # type: ignore[arg-type]
+    assert [shape[0] for shape in detector.batches] == [9]
 
 
 def test_nothing_found_is_nothing() -> None:

@@ -127,6 +127,15 @@ def test_where_there_is_no_face_an_answer_is_a_guess() -> None:
     assert documents["charm"] == {"value": pytest.approx(0.9, abs=1e-3), "confidence": 0.0, "age_ms": 0}
 
 
+@pytest.mark.parametrize("base", [-100.0, -7.0, -6.5, 0.0, 7.0, 100.0])
+def test_no_temperature_divides_by_nothing(base: float) -> None:
+    head = MOOD.model_copy(update={"doubt": Doubt(base=base)})
+    value = np.array([0.5, 0.3, 0.2], np.float32)
+    found = trust.trusted({"mood": head}, {"mood": value}, signs(), 1.0)["mood"]
+    assert float(found.sum()) == pytest.approx(1)
+    assert found[0] >= found[1] >= found[2]
+
+
 def test_extreme_doubt_is_no_error() -> None:
     huge = Doubt(base=100, small=100, turned=100, tilted=100, blurred=100, poor=100, askew=100, unsure=100)
     look = signs(size=1.0, pose=(180.0, 90.0, 0.0), blur=1.0, quality=0.0, confidence=0.0)
