@@ -257,7 +257,7 @@ def test_points_are_numbered_as_the_kit_does(server: Server, networks: Networks,
         assert steps.max() < size / 5
         assert outline[int(np.argmax(y[outline]))] in (0, 8, 24, 7, 23)
         brows, eyes, bridge = (43, 101), (35, 93), [72, 73, 74, 86]
-        assert y[list(brows)].max() < y[list(eyes)].min()
+        assert (y[list(brows)] < y[list(eyes)]).all()  # side by side: a head may be tilted
         assert (np.diff(y[bridge]) > 0).all()
         for left, right in ((43, 101), (50, 102), (35, 93), (39, 89), (34, 88), (75, 81), (77, 83), (52, 61), (65, 69)):
             assert x[left] < x[right]
