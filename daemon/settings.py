@@ -142,7 +142,7 @@ class ModelSettings(Frozen):
 
     manifest: Path = PACKAGED
     """What networks there are; your own go into a manifest of your own."""
-    detector: str = "detector-v3"
+    detector: str = "detector-v4"
     """Name of the detector in the manifest."""
     analyzer: str | None = "analyzer-v1"
     """Name of the analyzer; null for faces without attributes."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visaged.models.detector import Detector, suppress
 from visaged.models.preprocess import Canvas, canvas_for, place, round_up
@@ -37,9 +38,10 @@ _THINNEST = 8
 _MOST_PIXELS = 16 * 640 * 640
 """Of all canvases of one run of the network: a GPU's memory has an end."""
 
-_LEAST, _MOST = 40.0, 400.0
-"""Pixels of the canvas. Smaller faces are left to a larger canvas, larger ones to a smaller canvas, where there is one:
-each canvas raises false alarms of its own, most of them at the sizes that another one shows better."""
+_LEAST, _ENOUGH = 40.0, 120.0
+"""Pixels of the canvas. Smaller faces are left to the next larger canvas, and those that the next smaller one still
+shows with _ENOUGH pixels to that: each canvas raises false alarms of its own, most of them at sizes that another one
+shows better. A neck of 330 px on a canvas of 1280 px is no face on one of 640."""
 
 _PART_AREA, _PART_INSIDE = 0.45, 0.85
 """What has this much of a surer face's area at most, and lies inside it by this much at least, is a part of it. What
@@ -146,8 +148,7 @@ def find(detector: Detector, pictures: Sequence[Sequence[Look]]) -> list[Detecti
             images = [pictures[index][level].image for index, level in run]
             found = detector.detect(images[0][None] if len(images) == 1 else np.stack(images))
             for (index, level), detections in zip(run, found, strict=True):
-                last = len(pictures[index]) - 1
-                believed = _believed(detections, level > 0, level < last)
+                believed = detections[_believed(detections, [look.canvas for look in pictures[index]], level)]
                 parts[index][level] = pictures[index][level].canvas.to_picture(believed)
     return [without_parts(found[0]) if len(found) == 1 else join(found, detector.nms_iou) for found in parts]
 
@@ -158,15 +159,21 @@ def _batched(places: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[
         yield places[start : start + size]
 
 
-def _believed(found: Detections, has_larger: bool, has_smaller: bool) -> Detections:
-    """Return a canvas's finds without those of sizes that another canvas shows better."""
-    sizes = np.sqrt((found.boxes[:, 2:] - found.boxes[:, :2]).prod(1))  # (N,) pixels of the canvas
+def _believed(found: Detections, canvases: Sequence[Canvas], level: int) -> NDArray[np.bool_]:
+    """Say which of a canvas's finds (N,) are of sizes that no other canvas shows better.
+
+    Args:
+        found: In pixels of the canvas.
+        canvases: Of the picture, largest first.
+        level: Which of them it is.
+    """
+    sizes = np.sqrt((found.boxes[:, 2:] - found.boxes[:, :2]).prod(1))  # (N,) pixels
     keep = np.ones(len(found), bool)
-    if has_larger:
+    if level > 0:
         keep &= sizes >= _LEAST
-    if has_smaller:
-        keep &= sizes <= _MOST
-    return found if keep.all() else found[keep]
+    if level < len(canvases) - 1:
+        keep &= sizes <= _ENOUGH * canvases[level].scale_x / canvases[level + 1].scale_x
+    return keep
 
 
 def join(found: Iterable[Detections], iou: float) -> Detections:

@@ -1,7 +1,7 @@
 """Printing the tables of the model cards.
 
     python -m visaged.models.training.evaluate --data DIR
-    python -m visaged.models.training.evaluate --data DIR --model v3=detector-v3.onnx --model YuNet=yunet.onnx
+    python -m visaged.models.training.evaluate --data DIR --model v3=detector-v4.onnx --model YuNet=yunet.onnx
     python -m visaged.models.training.evaluate --data DIR --through-product --videos CLIPS
 
 The first judges the newest detector of the package's manifest and, with `--cache CROPS`, its newest analyzer

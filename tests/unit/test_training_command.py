@@ -56,7 +56,7 @@ def test_what_is_wrong_is_told_in_a_line(name: str, arguments: list[str], said: 
     for pack in ("street_masks", "events", "portraits", "scenes"):
         (tmp_path / "damaged" / f"{pack}.csv").write_text("image\n")
         (tmp_path / "damaged" / f"{pack}.tar").write_text("no archive")
-    network = Path(command.__file__).parents[1] / "weights" / "detector-v3.onnx"
+    network = Path(command.__file__).parents[1] / "weights" / "detector-v4.onnx"
     places = {"gone": tmp_path / "gone", "out": tmp_path / "out", "damaged": tmp_path / "damaged"}
     done = run(name, *(text.format(text=tmp_path / "text.txt", network=network, **places) for text in arguments))
     assert done.returncode == command.EXIT_WRONG_INPUT, done.stderr
