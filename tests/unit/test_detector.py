@@ -109,10 +109,10 @@ def test_no_face_in_an_empty_picture(detector: Detector) -> None:
 
 
 def test_a_network_without_the_outputs_of_its_entry_is_refused() -> None:
-    session = fakes.Session(["image"], {"score_8": lambda batch: batch})
-    with pytest.raises(ModelError, match=r"lacks score_16, .*box_8, .*it has inputs image; outputs score_8"):
+    session = fakes.Session(["image"], {"cells_8": lambda batch: batch})
+    with pytest.raises(ModelError, match=r"lacks cells_16, cells_32, .*it has inputs image; outputs cells_8"):
         Detector(session, entry())  # type: ignore[arg-type]
-    outputs = [f"{kind}_{stride}" for stride in (8, 16, 32) for kind in ("score", "box", "points")]
+    outputs = [f"cells_{stride}" for stride in (8, 16, 32)]
     session = fakes.Session(["picture"], dict.fromkeys(outputs, np.asarray))
     with pytest.raises(ModelError, match=r"lacks image, .*it has inputs picture"):
         Detector(session, entry())  # type: ignore[arg-type]

@@ -27,20 +27,20 @@ def test_the_cpu_runs_a_network(network: Path) -> None:
     session = Session(network, SessionConfig(provider="cpu"))
     assert (session.provider, session.on_gpu) == ("cpu", False)
     assert list(session.inputs) == ["image"]
-    (score,) = session.run(["score_8"], {"image": np.zeros((1, 64, 96, 3), np.uint8)})
-    assert score.shape == (1, 8, 12)
-    assert score.dtype == np.float32
+    (cells,) = session.run(["cells_8"], {"image": np.zeros((1, 64, 96, 3), np.uint8)})
+    assert cells.shape == (1, 8, 12, 15)
+    assert cells.dtype == np.float32
 
 
 def test_many_threads_share_a_session(network: Path) -> None:
     session = Session(network, SessionConfig(provider="cpu"))
     pictures = [np.full((1, 64, 64, 3), value, np.uint8) for value in (0, 80, 160, 240)]
-    alone = [session.run(["box_8"], {"image": picture})[0] for picture in pictures]
+    alone = [session.run(["cells_8"], {"image": picture})[0] for picture in pictures]
     together: dict[int, list[np.ndarray]] = {index: [] for index in range(4)}
 
     def work(index: int) -> None:
         for _ in range(10):
-            together[index] += session.run(["box_8"], {"image": pictures[index]})
+            together[index] += session.run(["cells_8"], {"image": pictures[index]})
 
     threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(4)]
     for thread in threads:
