@@ -99,7 +99,7 @@ class Session:
             inputs: By name, all with the batch as their first axis.
         """
         if not self.on_gpu:
-            large = sum(value.nbytes for value in inputs.values()) > _LARGE_INPUT
+            large = self.provider == "cpu" and sum(value.nbytes for value in inputs.values()) > _LARGE_INPUT
             result: list[NDArray[np.float32]] = self._session.run(
                 list(outputs), dict(inputs), _SHRINKING if large else None
             )
