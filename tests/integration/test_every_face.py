@@ -99,7 +99,7 @@ def test_room_around_a_face_moves_nothing(product: Product, portraits: dict[str,
 def test_a_face_cut_by_an_edge(product: Product, portraits: dict[str, Portrait], person: str, edge: str) -> None:
     face = portraits[person]
     box, (height, width) = face.box, face.image.shape[:2]
-    cut_x, cut_y = 0.35 * (box[2] - box[0]), 0.35 * (box[3] - box[1])
+    cut_x, cut_y = 0.3 * (box[2] - box[0]), 0.3 * (box[3] - box[1])
     left, top, right, bottom = 0, 0, width, height
     if edge == "left":
         left = int(box[0] + cut_x)
