@@ -160,3 +160,17 @@ def test_an_eye_or_a_mouth_alone_is_no_face(product: Product, portraits: dict[st
         middle = np.array([left + x * width, top + y * height])
         (x0, y0), (x1, y1) = (middle - 0.13 * width).astype(int), (middle + 0.13 * width).astype(int)
         assert not len(ask(product, face.image[y0:y1, x0:x1])), (x, y)
+
+
+def test_faces_of_ten_pixels_in_twelve_megapixels(portraits: dict[str, Portrait]) -> None:
+    rough = np.random.default_rng(0).integers(60, 180, (30, 40, 3), dtype=np.uint8)
+    canvas = np.asarray(cv2.resize(rough, (4000, 3000), interpolation=cv2.INTER_CUBIC), np.uint8)
+    boxes = []
+    for x, (person, size) in enumerate([(person, size) for person in PERSONS for size in (10, 12)]):
+        face = portraits[person].scaled(size)
+        height, width = face.image.shape[:2]
+        left, top = 400 + 900 * x, 300 + 700 * x
+        canvas[top : top + height, left : left + width] = face.image
+        boxes.append(face.box + np.array([left, top, left, top], np.float32))
+    with Product({"http": {"long_side": 4096}}) as large:
+        assert_only(ask(large, canvas), *boxes, least=0.4)
