@@ -22,7 +22,7 @@ SIGNS = ("small", "turned", "tilted", "blurred", "poor", "askew", "unsure")
 """What speaks against an answer, each 0 for a large, sharp, frontal face that the detector is sure of."""
 
 _LARGE_PX = 64.0
-_LEAST_QUALITY, _LEAST_CONFIDENCE, _LEAST_CHANCE, _LEAST_FACE = 0.01, 0.05, 1e-9, 1e-3
+_LEAST_QUALITY, _LEAST_CONFIDENCE, LEAST_CHANCE, _LEAST_FACE = 0.01, 0.05, 1e-9, 1e-3
 
 
 def signs(
@@ -114,19 +114,7 @@ def trusted(
 
 def _drawn_together(chances: FloatArray, temperature: float, face: float) -> FloatArray:
     # Against the largest, so that no temperature makes all of them vanish.
-    largest = max(_LEAST_CHANCE, *chances.tolist())
-    powers = [(max(chance, _LEAST_CHANCE) / largest) ** (1.0 / temperature) for chance in chances.tolist()]
+    largest = max(LEAST_CHANCE, *chances.tolist())
+    powers = [(max(chance, LEAST_CHANCE) / largest) ** (1.0 / temperature) for chance in chances.tolist()]
     share, guess = face / sum(powers), (1.0 - face) / len(powers)
     return np.array([share * power + guess for power in powers], np.float32)
-
-
-def tempered(chances: FloatArray, temperatures: NDArray[np.float64]) -> FloatArray:
-    """Return the probabilities (N, K) of many crops drawn together by temperatures (N,)."""
-    logits = np.log(np.maximum(np.asarray(chances, np.float64), _LEAST_CHANCE)) / temperatures[:, None]
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
-
-
-def guessed(chances: FloatArray, faces: NDArray[np.float64]) -> FloatArray:
-    """Return the probabilities (N, K) of many crops, that are a guess with the chances 1 - faces (N,)."""
-    return np.asarray(faces[:, None] * chances + (1.0 - faces[:, None]) / chances.shape[1], np.float32)

@@ -22,10 +22,9 @@ import cv2
 import numpy as np
 
 from visaged.models.training import command
-from visaged.models.training.decode import FindFaces, Found, open_detector, suppress
+from visaged.models.training.decode import Found, open_detector
 from visaged.models.training.packs import Faces
-from visaged.models.training.relabel import write_labels
-from visaged.models.types import Image
+from visaged.models.training.relabel import find_at_scales, write_labels
 
 STRETCHES = Path(__file__).parent / "labels" / "clips.csv"
 SCALES = (0.5, 1.0, 1.6)
@@ -56,17 +55,6 @@ def read_stretches(path: Path) -> dict[str, list[Stretch]]:
                 raise ValueError(f"{path}, line {reader.line_num}: {error}") from error
             stretches[row["clip"]].append(stretch)
     return dict(stretches)
-
-
-def find_at_scales(find: FindFaces, image: Image) -> Found:
-    """Join a teacher's finds at several scales, in the picture's own pixels."""
-    parts = []
-    for scale in SCALES:
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        view = cv2.resize(image, None, fx=scale, fy=scale, interpolation=how)
-        boxes, scores, points = find(np.asarray(view, np.uint8), LEAST_SCORE)
-        parts.append((boxes / scale, scores, points / scale))
-    return suppress(parts)
 
 
 def label(word: str, found: Found) -> Faces:
@@ -114,7 +102,7 @@ def main() -> None:
                 member.size = len(jpeg)
                 tar.addfile(member, io.BytesIO(jpeg))
                 height, width = frame.shape[:2]
-                labels[name] = (width, height), label(stretch.faces, find_at_scales(find, frame))
+                labels[name] = (width, height), label(stretch.faces, find_at_scales(find, frame, SCALES, LEAST_SCORE))
     write_labels(arguments.out.with_suffix(".csv"), labels)
     print(f"{len(labels)} frames of {len(stretches)} clips")
 

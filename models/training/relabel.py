@@ -23,7 +23,7 @@ import onnx
 import onnxruntime as ort
 
 from visaged.models.training import command
-from visaged.models.training.decode import Found, overlap, padded, suppress
+from visaged.models.training.decode import NMS_IOU, FindFaces, Found, overlap, padded, suppress
 from visaged.models.training.packs import POINT_COLUMNS, Faces, is_validation, read_pack
 from visaged.models.types import Image
 
@@ -72,14 +72,17 @@ class CenterFace:
         return suppress([(boxes, heat[0, 0, row, column], points)], 0.35)
 
 
-def find_at_scales(teacher: CenterFace, image: Image, scales: tuple[float, ...], least: float) -> Found:
-    """Join a teacher's finds at several enlargements of a picture, in the picture's own pixels."""
+def find_at_scales(
+    find: FindFaces, image: Image, scales: tuple[float, ...], least: float, iou: float = NMS_IOU
+) -> Found:
+    """Join a teacher's finds at several scales of a picture, in the picture's own pixels."""
     parts = []
     for scale in scales:
-        resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC) if scale != 1 else image
-        boxes, scores, points = teacher.find(np.asarray(resized, np.uint8), least)
+        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=how) if scale != 1 else image
+        boxes, scores, points = find(np.asarray(resized, np.uint8), least)
         parts.append((boxes / scale, scores, points / scale))
-    return suppress(parts, 0.35)
+    return suppress(parts, iou)
 
 
 def merge(faces: Faces, found: Found) -> Faces:
@@ -137,7 +140,7 @@ def main() -> None:
         image = packed.decode()
         faces = packed.faces
         if len(faces):  # where the first teacher saw nothing, not even a doubtful face, there is hardly one
-            faces = merge(faces, find_at_scales(teacher, image, tuple(arguments.scales), UNSEEN_SCORE))
+            faces = merge(faces, find_at_scales(teacher.find, image, tuple(arguments.scales), UNSEEN_SCORE, iou=0.35))
         labels[packed.name] = ((image.shape[1], image.shape[0]), faces)
         before, after = before + int(packed.faces.sure.sum()), after + int(faces.sure.sum())
     write_labels(arguments.out / f"{arguments.pack}.csv", labels)

@@ -28,6 +28,19 @@ TWO_FACES_S = 6.0
 TWO_FACES = [(398, 237, 505, 377), (1088, 234, 1243, 431)]
 """Where they are then, left to right."""
 
+ANALYZER: dict[str, Any] = {
+    "name": "foreign",
+    "task": "analyzer",
+    "file": "foreign.onnx",
+    "sha256": "0" * 64,
+    "version": "1",
+    "date": "2026-01-01",
+    "licence": "MIT",
+    "training_data": [],
+    "accuracy": {},
+}
+"""What a manifest's entry says of any analyzer; its input and its heads are to be added."""
+
 SMALL = canvas_for(640, 360, 320)
 TALL = canvas_for(360, 640, 320)
 

@@ -255,16 +255,8 @@ def test_many_faces_are_read_in_batches(analyzer: Analyzer, count: int) -> None:
 
 def entry(*heads: dict[str, Any]) -> AnalyzerEntry:
     return AnalyzerEntry.model_validate(
-        {
-            "name": "foreign",
-            "task": "analyzer",
-            "file": "foreign.onnx",
-            "sha256": "0" * 64,
-            "version": "1",
-            "date": "2026-01-01",
-            "licence": "MIT",
-            "training_data": [],
-            "accuracy": {},
+        fakes.ANALYZER
+        | {
             "input": {
                 "name": "face",
                 "size": 64,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support import packs as made
+from tests.unit import fakes
 from visaged.models import trust
 from visaged.models.manifest import AnalyzerEntry, Doubt, Head
 from visaged.models.training.analyzer import looks, reliability
@@ -26,16 +27,9 @@ CHARM = Head(name="charm", kind="score", output="charm")
 
 def entry(*heads: Head, no_face: Doubt | None = None) -> AnalyzerEntry:
     return AnalyzerEntry.model_validate(
-        {
+        fakes.ANALYZER
+        | {
             "name": "reader",
-            "task": "analyzer",
-            "file": "reader.onnx",
-            "sha256": "0" * 64,
-            "version": "1",
-            "date": "2026-01-01",
-            "licence": "MIT",
-            "training_data": [],
-            "accuracy": {},
             "input": {"name": "crop", "size": 112, "template": [[40, 46], [70, 46], [56, 63], [44, 80], [68, 80]]},
             "heads": list(heads),
             "no_face": no_face,

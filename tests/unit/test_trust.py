@@ -192,16 +192,8 @@ def test_every_answer_of_the_shipped_analyzer_is_told_of_a_good_look_and_none_of
 
 def reader(**no_face: float) -> AnalyzerReader:
     entry = AnalyzerEntry.model_validate(
-        {
-            "name": "foreign",
-            "task": "analyzer",
-            "file": "foreign.onnx",
-            "sha256": "0" * 64,
-            "version": "1",
-            "date": "2026-01-01",
-            "licence": "MIT",
-            "training_data": [],
-            "accuracy": {},
+        fakes.ANALYZER
+        | {
             "input": {"name": "face", "size": 112, "template": TEMPLATE},
             "no_face": no_face or None,
             "heads": [

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from visaged.models.manifest import AnalyzerEntry, Doubt, Head
 from visaged.models.training.analyzer.looks import JUDGED, LEAST_CONFIDENCE, Looks
-from visaged.models.trust import SIGNS, doubt_of, guessed, tempered
+from visaged.models.trust import LEAST_CHANCE, SIGNS, doubt_of
 
 SIZE_EDGES = (0, 11, 14, 20, 28, 40, 80, 10_000)
 YAW_EDGES = (0, 15, 30, 45, 180)
@@ -31,6 +31,18 @@ def faces_of(no_face: Doubt | None, looks: Looks) -> FloatArray:
     return np.asarray(1 / (1 + np.exp(np.minimum(doubt_of(no_face, looks.signs), 50.0))))
 
 
+def _tempered(chances: NDArray[np.float32], temperatures: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return probabilities (N, K) drawn together by temperatures (N,), as `visaged.models.trust` does for one crop."""
+    logits = np.log(np.maximum(np.asarray(chances, np.float64), LEAST_CHANCE)) / temperatures[:, None]
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)
+
+
+def _guessed(chances: NDArray[np.float32], faces: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the probabilities (N, K) of many crops, that are a guess with the chances 1 - faces (N,)."""
+    return np.asarray(faces[:, None] * chances + (1.0 - faces[:, None]) / chances.shape[1], np.float32)
+
+
 def confidences(head: Head, looks: Looks, face: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return (N,) how sure a head's answers are, and whether they are right; of no face none is."""
     value, truth = looks.values[head.name], looks.truth[head.name]
@@ -41,7 +53,7 @@ def confidences(head: Head, looks: Looks, face: FloatArray) -> tuple[FloatArray,
         sure = _erf(head.tolerance / (np.maximum(deviation, 1e-3) * math.sqrt(2)))
         right = np.abs(value[:, 0] - truth) <= head.tolerance
     else:
-        sure = guessed(tempered(value, growth), face).max(1)
+        sure = _guessed(_tempered(value, growth), face).max(1)
         right = value.argmax(1) == truth
     return np.asarray(sure, np.float64), np.asarray(right & looks.face, np.bool_)
 
