@@ -1,5 +1,5 @@
 """`python -m visaged.daemon` is the `visaged` command."""
 
-from visaged.daemon.cli import main
+from visaged.daemon.cli.main import main
 
 main()

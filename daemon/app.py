@@ -16,10 +16,10 @@ from typing import Any
 
 import cv2
 
+from visaged.daemon.api.aws_kit.answer import model_version
+from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.broker import EmbeddedBroker
 from visaged.daemon.errors import StartError
-from visaged.daemon.kit_answer import model_version
-from visaged.daemon.pictures import Pictures
 from visaged.daemon.settings import CameraSettings, Settings
 from visaged.daemon.web import Web
 from visaged.models.analyzer import Analyzer
@@ -31,14 +31,14 @@ from visaged.models.session import SessionConfig
 from visaged.models.trial import try_out
 from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
 from visaged.pipelines.batcher import Batcher, Overloaded, Picture
-from visaged.pipelines.camera import Camera, CameraStatus
 from visaged.pipelines.inference import FrameResult, Inference
-from visaged.pipelines.messages import Composer, status_document
-from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.publisher import Publisher
-from visaged.pipelines.source_error import SourceError
-from visaged.pipelines.tracks import CameraTracks, ReadingPolicy, TrackEvent
-from visaged.pipelines.worker import Worker
+from visaged.pipelines.outputs.messages import Composer, status_document
+from visaged.pipelines.outputs.mqtt import Publisher
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.worker import Worker
+from visaged.pipelines.source.camera import Camera, CameraStatus
+from visaged.pipelines.source.errors import SourceError
+from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy, TrackEvent
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from logging.handlers import RotatingFileHandler
 from typing import TextIO
 
 from visaged.daemon.settings import LogSettings
-from visaged.pipelines.redact import redact
+from visaged.pipelines.runtime.redact import redact
 
 
 class _Formatter(logging.Formatter):

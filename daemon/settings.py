@@ -20,22 +20,22 @@ from pydantic import (
     model_validator,
 )
 
-from visaged.daemon.document import Problem, SettingsError, read
+from visaged.daemon.api.aliyun_oss.settings import OssSettings
+from visaged.daemon.api.aliyun_oss.settings import check as check_oss
+from visaged.daemon.api.aws_kit.settings import KitSettings
+from visaged.daemon.config.base import Frozen, Name, is_loopback
+from visaged.daemon.config.document import Problem, SettingsError, read
 from visaged.daemon.fetch.settings import FetchSettings
 from visaged.daemon.fetch.settings import check as check_fetch
-from visaged.daemon.http_settings import HttpSettings, check_http, http_warnings
-from visaged.daemon.kit_settings import KitSettings
-from visaged.daemon.oss.settings import OssSettings
-from visaged.daemon.oss.settings import check as check_oss
-from visaged.daemon.settings_base import Frozen, Name, is_loopback
+from visaged.daemon.http.settings import HttpSettings, check_http, http_warnings
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Head, Manifest
 from visaged.models.session import Provider
 from visaged.pipelines.attributes import COMPUTED
-from visaged.pipelines.publisher import PublisherConfig
-from visaged.pipelines.redact import redact
-from visaged.pipelines.source import SourceConfig
-from visaged.pipelines.tracker import TrackerConfig
+from visaged.pipelines.outputs.mqtt import PublisherConfig
+from visaged.pipelines.runtime.redact import redact
+from visaged.pipelines.source.video import SourceConfig
+from visaged.pipelines.tracking.tracker import TrackerConfig
 
 _UNQUOTED = (
     "is not a valid URL; spaces and / ? # @ in a user or password must be percent-encoded, or stand in username and "

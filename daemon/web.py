@@ -11,17 +11,17 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
-from visaged.daemon import kit
-from visaged.daemon.access import KeyGuard, RequestLog
+from visaged.daemon.api.aliyun_oss.app import OssApp
+from visaged.daemon.api.aws_kit import app as kit
+from visaged.daemon.api.pictures import Pictures
+from visaged.daemon.api.v1 import View, create_app
+from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
-from visaged.daemon.http import View, create_app
-from visaged.daemon.oss.app import OssApp
-from visaged.daemon.pictures import Pictures
-from visaged.daemon.server import Limits, Server
+from visaged.daemon.http.access import KeyGuard, RequestLog
+from visaged.daemon.http.server import Limits, Server
 from visaged.daemon.settings import Settings
-from visaged.daemon.tls import TlsError, TlsSettings
-from visaged.pipelines.metrics import Metrics
+from visaged.pipelines.runtime.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 A network's probabilities are right on average over the pictures that it was calibrated on. Here they are made right
 for faces of each size, angle and sharpness, and worth nothing where there is no face to read: on the back of a head.
 How much each sign counts stands in the manifest (`visaged.models.manifest.Doubt`), fitted by
-`visaged.models.training.analyzer.trust`; an analyzer without it is believed as it is.
+`visaged.models.training.analyzer.evaluation.trust`; an analyzer without it is believed as it is.
 """
 
 from __future__ import annotations

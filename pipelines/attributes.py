@@ -16,7 +16,7 @@ from visaged.models.alignment import Matrix, Pixels, invert, transform
 from visaged.models.analyzer import Analyzer
 from visaged.models.manifest import Head
 from visaged.models.types import FloatArray, Image
-from visaged.pipelines.metrics import Metrics
+from visaged.pipelines.runtime.metrics import Metrics
 
 # Attributes that the shape and sharpness of a face give; a network's head of the same name takes precedence.
 COMPUTED = (

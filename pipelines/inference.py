@@ -19,10 +19,10 @@ from visaged.models.search import Look, Scales
 from visaged.models.types import Detections
 from visaged.pipelines.attributes import FaceReader, Reading, Request, single
 from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture
-from visaged.pipelines.frames import Frame
-from visaged.pipelines.metrics import CameraMetrics, Metrics
-from visaged.pipelines.ratelimit import LimitedLog
-from visaged.pipelines.tracks import CameraTracks, Face, Observation, TrackEvent, faces_of
+from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
+from visaged.pipelines.runtime.ratelimit import LimitedLog
+from visaged.pipelines.source.pixels import Frame
+from visaged.pipelines.tracking.tracks import CameraTracks, Face, Observation, TrackEvent, faces_of
 
 log = logging.getLogger(__name__)
 

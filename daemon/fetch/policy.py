@@ -9,7 +9,7 @@ from visaged.daemon.fetch.addresses import Address, destination, judge, unmapped
 from visaged.daemon.fetch.errors import FetchError
 from visaged.daemon.fetch.settings import FetchSettings, Rule, parse_rule
 from visaged.daemon.fetch.urls import Target
-from visaged.pipelines.ratelimit import LimitedLog
+from visaged.pipelines.runtime.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
 

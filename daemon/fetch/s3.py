@@ -28,7 +28,7 @@ from visaged.daemon.fetch.resolver import Resolve, SystemResolver
 from visaged.daemon.fetch.settings import S3_MISSING, S3Settings
 from visaged.daemon.fetch.transport import PinnedBackend, Reply, exchange, tls_context
 from visaged.daemon.fetch.urls import Target, check_object, parse
-from visaged.pipelines.ratelimit import LimitedLog
+from visaged.pipelines.runtime.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
 

@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from visaged.daemon.document import Problem
+from visaged.daemon.config.base import Frozen
+from visaged.daemon.config.document import Problem
+from visaged.daemon.config.secrets import check_given, read_secret
 from visaged.daemon.fetch.addresses import Address, Network, never
 from visaged.daemon.fetch.errors import FetchError
 from visaged.daemon.fetch.urls import DEFAULT_PORTS, parse, parse_host
-from visaged.daemon.secret import check_given, read_secret
-from visaged.daemon.settings_base import Frozen
 
 S3_MISSING = "needs a package that is not installed: pip install 'visaged[s3]'"
 

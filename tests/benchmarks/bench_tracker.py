@@ -1,7 +1,7 @@
 """Compares the tracker with those of the `trackers` package: identities kept, and time.
 
     pip install trackers            # best in an environment of its own: it brings opencv-python, matplotlib and SciPy
-    python daemon/demo/make_clip.py --output demo.mp4 --truth demo.json
+    python tests/benchmarks/make_clip.py --output demo.mp4 --truth demo.json
     python tests/benchmarks/bench_tracker.py --clip demo.mp4 demo.json
 
 All trackers get the same detections with the same time stamps. The package's run in two settings, their defaults and
@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 
 from visaged.daemon.settings import ModelSettings
 from visaged.models.types import Detections
-from visaged.pipelines.association import assign, buffered_iou
-from visaged.pipelines.tracker import Tracker, TrackerConfig
+from visaged.pipelines.tracking.association import assign, buffered_iou
+from visaged.pipelines.tracking.tracker import Tracker, TrackerConfig
 
 Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.benchmarks.clip import bench_clip
 from tests.benchmarks.throughput import CORES, FRAMES, Rig, decode_seconds, detect_seconds, plain_loop
-from visaged.pipelines.source import SourceConfig
+from visaged.pipelines.source.video import SourceConfig
 
 SOURCE_FPS, FPS = 25.0, 5.0
 SETTLE_S, MEASURE_S = 4.0, 15.0

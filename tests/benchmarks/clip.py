@@ -28,7 +28,7 @@ def bench_clip() -> Path:
         CACHE.mkdir(exist_ok=True)
         print("making the benchmark clip, once; this takes some minutes", flush=True)
         part = path.with_name("part.mp4")
-        script = ROOT / "daemon" / "demo" / "make_clip.py"
+        script = ROOT / "tests" / "benchmarks" / "make_clip.py"
         master = CACHE / "master.mp4"
         command = "--scenario crowd --seconds 20 --size 1920x1080 --bitrate 20M --output"
         subprocess.run([sys.executable, script, *command.split(), master], check=True)

@@ -34,7 +34,7 @@ from tests.integration.pictures import encoded
 from tests.support.broker import free_port
 from tests.support.process import ManagedProcess
 from tests.unit import fakes
-from visaged.pipelines.pictures import load
+from visaged.pipelines.images.decode import load
 
 ROUNDS = 5
 SECONDS = 8.0

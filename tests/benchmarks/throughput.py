@@ -29,13 +29,13 @@ from visaged.models.preprocess import canvas_for, place
 from visaged.models.session import SessionConfig
 from visaged.pipelines.attributes import NoReader
 from visaged.pipelines.batcher import Batcher
-from visaged.pipelines.camera import Camera
 from visaged.pipelines.inference import Inference
-from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.source import SourceConfig
-from visaged.pipelines.tracker import TrackerConfig
-from visaged.pipelines.tracks import CameraTracks, ReadingPolicy
-from visaged.pipelines.worker import Worker
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.worker import Worker
+from visaged.pipelines.source.camera import Camera
+from visaged.pipelines.source.video import SourceConfig
+from visaged.pipelines.tracking.tracker import TrackerConfig
+from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy
 
 CORES = os.cpu_count() or 1
 FRAMES = 250

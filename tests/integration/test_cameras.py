@@ -25,11 +25,11 @@ from tests.support.process import ManagedProcess
 from tests.support.rtsp import RtspServer
 from tests.support.sources import PATIENCE_S
 from visaged.pipelines.batcher import Batcher
-from visaged.pipelines.camera import Backoff, Camera, CameraStatus
-from visaged.pipelines.frames import Frame
-from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.source import SourceConfig
-from visaged.pipelines.worker import Worker
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.worker import Worker
+from visaged.pipelines.source.camera import Backoff, Camera, CameraStatus
+from visaged.pipelines.source.pixels import Frame
+from visaged.pipelines.source.video import SourceConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -39,7 +39,7 @@ from tests.support.subscriber import Message, Subscriber
 from tests.support.waiting import until
 from visaged.daemon.app import Daemon, StartError
 from visaged.daemon.settings import parse
-from visaged.pipelines.tracks import TrackEvent
+from visaged.pipelines.tracking.tracks import TrackEvent
 
 VISAGED = Path(sys.executable).with_name("visaged")
 START_S = 60.0
@@ -73,7 +73,7 @@ class Program:
         config.write_text(yaml.safe_dump({"http": {"port": 0}} | document))
         command = [str(VISAGED)]
         if code:
-            command = [sys.executable, "-c", f"{code}\nfrom visaged.daemon.cli import main\nmain()"]
+            command = [sys.executable, "-c", f"{code}\nfrom visaged.daemon.cli.main import main\nmain()"]
         self.process = ManagedProcess([*command, "run", "--config", str(config), *options], env=ENVIRONMENT)
 
     def wait_for_http(self) -> str:
@@ -435,8 +435,8 @@ def die(self, *args, **kwargs):
 @pytest.mark.parametrize(
     ("part", "code"),
     [
-        ("publisher", "from visaged.pipelines.publisher import Publisher as P; P._turn = die"),
-        ("camera-door", "from visaged.pipelines.camera import Camera as C; C._supervise = die"),
+        ("publisher", "from visaged.pipelines.outputs.mqtt import Publisher as P; P._turn = die"),
+        ("camera-door", "from visaged.pipelines.source.camera import Camera as C; C._supervise = die"),
         ("inference-", "from visaged.pipelines.batcher import Batcher as B; B.take = die"),
         ("http", "import uvicorn; uvicorn.Server.serve = die"),
         ("broker", "from visaged.daemon.broker import EmbeddedBroker as E\nrun = E.run\n"

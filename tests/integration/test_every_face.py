@@ -1,6 +1,6 @@
 """Every face over HTTP, as large or small as it is, wherever it is cut, and nothing that is none.
 
-All pictures are made from the demo's two persons; `visaged.models.training.sweep` knows where their faces are.
+All pictures are made from the demo's two persons; `training.evaluation.sweep` knows where their faces are.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.integration.pictures import encoded
-from visaged.models.training import sweep
-from visaged.models.training.decode import overlap
-from visaged.models.training.product import Product
-from visaged.models.training.worsen import Portrait
+from visaged.models.training.evaluation import sweep
+from visaged.models.training.evaluation.decode import overlap
+from visaged.models.training.evaluation.product import Product
+from visaged.models.training.evaluation.worsen import Portrait
 from visaged.models.types import FloatArray, Image
 
 PERSONS = ("Collins", "Hopper")

@@ -21,7 +21,7 @@ from tests.support.broker import free_port
 from tests.support.certificates import Certificates
 from tests.support.process import ManagedProcess
 from tests.support.waiting import until
-from visaged.daemon.keys import hash_key, make_key
+from visaged.daemon.http.keys import hash_key, make_key
 
 VISAGED = Path(sys.executable).with_name("visaged")
 START_S = 60.0

@@ -33,11 +33,12 @@ from tests.integration.pictures import cut, encoded
 from tests.support.broker import free_port
 from tests.support.process import ManagedProcess
 from tests.support.waiting import until
-from visaged.daemon import pictures, uploads
+from visaged.daemon.api import pictures
 from visaged.daemon.app import Daemon
+from visaged.daemon.http import uploads
 from visaged.daemon.settings import ModelSettings, parse
 from visaged.models.detector import Detector
-from visaged.pipelines.pictures import load
+from visaged.pipelines.images.decode import load
 
 VISAGED = Path(sys.executable).with_name("visaged")
 START_S = 60.0

@@ -32,16 +32,16 @@ from tests.integration.pictures import cut, encoded
 from tests.support.http_server import redirects, serves, web_server
 from tests.support.s3_server import REGION, S3Server
 from tests.support.waiting import until
-from visaged.daemon import problems
-from visaged.daemon.access import KeyGuard
+from visaged.daemon.api.aws_kit.answer import model_version
+from visaged.daemon.api.aws_kit.app import KitEdge, install_kit, refuse
+from visaged.daemon.api.aws_kit.settings import KitSettings
+from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.fetch.settings import FetchSettings
-from visaged.daemon.http_settings import HttpSettings
-from visaged.daemon.keys import hash_key, make_key
-from visaged.daemon.kit import KitEdge, install_kit, refuse
-from visaged.daemon.kit_answer import model_version
-from visaged.daemon.kit_settings import KitSettings
-from visaged.daemon.pictures import Pictures
+from visaged.daemon.http import problems
+from visaged.daemon.http.access import KeyGuard
+from visaged.daemon.http.keys import hash_key, make_key
+from visaged.daemon.http.settings import HttpSettings
 from visaged.daemon.settings import ModelSettings
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
@@ -51,8 +51,8 @@ from visaged.models.session import SessionConfig
 from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
 from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.inference import Inference
-from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.worker import Worker
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.worker import Worker
 
 ANSWER_S = 60.0
 DETECT = "/face_detection"

@@ -15,9 +15,9 @@ import pytest
 from tests.support.access_server import PATIENCE_S, Running
 from tests.support.certificates import Authority
 from tests.support.waiting import until
-from visaged.daemon.listening import Listening
-from visaged.daemon.server import Limits
-from visaged.daemon.tls import TlsSettings
+from visaged.daemon.config.tls import TlsSettings
+from visaged.daemon.http.server import Limits
+from visaged.daemon.http.sockets import Listening
 
 
 def is_closed(connection: socket.socket) -> bool:

@@ -29,7 +29,7 @@ from tests.support.oss_endpoint import (
     real_network,
     serve,
 )
-from visaged.daemon.oss.settings import OssSettings
+from visaged.daemon.api.aliyun_oss.settings import OssSettings
 
 with warnings.catch_warnings():
     # Old regular expressions, and packages that announce their own end; nothing of it is ours.

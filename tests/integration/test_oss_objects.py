@@ -261,7 +261,7 @@ def test_requests_are_counted(network: Network, folder: Path) -> None:
 
 
 def test_an_error_of_the_server(network: Network, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    from visaged.daemon.oss import app
+    from visaged.daemon.api.aliyun_oss import app
 
     def breaks(*arguments: Any) -> None:
         raise RuntimeError("broken")

@@ -18,8 +18,8 @@ import pytest
 from tests.support.access_server import KEY, MUCH, OTHER, PATIENCE_S, Running, answer, bearer, is_problem, key
 from tests.support.certificates import Certificates
 from tests.support.waiting import until
-from visaged.daemon.server import Limits
-from visaged.daemon.tls import TlsSettings
+from visaged.daemon.config.tls import TlsSettings
+from visaged.daemon.http.server import Limits
 
 
 @pytest.fixture(scope="module")

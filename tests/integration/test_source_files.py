@@ -22,9 +22,9 @@ from tests.support.requirements import NVIDIA_GPU, USB_CAMERA
 from tests.support.sources import SourceRun, failure_of
 from visaged.models.preprocess import Canvas
 from visaged.models.types import Image
-from visaged.pipelines.frames import CanvasPool, Frame, VideoPixels
-from visaged.pipelines.scaler import Scaler
-from visaged.pipelines.source import SourceError
+from visaged.pipelines.source.pixels import CanvasPool, Frame, VideoPixels
+from visaged.pipelines.source.scaler import Scaler
+from visaged.pipelines.source.video import SourceError
 
 HERE = Path(__file__).parents[2]
 
@@ -292,7 +292,7 @@ def test_sampler_takes_five_a_second_and_only_those_are_scaled(clip: Path, monke
             scaled += 1
             self.real.scale(frame, image)
 
-    monkeypatch.setattr("visaged.pipelines.source.Scaler", Counting)
+    monkeypatch.setattr("visaged.pipelines.source.video.Scaler", Counting)
     run = play(clip, fps=5.0)
     assert len(run.frames) == scaled == 25
     assert run.received == 125
@@ -321,7 +321,7 @@ def test_skipping_pictures_that_nobody_needs_changes_nothing(
     if threads == 1 and fps < 12:
         assert run.received < 125, "some were not even decoded"
     with monkeypatch.context() as patch:
-        patch.setattr("visaged.pipelines.source.Sampler.certainly_not", lambda *_: False)
+        patch.setattr("visaged.pipelines.source.video.Sampler.certainly_not", lambda *_: False)
         plain = play(path, fps=fps, decoder_threads=threads)
     assert plain.received == 125
     assert [f.position_s for f in run.frames] == [f.position_s for f in plain.frames]
@@ -415,7 +415,7 @@ def test_whatever_the_library_raises_is_a_failure_of_the_source(clip: Path, monk
             scale = fail
 
         with monkeypatch.context() as patch:
-            patch.setattr("visaged.pipelines.source.Scaler", Broken)
+            patch.setattr("visaged.pipelines.source.video.Scaler", Broken)
             assert failure_of(clip).cause == "other"
 
 

@@ -18,11 +18,11 @@ from tests.support import packs as made
 from tests.support.process import ManagedProcess
 from tests.unit import fakes
 from visaged.models.manifest import DetectorEntry, Manifest
-from visaged.models.training import evaluate
-from visaged.models.training.packs import is_validation
-from visaged.models.training.product import Product, ProductError
+from visaged.models.training.common.packs import is_validation
+from visaged.models.training.evaluation import evaluate
+from visaged.models.training.evaluation.product import Product, ProductError
 
-COMMAND = [sys.executable, "-m", "visaged.models.training.evaluate", "--through-product"]
+COMMAND = [sys.executable, "-m", "visaged.models.training.evaluation.evaluate", "--through-product"]
 PATIENCE_S = 240.0
 
 

@@ -24,7 +24,7 @@ from tests.support.broker import free_port
 from tests.support.certificates import Authority
 from tests.support.http_server import serves, web_server
 from tests.support.process import ManagedProcess
-from visaged.daemon.keys import hash_key, make_key
+from visaged.daemon.http.keys import hash_key, make_key
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

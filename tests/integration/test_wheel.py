@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("daemon", "pipelines", "models")
 # Tools of the repository: they are run from a checkout and need more than the daemon does.
-NOT_INSTALLED = ("models/training/", "daemon/demo/make_")
+NOT_INSTALLED = ("models/training/",)
 DATA = (".json", ".onnx", ".yaml", ".mp4", ".typed")
 NO_REGISTRY = ("No matching distribution", "Failed to establish", "Could not fetch", "Temporary failure", "timed out")
 
@@ -87,7 +87,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         assert any(name.endswith("licenses/LICENSE") for name in archive.namelist())
     assert "Name: visaged" in metadata
     assert "License-Expression: Apache-2.0" in metadata
-    assert "visaged = visaged.daemon.cli:main" in points
+    assert "visaged = visaged.daemon.cli.main:main" in points
 
 
 def test_the_wheel_runs_by_itself(wheel: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_the_wheel_runs_by_itself(wheel: Path, tmp_path: Path) -> None:
     code = (
         f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        "from visaged.daemon import cli\n"
+        "from visaged.daemon.cli import main as cli\n"
         "from visaged.daemon.settings import check, parse\n"
         "print(cli.__file__)\n"
         "print(check(parse({'cameras': [{'name': 'a', 'url': str(cli.DEMO)}]})))\n"
@@ -106,4 +106,4 @@ def test_the_wheel_runs_by_itself(wheel: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [str(tmp_path / "visaged" / "daemon" / "cli.py"), "[]"]
+    assert done.stdout.splitlines() == [str(tmp_path / "visaged" / "daemon" / "cli" / "main.py"), "[]"]

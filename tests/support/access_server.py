@@ -14,14 +14,14 @@ from fastapi import FastAPI, Request, Response
 from starlette.responses import PlainTextResponse, StreamingResponse
 
 from tests.support.waiting import until
-from visaged.daemon import access, problems
-from visaged.daemon.access import KeyGuard, RequestLog, is_unknown
-from visaged.daemon.docs import install_docs
-from visaged.daemon.http_settings import HttpSettings, KeySettings
-from visaged.daemon.keys import hash_key, make_key
-from visaged.daemon.problems import Problem
-from visaged.daemon.server import Limits, Server
-from visaged.pipelines.metrics import Metrics
+from visaged.daemon.api.docs import install_docs
+from visaged.daemon.http import access, problems
+from visaged.daemon.http.access import KeyGuard, RequestLog, is_unknown
+from visaged.daemon.http.keys import hash_key, make_key
+from visaged.daemon.http.problems import Problem
+from visaged.daemon.http.server import Limits, Server
+from visaged.daemon.http.settings import HttpSettings, KeySettings
+from visaged.pipelines.runtime.metrics import Metrics
 
 PATIENCE_S = 30.0
 KEY, OTHER = make_key(), make_key()

@@ -21,10 +21,10 @@ import uvicorn
 from PIL import Image
 
 from tests.integration.pictures import encoded
-from visaged.daemon.http_settings import HttpSettings
-from visaged.daemon.oss.app import OssApp
-from visaged.daemon.oss.settings import OssSettings
-from visaged.daemon.pictures import Pictures
+from visaged.daemon.api.aliyun_oss.app import OssApp
+from visaged.daemon.api.aliyun_oss.settings import OssSettings
+from visaged.daemon.api.pictures import Pictures
+from visaged.daemon.http.settings import HttpSettings
 from visaged.daemon.settings import ModelSettings
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
@@ -34,8 +34,8 @@ from visaged.models.session import SessionConfig
 from visaged.pipelines.attributes import AnalyzerReader
 from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.inference import Inference
-from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.worker import Worker
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.worker import Worker
 
 PICTURE = Path(__file__).parents[2] / "daemon" / "demo" / "picture.jpg"
 KEY_ID, SECRET = "demo-key", "not-a-secret-of-anybody"

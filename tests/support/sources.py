@@ -9,8 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from visaged.pipelines.frames import Frame
-from visaged.pipelines.source import SourceConfig, SourceError, VideoSource
+from visaged.pipelines.source.pixels import Frame
+from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSource
 
 # For a busy machine; what a test waits for comes far earlier.
 PATIENCE_S = 40.0

@@ -23,7 +23,7 @@ FOREIGN = {
     "daemon": set(),
 }  # fmt: skip
 # Part of the training, which is not installed: a client of the daemon, and of its broker, from outside.
-CLIENTS = {"models/training/product.py": {"paho"}}
+CLIENTS = {"models/training/evaluation/product.py": {"paho"}}
 
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 SOURCES = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in FILES]
@@ -92,7 +92,7 @@ def test_nothing_reads_the_environment_at_import(path: Path) -> None:
 
 
 def test_only_the_composition_knows_every_stage() -> None:
-    stages = {"camera", "batcher", "inference", "tracks", "publisher"}
+    stages = {"source.camera", "batcher", "inference", "tracking.tracks", "outputs.mqtt"}
     know_all = []
     for path in FILES:
         names = imported(ast.parse(path.read_text(encoding="utf-8")))

@@ -2,21 +2,23 @@
 
 In the order of use:
 
-1. `label` cuts aligned crops of every face of the packs (`crops`) and asks labelling networks (`teachers`, `judge`);
-   labels made by eye lie in `models/training/labels`; `cache` puts both together;
+1. `labelling.label` cuts aligned crops of every face of the packs (`crops`) and asks labelling networks (`teachers`,
+   `judge`); labels made by eye lie in `models/training/labels`; `cache` puts both together;
 2. `train` draws samples (`samples`, `occlusion`) and teaches the network (`network`, `loss`, `heads`); `import_onnx`
    lets it start from an exported file;
-3. `calibrate` makes its probabilities mean what they say;
+3. `evaluation.calibrate` makes its probabilities mean what they say;
 4. `export` writes the ONNX file;
-5. `looks` has the product's networks look at faces of all sizes, and at backs of heads; `trust` fits to them how much
-   size, angle, blur and signs of no face take from a confidence, for the manifest;
-6. `evaluate` prints the model card's tables (`figures`, `views`, `points68`).
+5. `evaluation.looks` has the product's networks look at faces of all sizes, and at backs of heads; `trust` fits to
+   them how much size, angle, blur and signs of no face take from a confidence, for the manifest;
+6. `evaluation.evaluate` prints the model card's tables (`figures`, `views`, `points68`).
 
-    python -m visaged.models.training.analyzer.label --data PACKS --teachers DIR --out CROPS
+    python -m visaged.models.training.analyzer.labelling.label --data PACKS --teachers DIR --out CROPS
     python -m visaged.models.training.analyzer.train --cache CROPS --out RUN --init models/weights/analyzer-v1.onnx
-    python -m visaged.models.training.analyzer.calibrate RUN/last.pt --cache CROPS --out RUN/calibrated.pt
+    python -m visaged.models.training.analyzer.evaluation.calibrate RUN/last.pt --cache CROPS --out RUN/calibrated.pt
     python -m visaged.models.training.analyzer.export RUN/calibrated.pt mine.onnx
-    python -m visaged.models.training.analyzer.looks --cache CROPS --data PACKS --videos DIR --out RUN/looks.npz
-    python -m visaged.models.training.analyzer.trust RUN/looks.npz
-    python -m visaged.models.training.analyzer.evaluate --cache CROPS --model mine=mine.onnx --looks RUN/looks.npz
+    python -m visaged.models.training.analyzer.evaluation.looks --cache CROPS --data PACKS --videos DIR \
+        --out RUN/looks.npz
+    python -m visaged.models.training.analyzer.evaluation.trust RUN/looks.npz
+    python -m visaged.models.training.analyzer.evaluation.evaluate --cache CROPS --model mine=mine.onnx \
+        --looks RUN/looks.npz
 """

@@ -18,9 +18,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from visaged.models.training import command
 from visaged.models.training.analyzer.heads import AGES, MEAN, POSE_UNIT, SCALE, SIZE
 from visaged.models.training.analyzer.network import Analyzer, load_checkpoint
+from visaged.models.training.common import command
 
 OPSET = 17
 OUTPUTS = (

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from visaged.models.training.analyzer.heads import MEAN, POINTS, SCALE, SIZE
 from visaged.models.training.analyzer.network import Analyzer, NetworkConfig
-from visaged.models.training.network import Residual
+from visaged.models.training.detector.network import Residual
 
 
 def analyzer_from_onnx(path: Path, config: NetworkConfig, batches: list[Tensor]) -> Analyzer:

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody reads)
 from torch import Tensor
 
-from visaged.models.training.analyzer.cache import SOME_GLASSES
 from visaged.models.training.analyzer.heads import AGES, GLASSES, POSE_UNIT
+from visaged.models.training.analyzer.labelling.cache import SOME_GLASSES
 from visaged.models.training.analyzer.samples import Sample
 
 WEIGHTS = {

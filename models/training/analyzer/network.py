@@ -16,8 +16,8 @@ import torch.nn.functional as F  # noqa: N812 (the name everybody reads)
 from torch import Tensor, nn
 
 from visaged.models.training.analyzer.heads import HEADS, MEAN, POINTS, SCALE, SIZE
-from visaged.models.training.network import Residual, convolution
-from visaged.models.training.running import load_network
+from visaged.models.training.common.running import load_network
+from visaged.models.training.detector.network import Residual, convolution
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from visaged.models.alignment import similarity
 from visaged.models.geometry import turned
-from visaged.models.training import photometric
 from visaged.models.training.analyzer import occlusion
-from visaged.models.training.analyzer.cache import FloatArray, Pack
-from visaged.models.training.analyzer.crops import CROP, FIVE, MARGIN
 from visaged.models.training.analyzer.heads import GLASSES, MIRROR_106, QUALITY_SIZES, SIZE
+from visaged.models.training.analyzer.labelling.cache import FloatArray, Pack
+from visaged.models.training.analyzer.labelling.crops import CROP, FIVE, MARGIN
+from visaged.models.training.common import photometric
 
 Image = NDArray[np.uint8]
 

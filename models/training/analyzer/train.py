@@ -24,14 +24,14 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing.spawn import start_processes
 
-from visaged.models.training import command
-from visaged.models.training.analyzer.cache import LABELS, Pack, read_packs
-from visaged.models.training.analyzer.crops import MARGIN
 from visaged.models.training.analyzer.import_onnx import analyzer_from_onnx
+from visaged.models.training.analyzer.labelling.cache import LABELS, Pack, read_packs
+from visaged.models.training.analyzer.labelling.crops import MARGIN
 from visaged.models.training.analyzer.loss import WEIGHTS, Batch, analyzer_losses, collate, total
 from visaged.models.training.analyzer.network import Analyzer, NetworkConfig, load_checkpoint
 from visaged.models.training.analyzer.samples import PACK_WEIGHTS, Sampler
-from visaged.models.training.running import (
+from visaged.models.training.common import command
+from visaged.models.training.common.running import (
     WeightAverage,
     average_gradients,
     build_optimizer,
@@ -39,7 +39,7 @@ from visaged.models.training.running import (
     save,
     wait_while_paused,
 )
-from visaged.models.training.schedule import learning_rate
+from visaged.models.training.common.schedule import learning_rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,236 @@
+"""What a picture showed in the words of IMM: `imm/detectface` of two generations in one, and `image/faces`.
+
+Coordinates are integers, in pixels of the upright picture (after its EXIF orientation): what a client sees when it
+shows the file. Confidences and probabilities are 0..1. Angles are degrees: `Yaw` positive when the face turns to the
+picture's right, `Pitch` when it looks up, `Roll` when it tilts clockwise; IMM's documents name no signs, and these are
+the daemon's own. Left and right eyes are the person's. What could not be read, or is switched off, has no field; what
+is unsure has one, and its confidence says so: `min_confidence` of the configuration counts elsewhere.
+
+Sources: "Facial recognition" of OSS (the sample of `imm/detectface`), IMM 2017-09-06 `DetectImageFaces` and
+`DetectFace` (whose `FaceAttribute` has the six attributes that the former document speaks of), IMM 2020-09-30
+`DetectImageFaces` and its `Figure`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from visaged.daemon.api.pictures import Answer
+from visaged.pipelines.tracking.tracks import Face
+
+BLUR_THRESHOLD = 0.5
+"""Above it a face counts as blurred: where eyes and lips begin to lose their edges at 112 px."""
+QUALITY_THRESHOLD = 0.5
+"""Below it a shot is poor: half the confidence, size and frontality of a sure, frontal face of 112 px."""
+
+# `Figure` names happiness and none; the others are nouns of the same kind.
+_FIGURE_EMOTIONS = {
+    "angry": "anger",
+    "calm": "none",
+    "disgusted": "disgust",
+    "happy": "happiness",
+    "sad": "sadness",
+    "scared": "fear",
+    "surprised": "surprise",
+}
+
+Document = dict[str, Any]
+
+
+def detectface(answer: Answer, data: bytes, uri: str, request_id: str) -> Document:
+    """Return the answer to `imm/detectface`.
+
+    Args:
+        answer: What the picture showed.
+        data: The picture's file, for the faces' ids.
+        uri: `oss://bucket/key`.
+        request_id: Of the request.
+    """
+    return {
+        "Faces": [_face(face, answer, face_id) for face, face_id in _with_ids(answer, data)],
+        "ImageUri": uri,
+        "RequestId": request_id,
+        "httpStatusCode": 200,
+        "success": True,
+    }
+
+
+def figures(answer: Answer, data: bytes, uri: str, request_id: str) -> Document:
+    """Return the answer to `image/faces`; like `detectface`.
+
+    IMM's API calls the list of figures `Faces` in `DetectImageFaces` and `Figures` everywhere else; both are here.
+    """
+    found = [_figure(face, answer, face_id) for face, face_id in _with_ids(answer, data)]
+    return {"Faces": found, "Figures": found, "ImageUri": uri, "RequestId": request_id}
+
+
+def _with_ids(answer: Answer, data: bytes) -> list[tuple[Face, str]]:
+    """Return the faces with their ids, 64 hex digits.
+
+    An id is a digest of the file and the box: the same face of the same file has the same id, and nothing else has.
+    It says nothing of who it is; there is no recognition here.
+    """
+    picture = hashlib.sha256(data).digest()
+    found = []
+    for face in answer.faces:
+        box = ",".join(f"{value:.1f}" for value in face.shot.box.tolist())
+        found.append((face, hashlib.sha256(picture + box.encode()).hexdigest()))
+    return found
+
+
+def _face(face: Face, answer: Answer, face_id: str) -> Document:
+    read, boundary = face.attributes, _boundary(face, answer)
+    document: Document = {"FaceId": face_id, "FaceConfidence": _rounded(face.shot.confidence)}
+    document["FaceQuality"] = _rounded(face.shot.quality)
+    if "age" in read:
+        document["Age"] = _years(read["age"])
+        document |= _confidence("Age", read["age"])
+    if "gender" in read:
+        document["Gender"] = read["gender"]["value"].upper()
+        document |= _confidence("Gender", read["gender"])
+    if "attractiveness" in read:
+        document["Attractive"] = read["attractiveness"]["value"]
+        document |= _confidence("Attractive", read["attractiveness"])
+    if "emotion" in read:
+        document |= _emotion(read["emotion"])
+    document["FaceAttributes"] = {
+        **_worn("Beard", read.get("beard"), "HAVE"),
+        **_worn("Glasses", read.get("glasses"), None),
+        **_worn("Mask", read.get("mask"), "HAVE"),
+        "FaceBoundary": boundary,
+        **_first_generation(face, boundary),
+    }
+    return document
+
+
+def _first_generation(face: Face, boundary: Document) -> Document:
+    """Return what the document's prose speaks of: gender, age, head pose, eye status, blur and quality."""
+    read = face.attributes
+    document: Document = {
+        "FaceRectangle": boundary,
+        "FaceQuality": {"Value": _rounded(face.shot.quality), "Threshold": QUALITY_THRESHOLD},
+    }
+    if "gender" in read:
+        document["Gender"] = {"Value": read["gender"]["value"].upper()}
+    if "age" in read:
+        document["Age"] = {"Value": _years(read["age"])}
+    if "head_pose" in read:
+        pose = read["head_pose"]["value"]
+        document["HeadPose"] = _pose(pose) | {f"{name.capitalize()}Angle": angle for name, angle in pose.items()}
+    if "blur" in read:
+        document["Blur"] = {"Blurness": {"Value": read["blur"]["value"], "Threshold": BLUR_THRESHOLD}}
+    eyes = {
+        f"{side.capitalize()}EyeStatus": eye_status(read[f"{side}_eye"], read["glasses"])
+        for side in ("left", "right")
+        if f"{side}_eye" in read and "glasses" in read
+    }
+    return document | ({"EyeStatus": eyes} if eyes else {})
+
+
+def eye_status(eye: Mapping[str, Any], glasses: Mapping[str, Any]) -> dict[str, float]:
+    """Return the six probabilities of an eye.
+
+    They take lids and glasses as independent of each other and add up to 1. `Occlusion` is always 0: nothing here can
+    tell an eye that is hidden.
+    """
+    opened = _probability(eye, "open")
+    none, normal, dark = (_probability(glasses, label) for label in ("none", "glasses", "sunglasses"))
+    total = none + normal + dark or 1.0
+    return {
+        "NoGlassEyeOpen": _rounded(none * opened / total),
+        "NoGlassEyeClose": _rounded(none * (1 - opened) / total),
+        "NormalGlassEyeOpen": _rounded(normal * opened / total),
+        "NormalGlassEyeClose": _rounded(normal * (1 - opened) / total),
+        "DarkGlasses": _rounded(dark / total),
+        "Occlusion": 0.0,
+    }
+
+
+def _figure(face: Face, answer: Answer, face_id: str) -> Document:
+    read = face.attributes
+    document: Document = {
+        "FigureId": str(uuid.UUID(face_id[:32])),
+        "FigureType": "face",
+        "FigureConfidence": _rounded(face.shot.confidence),
+        "FaceQuality": _rounded(face.shot.quality),
+        "Boundary": _boundary(face, answer),
+    }
+    if "age" in read:
+        document["Age"] = _years(read["age"])
+        document |= {"AgeSD": read["age"]["deviation"]} if "deviation" in read["age"] else {}
+    if "gender" in read:
+        document["Gender"] = read["gender"]["value"]
+        document |= _confidence("Gender", read["gender"])
+    if "emotion" in read:
+        document["Emotion"] = _FIGURE_EMOTIONS.get(read["emotion"]["value"], read["emotion"]["value"])
+        document |= _confidence("Emotion", read["emotion"])
+    if "attractiveness" in read:
+        document["Attractive"] = read["attractiveness"]["value"]
+    for name in ("beard", "glasses", "hat", "mask"):
+        if name in read:
+            document[name.capitalize()] = read[name]["value"]
+            document |= _confidence(name.capitalize(), read[name])
+    if "blur" in read:
+        document["Sharpness"] = _rounded(1 - read["blur"]["value"])
+    if "head_pose" in read:
+        document["HeadPose"] = _pose(read["head_pose"]["value"])
+    return document
+
+
+def _boundary(face: Face, answer: Answer) -> Document:
+    """Return the box in whole pixels, around the face and inside the picture, at least one pixel large."""
+    x1, y1, x2, y2 = (float(value) for value in face.shot.box)
+    left = min(max(math.floor(x1), 0), answer.width - 1)
+    top = min(max(math.floor(y1), 0), answer.height - 1)
+    right = min(max(math.ceil(x2), left + 1), answer.width)
+    bottom = min(max(math.ceil(y2), top + 1), answer.height)
+    return {"Height": bottom - top, "Left": left, "Top": top, "Width": right - left}
+
+
+def _emotion(read: Mapping[str, Any]) -> Document:
+    document: Document = {"Emotion": read["value"].upper(), **_confidence("Emotion", read)}
+    probabilities = read.get("probabilities")
+    total = sum(probabilities.values()) if probabilities else 0.0
+    if probabilities and total > 0:
+        # They come rounded to thousandths, and the document's add up to 1.
+        details = {name.upper(): value / total for name, value in sorted(probabilities.items())}
+        document |= {"EmotionConfidence": details[document["Emotion"]], "EmotionDetails": details}
+    return document
+
+
+def _worn(name: str, read: Mapping[str, Any] | None, worn: str | None) -> Document:
+    """Return something worn or grown: NONE or `worn`, or with None the value itself."""
+    if read is None:
+        return {}
+    value = "NONE" if read["value"] == "none" else worn or read["value"].upper()
+    return {name: value, **_confidence(name, read)}
+
+
+def _confidence(name: str, read: Mapping[str, Any]) -> Document:
+    return {f"{name}Confidence": read["confidence"]} if "confidence" in read else {}
+
+
+def _probability(read: Mapping[str, Any], label: str) -> float:
+    """Return a label's probability; of two labels only the likelier one's is told."""
+    if "probabilities" in read:
+        return float(read["probabilities"].get(label, 0.0))
+    if read["value"] == label:
+        return float(read["confidence"])
+    pairs = ({"none", "glasses"}, {"open", "closed"})
+    return 1.0 - float(read["confidence"]) if {read["value"], label} in pairs else 0.0
+
+
+def _pose(pose: Mapping[str, float]) -> Document:
+    return {"Pitch": pose["pitch"], "Roll": pose["roll"], "Yaw": pose["yaw"]}
+
+
+def _years(read: Mapping[str, Any]) -> int:
+    return max(0, round(float(read["value"])))
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 6)

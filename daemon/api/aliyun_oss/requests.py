@@ -1,0 +1,126 @@
+"""A request as OSS reads it: which bucket and key it means, with every byte as it was sent."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from starlette.types import Scope
+
+from visaged.daemon.api.aliyun_oss.errors import OssError
+
+MAX_KEY_BYTES = 1023
+"""Longest key, as in OSS."""
+
+_PATH = re.compile(rb"/(?P<bucket>[^/]*)(?P<slash>/?)(?P<key>.*)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class OssRequest:
+    """A request.
+
+    Attributes:
+        method: GET, HEAD, ...
+        bucket: Its name; None for requests to the service as such.
+        key: The object's key, decoded; empty for requests to the bucket as such.
+        query: Names and values, decoded, in the order sent.
+        headers: Names in lower case and values, in the order sent.
+        host: The Host header.
+    """
+
+    method: str
+    bucket: str | None
+    key: bytes
+    query: tuple[tuple[bytes, bytes], ...]
+    headers: tuple[tuple[bytes, bytes], ...]
+    host: str
+
+    def argument(self, name: bytes) -> bytes | None:
+        """Return the value of a query parameter, the first one; None if it was not sent."""
+        return next((value for key, value in self.query if key == name), None)
+
+    def header(self, name: bytes) -> bytes:
+        """Return a header's value; empty if it was not sent."""
+        return next((value for key, value in self.headers if key == name), b"")
+
+    def key_text(self) -> str:
+        """Return the key as text.
+
+        Raises:
+            OssError: It is no UTF-8, or too long.
+        """
+        if len(self.key) > MAX_KEY_BYTES:
+            raise OssError("InvalidObjectName", f"The object's name is longer than {MAX_KEY_BYTES} bytes.")
+        try:
+            return self.key.decode()
+        except UnicodeDecodeError:
+            raise OssError("InvalidObjectName", "The object's name is not UTF-8; percent-encode its bytes.") from None
+
+
+class Names:
+    """Which Host header means which bucket.
+
+    Args:
+        endpoints: Names below which a bucket's name stands for it.
+        domains: Names that mean one bucket each.
+    """
+
+    def __init__(self, endpoints: Iterable[str], domains: Mapping[str, str]) -> None:
+        self._suffixes = tuple(f".{name}" for name in endpoints)
+        self._domains = dict(domains)
+
+    def knows(self, host: str) -> bool:
+        """Return whether a Host header is one that clients of this endpoint send: an address, or a name of ours.
+
+        A page on the web can make its own name lead to 127.0.0.1, and would read what is served there to everybody.
+        """
+        name = _name(host)
+        try:
+            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+        except ValueError:
+            return name == "" or f".{name}" in self._suffixes or self.bucket(host) is not None
+        return True
+
+    def bucket(self, host: str) -> str | None:
+        """Return the bucket that a Host header names; None where the path names it."""
+        name = _name(host)
+        if name in self._domains:
+            return self._domains[name]
+        # The longest suffix, so that of the endpoints `a.b` and `b` the right one is taken off.
+        fitting = [suffix for suffix in self._suffixes if name.endswith(suffix) and len(name) > len(suffix)]
+        return name.removesuffix(max(fitting, key=len)) if fitting else None
+
+
+def _name(host: str) -> str:
+    return re.sub(r":\d*$", "", host.strip().lower()).removesuffix(".")
+
+
+def read_request(scope: Scope, names: Names) -> OssRequest:
+    """Return a request from what the server knows of it.
+
+    The key is decoded from the path as it was sent: `%2F` and `/` are the same, as in OSS, and nothing is normalised.
+
+    Raises:
+        OssError: The path is none.
+    """
+    headers = tuple((bytes(name).lower(), bytes(value).strip()) for name, value in scope["headers"])
+    host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
+    raw: bytes = scope["raw_path"]
+    bucket, key = names.bucket(host), raw[1:]
+    found = _PATH.fullmatch(raw)
+    if found is None:
+        raise OssError("InvalidArgument", "The request's path does not begin with a slash.")
+    if bucket is None:
+        # A bucket that is no text is no bucket: `?` is in no name.
+        bucket, key = unquote_to_bytes(found["bucket"]).decode("ascii", "replace") or None, found["key"]
+    query = tuple(_pair(part) for part in scope["query_string"].split(b"&") if part)
+    return OssRequest(scope["method"], bucket, unquote_to_bytes(key), query, headers, host)
+
+
+def _pair(part: bytes) -> tuple[bytes, bytes]:
+    # Clients send a space of a parameter as + or as %20 and sign it as %20.
+    name, _, value = part.replace(b"+", b" ").partition(b"=")
+    return unquote_to_bytes(name), unquote_to_bytes(value)

@@ -1,0 +1,230 @@
+"""The keys of `oss`: where the OSS-shaped endpoint listens, whose objects it serves, and who may ask."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
+
+from visaged.daemon.config.base import Frozen, Name, is_loopback
+from visaged.daemon.config.document import Problem
+from visaged.daemon.config.secrets import check_given, read_secret
+from visaged.daemon.config.tls import TlsError, TlsSettings
+from visaged.daemon.fetch.settings import S3_MISSING, S3Settings
+
+ATTRIBUTES = frozenset(
+    {
+        "age", "attractiveness", "beard", "blur", "emotion", "gender", "glasses", "hat", "head_pose", "left_eye",
+        "mask", "right_eye",
+    }
+)  # fmt: skip
+"""The attributes that the answers of this endpoint have a field for."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A pattern that a text has to fit, with words for people: pydantic's own error says the pattern alone."""
+
+    pattern: str
+    words: str
+
+    def __get_pydantic_core_schema__(self, source: type[str], handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self._fitting, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | {"pattern": f"^{self.pattern}$"}
+
+    def _fitting(self, text: str) -> str:
+        if re.fullmatch(self.pattern, text) is None:
+            raise ValueError(f"is not {self.words}")
+        return text
+
+
+_LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+HostName = Annotated[
+    str,
+    Field(max_length=253),
+    _Form(rf"{_LABEL}(\.{_LABEL})*", "a host's name alone, in lower case, without scheme, port and path"),
+]
+"""A DNS name in lower case, without a port."""
+
+
+class BucketSettings(Frozen):
+    """A bucket: a folder, a list of files, or a bucket of an S3-compatible store."""
+
+    name: Annotated[
+        str, _Form("[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", "3 to 63 lower-case letters, digits and, inside, hyphens")
+    ]
+    """As clients call it: 3 to 63 lower-case letters, digits and hyphens, as in OSS."""
+    folder: Path | None = None
+    """Folder whose files are the objects; `a/b.jpg` is the file `b.jpg` in its folder `a`. Hidden files and folders
+    (with a leading dot) are not served, nor is what symbolic links outside of the folder lead to."""
+    objects: dict[str, Path] | None = None
+    """Files by the key that clients know them by."""
+    s3: S3Settings | None = None
+    """The store."""
+    s3_bucket: Annotated[str, Field(min_length=1)] | None = None
+    """The bucket's name in the store; null for the same."""
+    domains: list[HostName] = Field([])
+    """Host names that mean this bucket alone, as a CNAME does with OSS."""
+    public_read: bool = False
+    """Whether requests without a signature are answered although `keys` are configured."""
+
+    @field_validator("objects")
+    @classmethod
+    def _keys(cls, objects: dict[str, Path] | None) -> dict[str, Path] | None:
+        for key in objects or {}:
+            if not key or len(key.encode()) > 1023:
+                raise ValueError(f"{key[:40]!r} is no key; a key has 1 to 1023 bytes")
+        return objects
+
+    @model_validator(mode="after")
+    def _one_place(self) -> BucketSettings:
+        given = [name for name in ("folder", "objects", "s3") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give one of folder, objects and s3, not {' and '.join(given) or 'none'}")
+        if self.s3_bucket is not None and self.s3 is None:
+            raise ValueError("s3_bucket is given, but no s3")
+        return self
+
+    def missing(self) -> str | None:
+        """Return what of the bucket is not there on this machine, if anything; the text names it."""
+        # The functions of `os.path` say no to what may not be looked at; the methods of `Path` raise.
+        if self.folder is not None and not os.path.isdir(self.folder):
+            return f"folder {self.folder} does not exist, is no folder, or may not be looked at"
+        for key, path in (self.objects or {}).items():
+            if not os.path.isfile(path):
+                return f"objects: {path} (key {key}) does not exist, is no file, or may not be looked at"
+        return None
+
+
+class KeySettings(Frozen):
+    """An access key that requests may be signed with."""
+
+    name: Name
+    """Whose it is; for people."""
+    access_key_id: Annotated[
+        str,
+        _Form(r"[\x21-\x2b\x2d-\x39\x3b-\x7e]{1,128}", "1 to 128 ASCII characters without spaces, commas and colons"),
+    ]
+    """The id that clients send; no spaces, commas and colons. Of your own making: no key of Alibaba Cloud is needed."""
+    access_key_secret: SecretStr | None = None
+    """The secret in plain text; the next two keep it out of this file."""
+    access_key_secret_file: Path | None = None
+    """File whose first line is the secret."""
+    access_key_secret_env: str | None = None
+    """Environment variable that holds the secret."""
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> KeySettings:
+        check_given(self, "access_key_secret")
+        return self
+
+    def secret(self) -> str:
+        """Return the secret.
+
+        Raises:
+            ValueError: The file or variable that should hold it does not; the text names it.
+        """
+        return read_secret(self, "access_key_secret")
+
+
+class OssSettings(Frozen):
+    """The endpoint that answers clients of Alibaba Cloud OSS: `GET /<bucket>/<key>?x-oss-process=imm/detectface`."""
+
+    enabled: bool = False
+    """Serve it."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Others than loopback need `keys`."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8081
+    """Port to listen on, of its own: OSS clients send and sign nothing but `/<bucket>/<key>` and drop a path of the
+    endpoint's URL. 0 for any free one."""
+    tls: TlsSettings | None = None
+    """Certificate and key for HTTPS, which clients take for an endpoint without a scheme; null for HTTP."""
+    endpoints: list[HostName] = Field(["localhost"])
+    """Names under which clients know the endpoint; `<bucket>.<name>` then means the bucket (virtual-host style).
+    Under the names themselves and under addresses the bucket is the first part of the path (path style); with `keys`,
+    under all other names too."""
+    region: Annotated[str, _Form("[a-z0-9-]{1,64}", "a region such as cn-hangzhou")] | None = None
+    """The one region that V4 signatures are taken for, such as `cn-hangzhou`; null for any."""
+    buckets: list[BucketSettings] = Field([])
+    """The buckets."""
+    keys: list[KeySettings] = Field([])
+    """The access keys. Without any, every request is answered, signed or not; that is for loopback alone."""
+    attributes: dict[str, bool] = Field({})
+    """Attributes switched off (or on) in the answers of this endpoint; what is not named is on where it can be had."""
+    max_object_mb: Annotated[float, Field(gt=0, le=1000)] = 100
+    """Largest object of an `s3` bucket that is handed out as it is; it is held in memory meanwhile."""
+    store_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """Longest time that an `s3` store may take."""
+
+    @field_validator("attributes")
+    @classmethod
+    def _known(cls, attributes: dict[str, bool]) -> dict[str, bool]:
+        unknown = sorted(set(attributes) - ATTRIBUTES)
+        if unknown:
+            raise ValueError(f"there is no attribute {', '.join(unknown)}; known are {', '.join(sorted(ATTRIBUTES))}")
+        return attributes
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> OssSettings:
+        hosts = Counter([*self.endpoints, *(domain for bucket in self.buckets for domain in bucket.domains)])
+        for what, counted in (
+            ("buckets: more than one is named", Counter(bucket.name for bucket in self.buckets)),
+            ("keys: more than one is named", Counter(key.name for key in self.keys)),
+            ("keys: more than one has the access_key_id", Counter(key.access_key_id for key in self.keys)),
+            ("endpoints and domains: more than one is", hosts),
+        ):
+            double = sorted(name for name, n in counted.items() if n > 1)
+            if double:
+                raise ValueError(f"{what} {', '.join(double)}")
+        if not self.keys and not is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines, and there are no keys: give keys, or set host "
+                "to 127.0.0.1"
+            )
+        return self
+
+
+def check(settings: OssSettings) -> list[Problem]:
+    """Return what is wrong with the world that these settings name: folders, files, certificates and secrets."""
+    problems = []
+    try:
+        if settings.tls is not None:
+            settings.tls.context()
+    except TlsError as error:
+        problems.append(Problem("oss.tls", str(error)))
+    for index, bucket in enumerate(settings.buckets):
+        path = f"oss.buckets[{index}]"
+        missing = bucket.missing()
+        if missing is not None:
+            problems.append(Problem(path, missing))
+        if bucket.s3 is not None:
+            if importlib.util.find_spec("botocore") is None:
+                problems.append(Problem(f"{path}.s3", S3_MISSING))
+            try:
+                bucket.s3.secret()
+            except ValueError as error:
+                problems.append(Problem(f"{path}.s3", str(error)))
+    for index, key in enumerate(settings.keys):
+        try:
+            key.secret()
+        except ValueError as error:
+            problems.append(Problem(f"oss.keys[{index}]", str(error)))
+    return problems

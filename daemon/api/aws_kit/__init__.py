@@ -1,0 +1,1 @@
+"""`POST /face_detection` in the shape of the AWS AI Solution Kit."""

@@ -1,0 +1,289 @@
+"""A drop-in for the face detection of the AWS AI Solution Kit: `POST /face_detection`.
+
+The kit's document writes `face_detection`, its stack deploys `face-detection`, and API Gateway puts a stage in front
+(`/prod/face-detection`): all of them are answered, with and without a trailing slash and never by a redirect, which
+many clients do not follow with a POST. The request's Content-Type does not matter, as it did not to the kit.
+
+Errors are what the kit's clients know: status 400 and bare text, byte for byte, wherever the kit had the same cause.
+Causes that it never had (limits, overload, fetching switched off) have a text of their own, behind the kit's where that
+fits. The header `X-Visaged-Problem` names the precise cause of every error, and who accepts
+`application/problem+json` gets it as RFC 9457 problem details with a status of its own.
+
+The kit ignored the EXIF orientation, so whoever draws its boxes draws on the picture as it is stored; see
+`KitSettings.upright`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from visaged.daemon.api.aws_kit import request as kit_request
+from visaged.daemon.api.aws_kit.answer import ATTRIBUTES, SCHEMA, answer_document
+from visaged.daemon.api.aws_kit.request import Given, given_picture
+from visaged.daemon.api.aws_kit.settings import KitSettings
+from visaged.daemon.api.pictures import Pictures
+from visaged.daemon.fetch.errors import FetchError, Reason
+from visaged.daemon.http import problems
+from visaged.daemon.http.problems import Problem
+from visaged.daemon.http.uploads import read_body
+
+log = logging.getLogger(__name__)
+
+_PATH = re.compile(r"(?:/[^/]+)?/face[_-]detection/?")
+_NAMES = ("face_detection", "face-detection")
+
+# Larger bodies are parsed in a thread: 20 MB take 150 ms, during which nobody else would be answered.
+_QUICK_BYTES = 100_000
+# Around the picture in a body there is JSON, and line breaks in the base64.
+_SPARE_BYTES = 65_536
+
+_INVALID = "invalid param"
+_BOTH = "`url` and `img` cannot be used at the same time"
+_ILLEGAL = "`parameter `{name}` illegal"
+_ILLEGAL_BECAUSE = _ILLEGAL + ": {detail}"
+_BAD, _REQUEST = HTTPStatus.BAD_REQUEST, "invalid param: {detail}"
+# By a problem's kind what those are told who want no problem details; for others its own status and detail.
+_BARE: dict[str, tuple[HTTPStatus | None, str]] = {
+    "invalid-body": (_BAD, _INVALID),
+    "url-and-img": (_BAD, _BOTH),
+    **dict.fromkeys(
+        (
+            "no-picture", "invalid-base64", "picture-empty", "picture-unsupported", "picture-damaged",
+            "fetch-bad-url", "fetch-unreachable", "fetch-redirects", "fetch-status", "fetch-not-found",
+            "fetch-credentials",
+        ),
+        (_BAD, _ILLEGAL),
+    ),
+    **dict.fromkeys(
+        ("picture-too-large", "fetch-disabled", "fetch-forbidden", "fetch-too-large"), (_BAD, _ILLEGAL_BECAUSE)
+    ),
+    **dict.fromkeys(("body-too-large", "body-cut-short", "slow-body"), (None, _REQUEST)),
+}  # fmt: skip
+_FETCH_STATUS: dict[Reason, HTTPStatus] = {
+    "disabled": HTTPStatus.FORBIDDEN,
+    "bad_url": HTTPStatus.BAD_REQUEST,
+    "forbidden": HTTPStatus.FORBIDDEN,
+    "busy": HTTPStatus.SERVICE_UNAVAILABLE,
+    "unreachable": HTTPStatus.BAD_GATEWAY,
+    "timeout": HTTPStatus.GATEWAY_TIMEOUT,
+    "redirects": HTTPStatus.BAD_GATEWAY,
+    "status": HTTPStatus.BAD_GATEWAY,
+    "not_found": HTTPStatus.BAD_GATEWAY,
+    "credentials": HTTPStatus.BAD_GATEWAY,
+    "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+}
+
+
+class Fetches(Protocol):
+    """What gets pictures by URL: `visaged.daemon.fetch.fetcher.Fetcher`."""
+
+    async def fetch(self, url: str) -> bytes:
+        """Return what is at an http, https or s3 URL; raises `FetchError`."""
+        ...
+
+
+def install_kit(app: FastAPI, pictures: Pictures, fetcher: Fetches, settings: KitSettings, version: str) -> None:
+    """Add the kit's paths to an application; around it, and around what asks for keys, belongs a `KitEdge`.
+
+    Args:
+        app: The application.
+        pictures: Analyses pictures.
+        fetcher: Gets them by URL.
+        settings: Of the kit.
+        version: What `FaceModelVersion` says; see `visaged.daemon.kit_answer.model_version`.
+    """
+    kit = _Kit(pictures, fetcher, settings, version)
+    for name in _NAMES:
+        app.add_api_route(f"/{name}", kit.detect, methods=["POST"], operation_id=name.replace("-", "_dash_"), **_API)
+        for path in (f"/{name}/", f"/{{stage}}/{name}", f"/{{stage}}/{name}/"):
+            app.add_api_route(path, kit.detect, methods=["POST"], include_in_schema=False)
+
+
+class _Kit:
+    def __init__(self, pictures: Pictures, fetcher: Fetches, settings: KitSettings, version: str) -> None:
+        self._pictures = pictures
+        self._fetcher = fetcher
+        self._settings = settings
+        self._version = version
+
+    async def detect(self, request: Request) -> Response:
+        name = "img"
+        try:
+            async with self._pictures.admitted():
+                given = await self._given(request)
+                name = given.parameter
+                data = given.data if name == "img" else await self._fetch(given.url)
+                answer = await self._analyse(data)
+        except Problem as problem:
+            return refusal(problem, request, name)
+        except Exception:
+            log.exception("%s failed", request.url.path)
+            detail = "an error of the server; its log says more"
+            return refusal(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail), request, name)
+        return Response(answer, media_type="application/json")
+
+    async def _given(self, request: Request) -> Given:
+        most_bytes = self._pictures.most_bytes
+        try:
+            body = await read_body(request, most_bytes * 4 // 3 + _SPARE_BYTES)
+        except Problem as problem:
+            if problem.kind == "body-too-large":  # in whose text the limit is not the one that was configured
+                problem.detail = f"the picture is larger than {most_bytes / 1e6:.4g} MB (http.max_body_mb)"
+            raise
+        if len(body) <= _QUICK_BYTES:
+            return given_picture(body)
+        return await run_in_threadpool(given_picture, body)
+
+    async def _fetch(self, url: str) -> bytes:
+        try:
+            return await self._fetcher.fetch(url)
+        except FetchError as error:
+            status, kind = _FETCH_STATUS[error.reason], f"fetch-{error.reason.replace('_', '-')}"
+            again = {"Retry-After": "1"} if status is HTTPStatus.SERVICE_UNAVAILABLE else None
+            raise Problem(status, kind, str(error), again) from None
+
+    async def _analyse(self, data: bytes) -> bytes:
+        pictures, settings = self._pictures, self._settings
+        if len(data) > pictures.most_bytes:
+            detail = f"the picture has {len(data)} bytes; at most {pictures.most_bytes} are taken (http.max_body_mb)"
+            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "picture-too-large", detail)
+        answer = await pictures.analyse(
+            data,
+            min_confidence=pictures.threshold if settings.min_confidence is None else settings.min_confidence,
+            attributes=ATTRIBUTES & pictures.attributes,
+            points=pictures.has_points,
+            max_side=settings.max_side,
+            upright=settings.upright,
+            unsure=True,
+        )
+        return orjson.dumps(answer_document(answer.width, answer.height, answer.faces, self._version))
+
+
+def refusal(problem: Problem, request: Request, name: str = "img") -> Response:
+    """Return an error as the kit's clients know it, or as problem details if the request accepts those.
+
+    Args:
+        problem: The error.
+        request: What it answers.
+        name: The parameter that the picture was in.
+    """
+    if _accepts_problems(request):
+        response = problems.answer(problem, request)
+    else:
+        status, text = _BARE.get(problem.kind, (None, "{detail}"))
+        name = "url" if problem.kind.startswith("fetch-") else name
+        text = text.format(name=name, detail=problem.detail)
+        response = Response(text, status or problem.status, problem.headers, "text/plain")
+    cause = f"{problem.kind}; {problem.detail}"
+    response.headers["X-Visaged-Problem"] = re.sub(r"[^ -~]+", " ", cause)[:500].strip()
+    response.headers["Vary"] = "Accept"
+    return response
+
+
+def refuse(problem: Problem, request: Request) -> Response:
+    """Return an error in the form of the path that was asked: the kit's at its own, problem details elsewhere."""
+    return (refusal if _PATH.fullmatch(request.scope["path"]) else problems.answer)(problem, request)
+
+
+def _accepts_problems(request: Request) -> bool:
+    ranges = ",".join(request.headers.getlist("accept")).lower().split(",")
+    wanted = (re.sub(r"\s", "", one).partition(";") for one in ranges)
+    return any(kind == problems.MEDIA_TYPE and not re.fullmatch(r"q=0(\.0*)?", weight) for kind, _, weight in wanted)
+
+
+class KitEdge:
+    """What is the same for all answers at the kit's paths: CORS headers, and no methods but POST.
+
+    It belongs around what asks for keys: preflight requests never carry one, and browsers hide errors without CORS
+    headers from their pages.
+    """
+
+    _METHODS = "OPTIONS, POST"
+    # Those that API Gateway lists, which browsers send with requests signed by AWS's libraries.
+    _HEADERS = (
+        "Content-Type, Authorization, X-API-Key, X-Amz-Date, X-Amz-Security-Token, X-Amz-User-Agent, "
+        "X-Amz-Content-Sha256, X-Amz-Target, X-Request-Id"
+    )
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it."""
+        if scope["type"] != "http" or not _PATH.fullmatch(scope["path"]):
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_cors(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Access-Control-Allow-Origin"] = "*"
+                headers["Access-Control-Expose-Headers"] = "Retry-After, X-Request-Id, X-Visaged-Problem"
+            await send(message)
+
+        answer: ASGIApp = self._app
+        if scope["method"] == "OPTIONS":
+            answer = self._preflight(Request(scope))
+        elif scope["method"] != "POST":
+            detail = f"{scope['method']} is not possible here; use POST"
+            problem = Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", detail, {"Allow": self._METHODS})
+            answer = refusal(problem, Request(scope))
+        await answer(scope, receive, send_with_cors)
+
+    def _preflight(self, request: Request) -> Response:
+        # A star would not cover Authorization, and there are no stars within names: what else of AWS's is asked for is
+        # allowed by its name.
+        asked = re.findall(
+            r"\bx-amz-[a-z0-9-]{1,40}", request.headers.get("access-control-request-headers", "").lower()
+        )
+        headers = {
+            "Allow": self._METHODS,
+            "Access-Control-Allow-Methods": self._METHODS,
+            "Access-Control-Allow-Headers": ", ".join([self._HEADERS, *asked[:20]]),
+            "Access-Control-Max-Age": "600",
+        }
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+
+
+_ERRORS = problems.responses(
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
+for _response in _ERRORS.values():
+    _response["content"]["text/plain"] = {"schema": {"type": "string"}}
+_EXAMPLES = {"one black pixel": {"value": kit_request.EXAMPLE}}
+_API: dict[str, Any] = {
+    "tags": ["AWS AI Solution Kit"],
+    "summary": "Find the faces of a picture, as the AWS AI Solution Kit does",
+    "description": "Errors are bare text, most of them with status 400, as the kit's; with `Accept: "
+    "application/problem+json` they are problem details with a status for each cause. The header `X-Visaged-Problem` "
+    "has the cause in either case. The request's Content-Type does not matter.",
+    "response_class": Response,
+    "responses": {
+        200: {"description": "The faces, best first.", "content": {"application/json": {"schema": SCHEMA}}},
+        **_ERRORS,
+    },
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": kit_request.SCHEMA, "examples": _EXAMPLES}},
+        }
+    },
+}

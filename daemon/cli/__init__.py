@@ -1,0 +1,1 @@
+"""The `visaged` command and what it prints on a terminal."""

@@ -1,0 +1,254 @@
+"""The command line.
+
+Exit codes: 0 ended as asked; 1 a part of the daemon died, the log says which; 2 the command line or the configuration
+is wrong; 3 it cannot start on this machine as configured (a model, a port, a GPU that is required).
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import signal
+import socket
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from prometheus_client import disable_created_metrics
+from pydantic import ValidationError
+from rich.console import Console
+
+from visaged.daemon import logs
+from visaged.daemon.app import Daemon
+from visaged.daemon.cli import models as models_command
+from visaged.daemon.cli.console import EventLines, flush, show
+from visaged.daemon.config.document import Problem, SettingsError
+from visaged.daemon.errors import StartError
+from visaged.daemon.http.keys import hash_key, make_key
+from visaged.daemon.http.settings import KeySettings
+from visaged.daemon.settings import Settings, check, load, parse, warnings
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.redact import redact
+from visaged.pipelines.schemas import schema
+
+app = typer.Typer(
+    help="Turns cameras into face data: MQTT, HTTP and Prometheus, on your own machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    epilog="Exit codes: 0 ended as asked, 1 a part died, 2 wrong usage or configuration, 3 cannot start here.",
+)
+app.add_typer(models_command.app, name="models")
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+DEMO = Path(__file__).parents[1] / "demo" / "demo.mp4"
+PERSON = DEMO.with_name("person.jpg")
+
+EXIT_CONFIGURATION = 2
+EXIT_CANNOT_START = 3
+
+
+class Schema(StrEnum):
+    """What `schema` prints the JSON Schema of."""
+
+    CONFIG = "config"
+    FACES = "faces"
+    EVENTS = "events"
+    NODE_STATUS = "node-status"
+    CAMERA_STATUS = "camera-status"
+    FACE = "face"
+
+
+def version_string() -> str:
+    """Return the installed version."""
+    return importlib.metadata.version("visaged")
+
+
+@app.command()
+def run(
+    config: Annotated[
+        Path | None, typer.Option(help="Configuration file; without one, an embedded broker and the demo clip.")
+    ] = None,
+    camera: Annotated[
+        list[str] | None,
+        typer.Option(help="Camera URL, device or file, or NAME=URL; repeat for more. Replaces those configured."),
+    ] = None,
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Refuse to start without a GPU.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="End when every camera is a file and all have ended.")] = False,
+) -> None:
+    """Run the daemon until SIGINT or SIGTERM."""
+    try:
+        settings = _settings(config, camera or [], require_gpu)
+        problems = check(settings)
+        if problems:
+            raise SettingsError(problems)
+        _print_warnings(settings)
+    except SettingsError as error:
+        _print_problems(error.problems)
+        raise typer.Exit(EXIT_CONFIGURATION) from None
+    # A start time beside every counter would double what Prometheus has to fetch.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    metrics = Metrics()
+    try:
+        logs.configure(settings.log, metrics.log_errors.inc)
+        lines = EventLines(out)
+        daemon = Daemon(settings, version_string(), lines, once, metrics)
+    except (StartError, OSError) as error:
+        err.print(f"visaged cannot start: {error}", style="bold red", markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_CANNOT_START) from None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: daemon.stop())
+    _banner(settings, daemon)
+    try:
+        code = daemon.run()
+    except StartError as error:
+        err.print(f"visaged cannot start: {error}", style="bold red", markup=False, soft_wrap=True)
+        code = EXIT_CANNOT_START
+    logging.shutdown()
+    printed = lines.close(0.3)
+    if printed:
+        flush(out)
+    if daemon.left_behind or not printed:
+        # A thread hangs in a library or a write; an orderly exit would wait for it or pull memory from under it.
+        os._exit(code)
+    raise typer.Exit(code)
+
+
+@app.command("check")
+def check_command(file: Annotated[Path, typer.Argument(help="Configuration file.")]) -> None:
+    """Check a configuration: print every problem with the path of its key."""
+    try:
+        settings = load(file)
+        problems = check(settings)
+    except SettingsError as error:
+        problems = error.problems
+    if problems:
+        _print_problems(problems)
+        raise typer.Exit(EXIT_CONFIGURATION)
+    _print_warnings(settings)
+    out.print(f"{file}: no problems", markup=False, soft_wrap=True)
+
+
+@app.command("key")
+def key_command(name: Annotated[str, typer.Argument(help="Whose it is, in metrics and the log.")]) -> None:
+    """Make an API key: print it on stdout, once, and the lines for the configuration on stderr."""
+    try:
+        key = make_key()
+        entry = KeySettings(name=name, sha256=hash_key(key.encode()))
+    except ValidationError:
+        err.print(f"NAME: {name!r} cannot be one; letters, digits, _ . - are possible", style="red", markup=False)
+        raise typer.Exit(EXIT_CONFIGURATION) from None
+    # Only the key goes to stdout, so that it can be written to a file that only its holder reads.
+    err.print("The key, for its holder; it is kept nowhere and cannot be shown again:", markup=False, soft_wrap=True)
+    print(key, flush=True)
+    lines = f'    - name: "{entry.name}"\n      sha256: "{entry.sha256}"'
+    err.print(f"For the configuration, under http.keys:\n\nhttp:\n  keys:\n{lines}", markup=False, soft_wrap=True)
+
+
+@app.command("schema")
+def schema_command(
+    of: Annotated[Schema, typer.Argument(help="The configuration, or a kind of message.")] = Schema.CONFIG,
+) -> None:
+    """Print the JSON Schema of the configuration or of a message."""
+    document: dict[str, Any]
+    if of is Schema.CONFIG:
+        document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Settings.model_json_schema()
+        # The manifest's path is this installation's own.
+        document["properties"]["models"]["default"] = {}
+        del document["$defs"]["ModelSettings"]["properties"]["manifest"]["default"]
+    else:
+        document = schema(of.value)
+    print(json.dumps(document, indent=2))
+
+
+@app.command("version")
+def version_command() -> None:
+    """Print the version."""
+    print(version_string())
+
+
+def main() -> None:
+    """Entry point of the `visaged` command."""
+    app()
+
+
+def _settings(config: Path | None, urls: list[str], require_gpu: bool) -> Settings:
+    settings = load(config) if config is not None else _default()
+    document = settings.model_dump(exclude_unset=True)
+    if urls:
+        document["cameras"] = [_camera(index, url) for index, url in enumerate(urls, 1)]
+    elif config is None:
+        document["cameras"] = [{"name": "demo", "url": str(DEMO), "loop": True, "fps": 10}]
+    if require_gpu:
+        document["inference"] = document.get("inference", {}) | {"require_gpu": True}
+    return parse(document)
+
+
+def _camera(index: int, text: str) -> dict[str, Any]:
+    named = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", text)
+    if named and "://" not in named[1]:
+        return {"name": named[1], "url": named[2]}
+    return {"name": f"camera{index}", "url": text}
+
+
+def _default() -> Settings:
+    """Return settings for a first try: everything on loopback, on free ports."""
+    return parse(
+        {
+            "mqtt": {"embedded": True, "port": _free_port("127.0.0.1", 1883)},
+            "http": {"port": _free_port("127.0.0.1", 8080)},
+            # The names that the document of OSS's face detection uses.
+            "oss": {
+                "enabled": True,
+                "port": _free_port("127.0.0.1", 8081),
+                "endpoints": ["localhost"],
+                "buckets": [{"name": n, "objects": {"person.jpg": str(PERSON)}} for n in ("imm-demo", "image-demo")],
+            },
+        }
+    )
+
+
+def _free_port(host: str, wanted: int) -> int:
+    """Return the wanted port, or another one if it is taken."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            number: int = probe.getsockname()[1]
+            return number
+    return wanted
+
+
+def _banner(settings: Settings, daemon: Daemon) -> None:
+    mqtt = settings.mqtt
+    kind = "embedded broker" if mqtt.embedded else "broker"
+    rows = [
+        ("MQTT", f"{mqtt.host}:{mqtt.port} ({kind}), topics {mqtt.prefix}/#"),
+        ("HTTP", f"{daemon.web.http_address}/docs  (POST /v1/faces, /v1/cameras, /healthz, /readyz, /metrics)"),
+        ("Networks", f"{settings.models.detector}, {settings.models.analyzer or 'no analyzer'} on "
+         f"{daemon.detector.provider}"),
+    ]  # fmt: skip
+    if daemon.web.oss_address is not None:
+        buckets = ", ".join(bucket.name for bucket in settings.oss.buckets)
+        rows.append(("OSS", f"{daemon.web.oss_address}  (buckets {buckets})"))
+    rows += [(f"Camera {camera.name}", redact(camera.url)) for camera in settings.cameras]
+    width = max(len(name) for name, _ in rows)
+    show(out, f"visaged {version_string()}", style="bold")
+    show(out, "\n".join(f"  {name:<{width}}  {text}" for name, text in rows) + "\n")
+
+
+def _print_warnings(settings: Settings) -> None:
+    for warning in warnings(settings):
+        err.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    for problem in problems:
+        err.print(str(problem), style="red", markup=False, soft_wrap=True)

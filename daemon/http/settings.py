@@ -1,0 +1,137 @@
+"""The configuration of the HTTP server: where it listens, who may use it, and how much of it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator, model_validator
+
+from visaged.daemon.config.base import Frozen, Name, is_loopback
+from visaged.daemon.config.document import Problem
+from visaged.daemon.config.tls import TlsError, TlsSettings
+
+
+class KeySettings(Frozen):
+    """An API key. `visaged key NAME` makes one and prints these lines."""
+
+    name: Name
+    """Whose it is, in metrics and the log."""
+    sha256: str
+    """SHA-256 of the key in hexadecimal digits. The key itself is nowhere but with its holder."""
+    max_per_second: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    """Requests that the key may make a second, on average; null for any number."""
+    burst: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Requests that may come in one go after a pause; null for those of one second."""
+    max_at_once: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Requests of the key that may be in work at a time; null for any number."""
+
+    @field_validator("sha256")
+    @classmethod
+    def _is_a_hash(cls, value: str) -> str:
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
+            # Whoever sees this may have written the key itself here, so it is not repeated.
+            raise ValueError(
+                "is not a SHA-256 in 64 hexadecimal digits; write what `visaged key` printed as sha256, not the key"
+            )
+        return value.lower()
+
+    @model_validator(mode="after")
+    def _burst_of_a_rate(self) -> KeySettings:
+        if self.burst is not None and self.max_per_second is None:
+            raise ValueError("burst is given, but no max_per_second that it belongs to")
+        return self
+
+
+class HttpSettings(Frozen):
+    """The HTTP server."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Beyond loopback it takes `keys` (or `without_keys`)."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port to listen on; 0 for any free one."""
+    keys: list[KeySettings] = Field(default=[])
+    """API keys. With any, every request but those for health and documentation must have one, on loopback too."""
+    without_keys: bool = False
+    """Listen beyond loopback without keys, because a proxy in front has a login of its own."""
+    open_metrics: bool = False
+    """Answer `/metrics` without a key. It tells the names of cameras and keys."""
+    tls: TlsSettings | None = None
+    """Certificate and key for HTTPS; null for HTTP."""
+    access_log: bool = True
+    """Log a line for every request; those for health and metrics, and all if this is off, are at debug."""
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 500
+    """Open connections; one more is answered with 503 and closed."""
+    header_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """Longest time from the start of a connection to the end of a request's headers."""
+    max_body_mb: Annotated[float, Field(gt=0, le=100)] = 20
+    """Largest picture file."""
+    max_megapixels: Annotated[float, Field(gt=0, le=250)] = 50
+    """Largest picture. Decoding takes up to 13 bytes a pixel, and twice this many pixels are taken in at a time."""
+    long_side: Annotated[int, Field(ge=160, le=4096)] = 1280
+    """Long side in pixels of the largest canvas on which single pictures are searched, beside `inference.long_side` and
+    a small one. Time and memory grow with its square: 4096 finds faces of 10 px in a photo of 12 megapixels, takes ten
+    times as long as 1280 and 1 GB of memory while it lasts. Not a quarter larger than `inference.long_side`: no such
+    canvas. Pictures of at least half this size are put on it, enlarged where they are smaller."""
+    max_waiting: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Pictures that may be in work or wait; one more is refused with 503 and Retry-After."""
+    deadline_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """Longest time from the last byte of a picture to its answer; after it, the answer is 503 and Retry-After."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_names(cls, document: Any) -> Any:
+        if isinstance(document, dict) and "allow_remote" in document:
+            raise ValueError(
+                "there is no allow_remote any more: make a key with `visaged key NAME` and put it under keys, "
+                "or, if a proxy in front has a login of its own, write without_keys: true instead"
+            )
+        return document
+
+    @field_validator("keys")
+    @classmethod
+    def _differ(cls, keys: list[KeySettings]) -> list[KeySettings]:
+        for what in ("name", "sha256"):
+            double = [value for value, n in Counter(getattr(key, what) for key in keys).items() if n > 1]
+            if double:
+                names = ", ".join(sorted({key.name for key in keys if getattr(key, what) in double}))
+                raise ValueError(f"more than one has the same {what} ({names}); give each its own")
+        return keys
+
+    @model_validator(mode="after")
+    def _guarded(self) -> HttpSettings:
+        if self.keys and self.without_keys:
+            raise ValueError("there are keys, and without_keys is true; drop one of them")
+        if not (self.keys or self.without_keys or is_loopback(self.host)):
+            raise ValueError(
+                f"host {self.host} can be reached from other machines, and there are no keys: make one with "
+                "`visaged key NAME` and put its lines under keys, or set host to 127.0.0.1, or, if a proxy in front "
+                "has a login of its own, set without_keys to true"
+            )
+        return self
+
+
+def check_http(settings: HttpSettings) -> list[Problem]:
+    """Return what keeps the server from working: files of TLS that are missing or do not fit."""
+    if settings.tls is None:
+        return []
+    try:
+        settings.tls.context()
+    except TlsError as error:
+        return [Problem("http.tls", str(error))]
+    return []
+
+
+def http_warnings(settings: HttpSettings) -> list[Problem]:
+    """Return what works and should still be looked at; for settings that `check_http` finds nothing wrong with."""
+    warnings = []
+    if settings.tls is not None:
+        trouble = settings.tls.warning()
+        if trouble is not None:
+            warnings.append(Problem("http.tls.certificate", f"{settings.tls.certificate}: {trouble}"))
+    elif settings.keys and not is_loopback(settings.host):
+        warnings.append(
+            Problem("http.tls", "keys and pictures travel unencrypted: give tls, or put a proxy with TLS in front")
+        )
+    return warnings

@@ -1,0 +1,1 @@
+"""Measuring and calibrating the analyzer, and the tables of its card."""

@@ -1,0 +1,1 @@
+"""Crops of faces, and the labels that networks and people gave them."""

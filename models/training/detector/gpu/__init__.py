@@ -1,0 +1,1 @@
+"""Training the detector within minutes on a machine with a GPU."""

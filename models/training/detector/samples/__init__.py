@@ -1,0 +1,1 @@
+"""Composing the detector's training samples."""

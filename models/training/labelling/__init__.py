@@ -1,0 +1,1 @@
+"""Making and correcting the labels of picture packs."""

@@ -1,0 +1,1 @@
+"""Single pictures: decoding them, and handing them to the inference workers."""

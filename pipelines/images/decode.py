@@ -1,0 +1,318 @@
+"""Single pictures from outside: looked at before they are decoded, decoded completely or refused."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import ExifTags, ImageFile, UnidentifiedImageError
+from PIL import Image as Pillow
+
+from visaged.models.alignment import ImagePixels, Matrix, transform
+from visaged.models.search import Scales
+from visaged.models.types import Image
+from visaged.pipelines.batcher import Batcher, Picture, View
+from visaged.pipelines.tracking.tracks import Face
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+"""Pillow's names of what is read."""
+
+# `open` checks sizes with a guess of its own; ours is the configuration's, right after the header and before decoding.
+Pillow.MAX_IMAGE_PIXELS = None
+ImageFile.LOAD_TRUNCATED_IMAGES = False
+# Pillow's blocks of 16 MB stay in malloc's arenas, one arena a thread: after 16 large pictures the process kept 5.6 GB.
+# Blocks above malloc's largest threshold (32 MB) are given back to the system at once.
+Pillow.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
+
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, OverflowError, cv2.error)
+"""What Pillow's and OpenCV's readers raise on damaged files."""
+
+# Every scan of a JPEG goes over the whole picture, and a scan may have 10 bytes: a file of 270 kB took 32 s, one of
+# 20 MB would have taken hours. Encoders make a dozen at most. Each marker and each piece that Pillow reads costs some
+# microseconds: 20 MB of empty chunks took 5 s and more.
+_MOST_SCANS = 100
+_MOST_MARKERS = 10_000
+_MOST_READS = 100_000
+# ITU-T T.81, B.1.1: FF 00 is no marker, FF FF is a fill byte, and restarts (D0 to D7) belong to a scan.
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+_SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
+
+
+# By how much smaller a JPEG is decoded.
+_SCALES = {
+    factor: flag | cv2.IMREAD_IGNORE_ORIENTATION
+    for factor, flag in (
+        (1, cv2.IMREAD_COLOR),
+        (2, cv2.IMREAD_REDUCED_COLOR_2),
+        (4, cv2.IMREAD_REDUCED_COLOR_4),
+        (8, cv2.IMREAD_REDUCED_COLOR_8),
+    )
+}
+
+
+class PictureError(Exception):
+    """A picture that cannot be taken.
+
+    Attributes:
+        reason: `empty`, `unsupported`, `too_large` or `damaged`.
+    """
+
+    def __init__(self, reason: Literal["empty", "unsupported", "too_large", "damaged"], text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+def measure(data: bytes, max_pixels: int) -> tuple[int, int]:
+    """Return a picture's width and height as its header has them, before the EXIF orientation.
+
+    Args:
+        data: A JPEG, PNG, BMP or WebP file.
+        max_pixels: Larger pictures are refused.
+
+    Raises:
+        PictureError: It is not such a file, or too large.
+    """
+    with _open(data, max_pixels) as picture:
+        return picture.size
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A picture in memory, perhaps smaller than its file has it.
+
+    Attributes:
+        image: (H, W, 3) uint8 BGR, upright.
+        width: Pixels of the picture that coordinates are told in: the whole one, upright or as it is stored.
+        height: The same.
+        matrix: (2, 3) from pixels of `image` to pixels of that picture.
+    """
+
+    image: Image
+    width: int
+    height: int
+    matrix: Matrix
+
+    def located(self, face: Face) -> Face:
+        """Return a face of `image` with its coordinates in the picture of `width` x `height` pixels."""
+        corners = transform(face.shot.box.reshape(2, 2), self.matrix).clip(0, (self.width, self.height))
+        box = np.concatenate([corners.min(0), corners.max(0)])
+        shot = replace(face.shot, box=box, landmarks=transform(face.shot.landmarks, self.matrix))
+        points = None if face.landmarks_106 is None else transform(face.landmarks_106, self.matrix)
+        return replace(face, shot=shot, landmarks_106=points)
+
+
+def load(data: bytes, max_pixels: int, least_side: int | None = None, upright: bool = True) -> Decoded:
+    """Return a picture, turned upright by its EXIF orientation.
+
+    Grey, 16-bit, CMYK and palette pictures are converted; alpha is dropped; of an animation the first frame is taken.
+    While it works it holds up to 13 bytes a pixel.
+
+    A JPEG that is larger than what is needed is decoded at 1/2, 1/4 or 1/8 of its size, which leaves out most of the
+    inverse DCT: one of 12 megapixels takes 15 ms and not 50. It is read to its end all the same, so damage is seen.
+
+    Args:
+        data: A JPEG, PNG, BMP or WebP file.
+        max_pixels: Larger pictures are refused by their header alone.
+        least_side: Pixels that the longer side has to keep; None for all there are.
+        upright: Whether coordinates are to be those of the upright picture, or those of the picture as it is stored.
+
+    Raises:
+        PictureError: It is not such a file, too large, or damaged.
+    """
+    with warnings.catch_warnings(), _open(data, max_pixels) as picture:
+        warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and palettes; they do not matter here
+        stored = picture.size
+        if data.startswith(b"\xff\xd8"):
+            _check_scans(data)
+        try:
+            factor = _reduce(picture, least_side)
+            image = _by_opencv(data, picture, factor)
+            if image is None:
+                picture.load()
+                image = _to_bgr(picture)
+        except _DAMAGE as error:
+            raise PictureError("damaged", f"the picture is damaged or cut short: {error}") from None
+        orientation = _orientation(picture)
+        reduced = picture.size
+        image = _turn(image, orientation)
+    matrix = np.diag([factor, factor, 1.0])
+    if orientation != 1:
+        # From the upright picture back to the stored one, where whole pixels became one, and from there upright again.
+        matrix = matrix @ np.linalg.inv(_turned(orientation, reduced))
+        if upright:
+            matrix = _turned(orientation, stored) @ matrix
+    is_on_its_side = upright and orientation >= 5
+    width, height = stored[::-1] if is_on_its_side else stored
+    return Decoded(image, width, height, matrix[:2])
+
+
+def decode(data: bytes, max_pixels: int) -> Image:
+    """Return a whole picture upright, as (H, W, 3) uint8 BGR; see `load`."""
+    return load(data, max_pixels).image
+
+
+def _reduce(picture: Pillow.Image, least_side: int | None) -> int:
+    """Have a JPEG decoded as small as may be; return by what factor. Other formats know nothing of the kind."""
+    if least_side is None:
+        return 1
+    width, height = picture.size
+    factor = next((factor for factor in (8, 4, 2) if max(width, height) >= factor * least_side), 1)
+    drafted = picture.draft(None, (max(1, width // factor), max(1, height // factor)))
+    # Pillow takes the factor that suits both sides: what is one pixel high stays whole.
+    return 1 if drafted is None else round(width / drafted[1][2])
+
+
+def _by_opencv(data: bytes, picture: Pillow.Image, factor: int) -> Image | None:
+    """Return a JPEG's pixels as stored, or None for what is left to Pillow: what it can tell the damage of, and CMYK.
+
+    The pixels are the same, but Pillow makes RGB of four bytes a pixel first: 3.9 and not 2.9 ms at 720p.
+    """
+    if picture.format != "JPEG" or picture.mode not in ("RGB", "L"):
+        return None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), _SCALES[factor])
+    return image if image is not None and image.shape[1::-1] == picture.size else None  # type: ignore[return-value]
+
+
+def _orientation(picture: Pillow.Image) -> int:
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except _DAMAGE:
+        return 1  # an unreadable orientation is no orientation
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+
+
+def _to_bgr(picture: Pillow.Image) -> Image:
+    if picture.mode.startswith("I"):  # 16-bit grey, whose conversion by Pillow clips instead of scaling
+        grey = np.asarray(picture).clip(0, 65535).astype(np.uint16) >> 8
+        return cv2.cvtColor(grey.astype(np.uint8), cv2.COLOR_GRAY2BGR)  # type: ignore[return-value]
+    rgb = picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGB")
+    code = cv2.COLOR_RGBA2BGR if rgb.mode == "RGBA" else cv2.COLOR_RGB2BGR
+    return cv2.cvtColor(np.asarray(rgb), code)  # type: ignore[return-value]
+
+
+# How the EXIF orientations turn the stored picture upright: x and y there as made of the stored x and y.
+_UPRIGHT: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {
+    1: ((1, 0), (0, 1)),
+    2: ((-1, 0), (0, 1)),
+    3: ((-1, 0), (0, -1)),
+    4: ((1, 0), (0, -1)),
+    5: ((0, 1), (1, 0)),
+    6: ((0, -1), (1, 0)),
+    7: ((0, -1), (-1, 0)),
+    8: ((0, 1), (-1, 0)),
+}
+
+
+def _turned(orientation: int, size: tuple[int, int]) -> Matrix:
+    """Return the (3, 3) transform that turns the pixels of a stored picture of `size` upright."""
+    matrix = np.eye(3)
+    matrix[:2, :2] = _UPRIGHT[orientation]
+    matrix[:2, 2] = -np.minimum(matrix[:2, :2], 0) @ size  # what runs backwards starts from the other edge
+    return matrix
+
+
+def _turn(image: Image, orientation: int) -> Image:
+    """Return a stored picture's pixels upright. Pillow does it too, on four bytes a pixel and more slowly."""
+    x, y = _UPRIGHT[orientation]
+    if x[0] == 0:
+        image = cv2.transpose(image)  # type: ignore[assignment]
+    flips = {(-1, 1): 1, (1, -1): 0, (-1, -1): -1}
+    flip = flips.get((sum(x), sum(y)))
+    return image if flip is None else cv2.flip(image, flip)  # type: ignore[return-value]
+
+
+class _File(io.BytesIO):
+    """A picture's file, which may be read in so many pieces and no more."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._left = _MOST_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._left -= 1
+        if self._left < 0:
+            raise PictureError("damaged", "the picture's file has too many pieces; save it anew")
+        return super().read(size)
+
+
+def _check_scans(data: bytes) -> None:
+    """Refuse a JPEG of very many scans or markers, of which libjpeg takes any number."""
+    position, scans = 0, 0
+    for _ in range(_MOST_MARKERS):
+        found = _MARKER.search(data, position)
+        if found is None or (marker := found[1][0]) == _END:
+            return
+        position = found.end()
+        if marker not in _WITHOUT_LENGTH:
+            position += int.from_bytes(data[position : position + 2], "big")
+        scans += marker == _SCAN
+        if scans > _MOST_SCANS:
+            break
+    raise PictureError("damaged", "the picture's file has too many scans or markers; save it anew")
+
+
+def _open(data: bytes, max_pixels: int) -> Pillow.Image:
+    if not data:
+        raise PictureError("empty", "there are no bytes; send those of a picture")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            picture = Pillow.open(_File(data), formats=FORMATS)
+        except UnidentifiedImageError:
+            raise PictureError("unsupported", "these bytes are no JPEG, PNG, BMP or WebP picture") from None
+        except _DAMAGE as error:
+            raise PictureError("damaged", f"the picture's header cannot be read: {error}") from None
+    width, height = picture.size
+    if width < 1 or height < 1:
+        raise PictureError("damaged", f"the picture is {width} x {height} pixels")
+    if width * height > max_pixels:
+        raise PictureError(
+            "too_large",
+            f"the picture is {width} x {height} pixels; at most {max_pixels / 1e6:g} megapixels are taken",
+        )
+    return picture
+
+
+def submit(
+    batcher: Batcher,
+    image: Image | Callable[[], Image],
+    scales: Scales,
+    attributes: frozenset[str],
+    min_confidence: float,
+    deadline_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Future[list[Face]]:
+    """Queue a picture for the inference callers and return where its faces will come.
+
+    Args:
+        batcher: The queue.
+        image: (H, W, 3) uint8 BGR; or what makes it, to be called by the caller whose turn it is.
+        scales: The sizes at which it is searched.
+        attributes: The attributes wanted; the name of a points head for all its landmarks.
+        min_confidence: Of the faces wanted.
+        deadline_s: Seconds from now after which nobody waits.
+        clock: Monotonic seconds.
+
+    Raises:
+        Overloaded: Too many pictures wait.
+    """
+
+    def view(image: Image) -> View:
+        return View(scales.looks(image), ImagePixels(image))
+
+    picture = Picture(None, attributes, min_confidence, clock() + deadline_s)
+    if callable(image):
+        picture.prepare = lambda: view(image())
+    else:
+        picture.view = view(image)
+    batcher.submit(picture)
+    return picture.future

@@ -1,0 +1,1 @@
+"""What leaves the pipeline: messages, and the outputs that carry them."""

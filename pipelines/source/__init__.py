@@ -1,0 +1,1 @@
+"""Where frames come from: RTSP, HTTP, files and USB cameras, and their times."""

@@ -1,0 +1,218 @@
+"""The supervisor of one camera: opens its source, and opens it again for as long as the daemon runs."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from visaged.pipelines.batcher import Batcher, WhenFull
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.redact import redact
+from visaged.pipelines.source.pixels import Frame
+from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSource
+
+log = logging.getLogger(__name__)
+
+State = Literal["connecting", "streaming", "waiting", "ended", "stopped"]
+STATES: tuple[State, ...] = ("connecting", "streaming", "waiting", "ended", "stopped")
+
+# Frames of a file that may wait; more would only hold memory, and be out of the processor's cache by their turn.
+_FILE_DEPTH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class CameraStatus:
+    """What is known of a camera at a moment.
+
+    Attributes:
+        camera: Its name.
+        state: `connecting`, `streaming`, `waiting` (for the next try), `ended` (a file), `stopped`.
+        since_at: When it came into this state, seconds since 1970.
+        source: Its URL without credentials.
+        codec: Of the stream; empty before the first frame.
+        width: Of its frames in pixels; 0 before the first.
+        height: Likewise.
+        reconnects: How often it was opened again.
+        error: Why it is not streaming; empty when it is.
+        cause: The same as one word, see `SourceError`.
+    """
+
+    camera: str
+    state: State
+    since_at: float
+    source: str
+    codec: str = ""
+    width: int = 0
+    height: int = 0
+    reconnects: int = 0
+    error: str = ""
+    cause: str = ""
+
+
+class Backoff:
+    """Waiting times that double from try to try, with jitter so that many cameras do not come back at once.
+
+    Args:
+        first_s: After the first failure.
+        most_s: Never longer.
+        jitter: Part of the time that is drawn by chance, 0..1.
+        draw: Uniform random number in 0..1.
+    """
+
+    def __init__(
+        self, first_s: float = 0.5, most_s: float = 30.0, jitter: float = 0.3, draw: Callable[[], float] = random.random
+    ) -> None:
+        self._first_s, self._most_s, self._jitter, self._draw = first_s, most_s, jitter, draw
+        self._failures = 0
+
+    def reset(self) -> None:
+        """Begin anew: the source worked."""
+        self._failures = 0
+
+    def next_s(self) -> float:
+        """Return how long to wait now."""
+        whole = min(self._most_s, self._first_s * 2.0 ** min(self._failures, 30))
+        self._failures += 1
+        return whole * (1.0 - self._jitter * self._draw())
+
+
+class Camera:
+    """One camera: its source, its lane in the batcher, its status.
+
+    Args:
+        name: Unique among the cameras.
+        config: Its source.
+        long_side: Of the detector's canvas in pixels.
+        multiple_of: What the canvas's sides must divide by.
+        batcher: Takes its frames.
+        metrics: Counts them.
+        on_status: Called with every new status.
+        credentials: User and password, where they are not in the URL.
+        backoff: Between two tries.
+        clock: Monotonic seconds.
+        wall: Seconds since 1970.
+    """
+
+    # A connection that gave pictures for this long was a good one; the next failure is tried again soon.
+    _GOOD_S = 5.0
+
+    def __init__(
+        self,
+        name: str,
+        config: SourceConfig,
+        long_side: int,
+        multiple_of: int,
+        batcher: Batcher,
+        metrics: Metrics,
+        on_status: Callable[[CameraStatus], None],
+        credentials: tuple[str | None, str | None] = (None, None),
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.name = name
+        self.config = config
+        self._batcher = batcher
+        self._metrics = metrics.camera(name)
+        self._on_status = on_status
+        self._backoff = backoff or Backoff()
+        self._clock = clock
+        self._wall = wall
+        self._lock = threading.Lock()
+        self._status = CameraStatus(name, "connecting", wall(), redact(config.url))
+        self._streaming_since = self._last_received = 0.0
+        when_full, depth = (WhenFull.DROP_OLDEST, 1) if config.live else (WhenFull.WAIT, _FILE_DEPTH)
+        batcher.add_camera(name, when_full, depth, self._dropped)
+        self._source = VideoSource(
+            name,
+            config,
+            long_side,
+            batcher.offer,
+            on_open=self._opened,
+            on_received=self._received,
+            on_damaged=self._metrics.damaged.inc,
+            credentials=credentials,
+            multiple_of=multiple_of,
+            clock=clock,
+            wall=wall,
+        )
+
+    @property
+    def status(self) -> CameraStatus:
+        """The newest status."""
+        with self._lock:
+            return self._status
+
+    def run(self, stopping: threading.Event) -> None:
+        """Keep the camera open until `stopping` is set or its file has ended."""
+        try:
+            self._supervise(stopping)
+        finally:
+            self._batcher.set_live(self.name, False)
+        if stopping.is_set():
+            self._set(state="stopped", error="", cause="")
+
+    def _supervise(self, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            self._set(state="connecting")
+            self._streaming_since = 0.0
+            try:
+                self._source.run(stopping)
+            except SourceError as error:
+                # Not the exception itself: its traceback would hold the decoder and its pictures until the next try.
+                cause, problem = error.cause, str(error)
+            else:
+                if not stopping.is_set():
+                    log.info("camera %s: its file has ended", self.name)
+                    self._set(state="ended", error="", cause="")
+                return
+            self._batcher.set_live(self.name, False)
+            if stopping.is_set():
+                return
+            if self._streaming_since and self._last_received - self._streaming_since > self._GOOD_S:
+                self._backoff.reset()
+            wait_s = self._backoff.next_s()
+            self._report(problem, wait_s)
+            self._set(state="waiting", error=problem, cause=cause)
+            self._metrics.failure(cause)
+            if stopping.wait(wait_s):
+                return
+            self._set(reconnects=self.status.reconnects + 1)
+            self._metrics.reconnects.inc()
+
+    def _report(self, problem: str, wait_s: float) -> None:
+        # A camera that stays away says so once, not at every try.
+        level = logging.DEBUG if problem == self.status.error else logging.WARNING
+        log.log(level, "camera %s: %s; next try in %.1f s", self.name, problem, wait_s)
+
+    def _opened(self, codec: str, width: int, height: int) -> None:
+        log.info("camera %s: streaming %s %dx%d", self.name, codec, width, height)
+        self._streaming_since = self._streaming_since or self._clock()
+        self._batcher.set_live(self.name, self.config.live)
+        self._set(state="streaming", codec=codec, width=width, height=height, error="", cause="")
+
+    def _received(self, kept: bool) -> None:
+        self._last_received = self._clock()
+        self._metrics.received.inc()
+        if kept:
+            self._metrics.sampled.inc()
+
+    def _dropped(self, frame: Frame) -> None:
+        frame.release()
+        self._metrics.dropped("overtaken")
+
+    def _set(self, **changes: object) -> None:
+        with self._lock:
+            status = replace(self._status, **changes)  # type: ignore[arg-type]
+            if status == self._status:
+                return
+            if status.state != self._status.state:
+                status = replace(status, since_at=self._wall())
+            self._status = status
+        self._metrics.state(status.state, STATES)
+        self._on_status(status)

@@ -1,0 +1,360 @@
+"""Where pictures come from: RTSP, HTTP, files and USB cameras, through PyAV.
+
+`VideoSource.run` opens a source, hands on the frames that the sampler keeps, and returns when a file has ended or
+raises `SourceError` when the source is broken; who calls it again, and when, is not its business. Facts that shaped it,
+each with a test:
+
+- Only the thread that opened a container may close it; closing from another one is a segmentation fault. It is stopped
+  by a flag that is seen between two packets, at the latest when the read timeout has passed.
+- A stall is seen after twice the read timeout, because FFmpeg flushes a last frame first.
+- A camera that goes away often looks like a clean end of file; on a live source that is a failure.
+- `frame.reformat()` keeps a scaler for every frame that is held: 154 MB for 40 frames. One a stream: none.
+- A hardware decoder that is not there raises, or silently decodes in software.
+- The frames of one stream can change size, pixel format and time base.
+- Some demuxers make time stamps up: a web camera's JPEGs over HTTP get 25 a second, whatever rate they come at.
+- Whatever PyAV raises, be it `MemoryError`, is a failure of the source; what our own callbacks raise is a bug, and is
+  let through.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import av
+import av.error
+from av.codec.hwaccel import HWAccel
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from visaged.models.preprocess import Canvas, canvas_for
+from visaged.pipelines.runtime.redact import redact, with_credentials
+from visaged.pipelines.source.config import SourceConfig, scheme_of
+from visaged.pipelines.source.errors import SourceError, explain
+from visaged.pipelines.source.pixels import CanvasPool, Clock, Frame, VideoPixels
+from visaged.pipelines.source.scaler import Scaler
+from visaged.pipelines.source.stamps import Stamps
+from visaged.pipelines.source.timeline import Sampler, Timeline
+
+__all__ = ["SourceConfig", "SourceError", "VideoSource"]
+
+log = logging.getLogger(__name__)
+
+Discard = Literal["DEFAULT", "NONREF"]
+
+# A camera clock further from the machine's than this says nothing about the age of a frame.
+_PLAUSIBLE_AGE_S = (-0.5, 60.0)
+# Bare pictures one after another: FFmpeg counts them and calls that time.
+_UNSTAMPED_FORMATS = frozenset({"mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc", "m4v"})
+# FFmpeg draws text files as pictures; a camera whose path is one is a mistake.
+_TEXT_FORMATS = frozenset({"tty"})
+
+
+class VideoSource:
+    """One camera's pictures.
+
+    Args:
+        camera: Its name.
+        config: Where from and how.
+        long_side: Of the detector's canvas in pixels.
+        deliver: Takes a frame that the sampler kept; returns whether to go on.
+        on_open: Called with codec, width and height when the first frame has come, and again when they change.
+        on_received: Called for every decoded frame, with whether the sampler kept it.
+        on_damaged: Called for every packet that could not be decoded and every frame that the decoder calls corrupt.
+        credentials: User and password, put into the URL when it is opened.
+        multiple_of: What the canvas's sides must divide by.
+        clock: Monotonic seconds.
+        wall: Seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        camera: str,
+        config: SourceConfig,
+        long_side: int,
+        deliver: Callable[[Frame, threading.Event], bool],
+        on_open: Callable[[str, int, int], None],
+        on_received: Callable[[bool], None],
+        on_damaged: Callable[[], None],
+        credentials: tuple[str | None, str | None] = (None, None),
+        multiple_of: int = 32,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._camera = camera
+        self._config = config
+        self._long_side = long_side
+        self._multiple_of = multiple_of
+        self._deliver = deliver
+        self._on_open = on_open
+        self._on_received = on_received
+        self._on_damaged = on_damaged
+        self._credentials = credentials
+        self._clock = clock
+        self._wall = wall
+        self._stream = 0
+        self._opened = False
+        self._clock_warned = False
+        self._hardware_works = False
+        self._hardware_warned = False
+        self._size = (0, 0)
+        self._canvas: Canvas
+        self._pool: CanvasPool
+        self._scaler: Scaler
+
+    def run(self, stopping: threading.Event) -> None:
+        """Read until a file ends or `stopping` is set.
+
+        Raises:
+            SourceError: The source cannot be opened, broke, or is live and ended.
+        """
+        config = self._config
+        self._stream += 1
+        self._size = (0, 0)
+        self._sampler = Sampler(config.fps)
+        self._timeline = Timeline()
+        self._stamps = Stamps(live=not config.is_file)
+        self._pace_start: float | None = None
+        self._wanted = True
+        self._fast_start = self._clock()
+        while True:
+            self._opened = False
+            pictures = self._play(stopping)
+            if stopping.is_set() or not self._wanted:
+                return
+            if not config.is_file:
+                raise SourceError("ended", "the stream ended")
+            if not pictures:
+                raise SourceError("invalid", f"{redact(config.url)} has no picture that can be decoded")
+            if not config.loop:
+                return
+
+    @contextmanager
+    def _blaming(self) -> Iterator[None]:
+        """Turn whatever PyAV raises into a `SourceError`: a camera must never end the daemon."""
+        try:
+            yield
+        except SourceError:
+            raise
+        except Exception as error:
+            raise explain(error, self._config, self._opened) from None
+
+    def _play(self, stopping: threading.Event) -> int:
+        """Read to the end; return how many pictures there were."""
+        with self._blaming():
+            container = self._open()
+        try:
+            with self._blaming():
+                stream = container.streams.best("video")
+                if not isinstance(stream, VideoStream):
+                    raise SourceError("invalid", f"{redact(self._config.url)} has no video")
+                if container.format.name in _TEXT_FORMATS:
+                    raise SourceError("invalid", f"{redact(self._config.url)} is a text, not a video")
+                self._prepare(stream)
+                trusted = self._config.is_file or container.format.name not in _UNSTAMPED_FORMATS
+                self._stamps.begin(trusted, float(1 / (stream.average_rate or 25)))
+            self._opened = True
+            return self._read(container, stream, stopping)
+        finally:
+            container.close()
+
+    def _open(self) -> InputContainer:
+        config = self._config
+        target, format_name = config.url, None
+        # No "nobuffer": it throws away what probing reads, with the first key frame, and the next one may be 10 s off.
+        options: dict[str, str] = {}
+        microseconds = str(int(config.read_timeout_s * 1e6))
+        scheme = scheme_of(config.url)
+        if config.device is not None:
+            format_name, target = config.device
+        elif config.is_file:
+            target = str(config.path)
+            missing = config.missing_file()
+            if missing is not None:
+                raise SourceError("not_found", missing)
+        elif scheme in ("rtsp", "rtsps"):
+            options |= {
+                "rtsp_transport": config.transport,
+                "timeout": microseconds,
+                "allowed_media_types": "video",
+                # Enough for a slow camera's first key frame, found by trying; the default waits for five seconds.
+                "analyzeduration": "3000000",
+            }
+        else:
+            # Of an MPEG transport stream: one whose codec changes stays the stream that it was. A new one would be
+            # unknown to PyAV, which swallows its packets within one call: no timeout, no stop, for ever.
+            options |= {"merge_pmt_versions": "1"}
+            if scheme in ("http", "https"):
+                options |= {"rw_timeout": microseconds}
+        return av.open(
+            with_credentials(target, *self._credentials) if not config.is_file and not config.device else target,
+            format=format_name,
+            options=options | config.options,
+            timeout=(config.open_timeout_s, config.read_timeout_s),
+            hwaccel=self._hardware(),
+        )
+
+    def _hardware(self) -> HWAccel | None:
+        if self._config.hardware == "off":
+            return None
+        hardware = HWAccel(self._config.hardware, allow_software_fallback=True)
+        if not self._hardware_works:
+            try:
+                # Without a GPU this raises, and would within `av.open`, where it looks like the camera's failure.
+                hardware.create(av.Codec("h264", "r"))
+            except Exception as error:
+                self._warn_of_software(f" ({redact(str(error))})")
+                return None
+            self._hardware_works = True
+        return hardware
+
+    def _warn_of_software(self, reason: str = "") -> None:
+        if not self._hardware_warned:
+            self._hardware_warned = True
+            log.warning(
+                "camera %s: hardware decoder %s is not usable here%s, decoding in software",
+                self._camera, self._config.hardware, reason,
+            )  # fmt: skip
+
+    def _prepare(self, stream: VideoStream) -> None:
+        context = stream.codec_context
+        if context is None:
+            raise SourceError("invalid", f"{redact(self._config.url)}: no decoder for its video")
+        if self._config.hardware != "off" and not context.is_hwaccel:
+            self._warn_of_software()
+        stream.thread_type = "FRAME" if self._config.decoder_threads > 1 else "NONE"
+        stream.thread_count = self._config.decoder_threads
+
+    def _read(self, container: InputContainer, stream: VideoStream, stopping: threading.Event) -> int:
+        paced = self._config.is_file and self._config.pace == "realtime"
+        last_frame_s = self._clock()
+        pictures = 0
+        context = stream.codec_context
+        discard: Discard = "DEFAULT"
+        for packet in self._packets(container, stream):
+            if stopping.is_set():
+                break
+            arrived_s = self._clock()
+            frames: list[av.VideoFrame] = []
+            if packet.stream_index == stream.index:
+                stamp = self._stamps.of_packet(packet)
+                # Frames that no other frame needs and that the sampler will not want are not even decoded.
+                wanted: Discard = "NONREF" if stamp is not None and self._sampler.certainly_not(stamp) else "DEFAULT"
+                if wanted != discard:
+                    context.skip_frame = discard = wanted
+                frames = self._decode(packet)
+            for frame in frames:
+                last_frame_s = arrived_s
+                pictures += 1
+                stamp = self._stamps.of_frame(frame.time, arrived_s)
+                if paced:
+                    if self._pause(stamp, stopping):
+                        return pictures
+                    arrived_s = self._clock()
+                if not self._handle(frame, stamp, container, stream, arrived_s, stopping):
+                    return pictures
+            if not self._config.is_file and arrived_s - last_frame_s > 2 * self._config.read_timeout_s:
+                raise SourceError("invalid", f"data comes, but no picture in {2 * self._config.read_timeout_s:.0f} s")
+        return pictures
+
+    def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
+        # Of a live source the sound is read too: where only that goes on, `_read` still sees time pass and stops.
+        packets = container.demux(stream) if self._config.is_file else container.demux()
+        while True:
+            with self._blaming():
+                packet = next(packets, None)
+            if packet is None:
+                return
+            yield packet  # type: ignore[misc]
+
+    def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
+        try:
+            return packet.decode()
+        except Exception:  # one packet's trouble; `_read` notices when no picture comes any more
+            self._on_damaged()
+            return []
+
+    def _pause(self, stamp: float, stopping: threading.Event) -> bool:
+        """Wait until a file's frame is due; return whether to stop."""
+        now_s = self._clock()
+        if self._pace_start is None:
+            self._pace_start = now_s - stamp
+        self._pace_start = max(self._pace_start, now_s - stamp - 1.0)  # fell behind: do not catch up
+        return stopping.wait(max(0.0, self._pace_start + stamp - now_s))
+
+    def _handle(
+        self,
+        frame: av.VideoFrame,
+        stamp: float,
+        container: InputContainer,
+        stream: VideoStream,
+        arrived_s: float,
+        stopping: threading.Event,
+    ) -> bool:
+        if frame.is_corrupt:
+            self._on_damaged()
+        motion_s = self._timeline.capture(stamp, arrived_s)
+        kept = self._sampler.keep(stamp)
+        if (frame.width, frame.height) != self._size:
+            self._resize(frame, stream)
+        self._on_received(kept)
+        if not kept:
+            return True
+        position_s = frame.time if self._stamps.trusted else None
+        captured_s, captured_at, clock = self._capture_time(container, position_s, motion_s, arrived_s)
+        if self._config.pace == "fast" and self._config.is_file:
+            motion_s = self._fast_start + stamp
+        pool = self._pool
+        image = pool.take()
+        with self._blaming():
+            self._scaler.scale(frame, image)
+        self._wanted = self._deliver(
+            Frame(
+                camera=self._camera,
+                stream=self._stream,
+                canvas=self._canvas,
+                image=image,
+                pixels=VideoPixels(frame),
+                captured_s=captured_s,
+                motion_s=motion_s,
+                captured_at=captured_at,
+                clock=clock,
+                arrived_s=arrived_s,
+                ready_s=self._clock(),
+                position_s=position_s,
+                release=lambda: pool.give(image),
+            ),
+            stopping,
+        )
+        return self._wanted
+
+    def _resize(self, frame: av.VideoFrame, stream: VideoStream) -> None:
+        self._size = (frame.width, frame.height)
+        self._canvas = canvas_for(frame.width, frame.height, self._long_side, self._multiple_of)
+        self._pool = CanvasPool(self._canvas)
+        self._scaler = Scaler(self._canvas)
+        self._on_open(stream.codec_context.name, frame.width, frame.height)
+
+    def _capture_time(
+        self, container: InputContainer, position: float | None, motion_s: float, arrived_s: float
+    ) -> tuple[float, float, Clock]:
+        now_s, now_at = self._clock(), self._wall()
+        start = container.start_time_realtime if not self._config.is_file else None
+        if start is not None and position is not None:
+            captured_at = start / 1e6 + position
+            age_s = now_at - captured_at
+            if _PLAUSIBLE_AGE_S[0] <= age_s <= _PLAUSIBLE_AGE_S[1]:
+                return min(now_s - age_s, arrived_s), captured_at, "camera"
+            if not self._clock_warned:
+                self._clock_warned = True
+                log.warning(
+                    "camera %s: its clock is %.1f s off this machine's, taking arrival times instead; "
+                    "let both follow the same NTP server", self._camera, age_s,
+                )  # fmt: skip
+        captured_s = motion_s if self._config.live else arrived_s
+        return captured_s, now_at - (now_s - captured_s), "arrival"

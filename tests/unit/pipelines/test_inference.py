@@ -1,0 +1,409 @@
+"""The inference callers: batches in, faces out, and what becomes of batches that fail."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from tests.unit import fakes
+from visaged.models.alignment import ImagePixels
+from visaged.models.manifest import Head
+from visaged.models.preprocess import Canvas, canvas_for
+from visaged.models.search import Look, Scales
+from visaged.models.types import Detections
+from visaged.pipelines.batcher import Batcher, Overloaded, Picture, View, WhenFull
+from visaged.pipelines.inference import FrameResult, Inference, InferenceFailed
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.source.pixels import CanvasPool
+from visaged.pipelines.tracking.tracker import TrackerConfig
+from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy
+
+CHARM = Head(name="charm", kind="score", output="charm")
+POINTS = Head(name="landmarks_106", kind="points", output="points", count=106, memory_s=0)
+
+
+@dataclass
+class Rig:
+    """Cameras a and b (files, so that nothing is dropped), a fake detector and a fake reader."""
+
+    max_batch: int = 1
+    clock: fakes.Clock = field(default_factory=fakes.Clock)
+    detector: fakes.Detector = field(default_factory=fakes.Detector)
+    metrics: Metrics = field(default_factory=Metrics)
+    results: list[FrameResult] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reader = fakes.Reader(CHARM, POINTS, values={"charm": [0.5], "landmarks_106": np.zeros((106, 2))})
+        self.batcher = Batcher(self.max_batch, 0.0, 100, self.clock)
+        cameras = {}
+        for name in ("a", "b"):
+            self.batcher.add_camera(name, WhenFull.WAIT, 100, lambda frame: None)
+            cameras[name] = CameraTracks(
+                name, TrackerConfig(), ReadingPolicy(), self.reader, frozenset({"charm"}), points=False
+            )
+        self.inference = Inference(
+            self.batcher, self.detector, self.reader, cameras, self.metrics, self.results.append, self.clock  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def offer(self, camera: str = "a", time_s: float = 1000.0, release: Callable[[], None] = lambda: None) -> None:
+        assert self.batcher.offer(fakes.frame(time_s, camera, release=release), threading.Event())
+
+    def submit(
+        self,
+        attributes: frozenset[str] = frozenset(),
+        min_confidence: float = 0.5,
+        deadline_s: float = 2000.0,
+        canvas: Canvas = fakes.SMALL,
+    ) -> Picture:
+        pixels = ImagePixels(np.zeros((360, 640, 3), np.uint8))
+        picture = Picture(View([Look(canvas.blank(), canvas)], pixels), attributes, min_confidence, deadline_s)
+        self.batcher.submit(picture)
+        return picture
+
+    def run(self) -> None:
+        """Serve all that waits."""
+        while sum(self.batcher.waiting()):
+            batch = self.batcher.take(0)
+            assert batch, "a camera's last batch was not finished"
+            self.inference._serve(batch)
+        assert self.batcher.take(0) == []
+
+    def value(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"visaged_{name}", labels) or 0.0
+
+
+def one_face(index: int = 0) -> Detections:
+    return fakes.faces((100, 80, 40))
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_frame_becomes_faces_in_the_frames_pixels() -> None:
+    rig = Rig()
+    rig.detector.find = one_face
+    for index in range(3):
+        rig.offer(time_s=1000.0 + index / 5)
+    rig.run()
+    assert [len(result.faces) for result in rig.results] == [1, 1, 1]
+    # The canvas is half the frame's size.
+    np.testing.assert_allclose(rig.results[0].faces[0].shot.box, [160, 120, 240, 200], atol=1e-3)
+    assert [[event.kind for event in result.events] for result in rig.results] == [[], ["begin"], []]
+    assert rig.results[1].faces[0].attributes["charm"]["value"] == 0.5
+    assert len(rig.reader.asked) == 1
+    assert rig.value("frames_analysed_total", camera="a") == 3
+    assert rig.value("faces_detected_total", camera="a") == 3
+    assert rig.value("tracks_begun_total", camera="a") == 1
+    assert rig.value("batch_size_count", model="fake-detector") == 3
+
+
+def test_frames_of_cameras_are_one_batch_and_keep_their_own_tracks() -> None:
+    rig = Rig(max_batch=4)
+    rig.detector.find = lambda index: one_face() if index == 1 else Detections.empty()
+    for index in range(2):
+        rig.offer("a", 1000 + index / 5)
+        rig.offer("b", 1000 + index / 5)
+    rig.run()
+    assert [shape[0] for shape in rig.detector.batches] == [2, 2]
+    assert [(result.frame.camera, len(result.faces)) for result in rig.results] == [("a", 0), ("b", 1)] * 2
+    assert [event.camera for result in rig.results for event in result.events] == ["b"]
+
+
+@pytest.mark.parametrize("size", [(640, 360), (360, 640), (160, 120)])
+def test_close_ups_are_searched_on_a_small_canvas_too(size: tuple[int, int]) -> None:
+    rig = Rig()
+    canvas = canvas_for(*size, 640)
+    rig.inference._close_up = Scales(640)
+    frame = fakes.frame(1000.0, "a", canvas=canvas, width=size[0], height=size[1])
+    assert rig.batcher.offer(frame, threading.Event())
+    rig.run()
+    assert [shape[0] for shape in rig.detector.batches] == [1, 1]
+    assert [max(shape[1:3]) for shape in rig.detector.batches] == [640, 256]
+    assert len(rig.results) == 1
+
+
+def test_canvases_are_given_back_before_the_results_are_told() -> None:
+    rig = Rig()
+    order: list[str] = []
+    rig.inference._on_result = lambda result: order.append("result")
+    rig.offer(release=lambda: order.append("released"))
+    rig.run()
+    assert order == ["released", "result"]
+
+
+def test_times_are_taken_with_the_clock_that_was_given() -> None:
+    rig = Rig()
+    rig.clock.now_s = 1000.5
+
+    def slow(index: int) -> Detections:
+        rig.clock.advance(0.25)
+        return Detections.empty()
+
+    rig.detector.find = slow
+    rig.offer(time_s=1000.0)
+    rig.run()
+    (result,) = rig.results
+    assert (result.started_s, result.finished_s) == (1000.5, 1000.75)
+    assert rig.value("inference_seconds_sum", model="fake-detector") == pytest.approx(0.25)
+    assert rig.value("stage_seconds_sum", stage="inference") == pytest.approx(0.25)
+    assert rig.value("stage_seconds_sum", stage="queue") == pytest.approx(0.48)
+    assert rig.value("stage_seconds_sum", stage="decode") == pytest.approx(0.01)
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_fails_is_counted_and_passed() -> None:
+    rig = Rig(max_batch=2)
+    rig.detector.fail = True
+    rig.offer("a", 1000.0)
+    rig.offer("b", 1000.0)
+    rig.run()
+    assert rig.results == []
+    assert rig.value("failed_batches_total") == 1
+    assert rig.value("frames_dropped_total", camera="a", cause="failed") == 1
+    assert rig.value("frames_dropped_total", camera="b", cause="failed") == 1
+    rig.detector.fail = False
+    rig.offer("a", 1000.2)
+    rig.run()
+    assert [result.frame.captured_s for result in rig.results] == [1000.2]
+    assert rig.batcher.idle("a")
+
+
+def test_a_failing_analyzer_is_passed_too() -> None:
+    rig = Rig()
+    rig.detector.find = one_face
+    rig.reader.fail = True
+    for index in range(3):
+        rig.offer(time_s=1000 + index / 5)
+    rig.run()
+    assert rig.value("failed_batches_total") == 2
+    rig.reader.fail = False
+    rig.offer(time_s=1000.6)
+    rig.run()
+    assert rig.results[-1].faces[0].attributes["charm"]["value"] == 0.5
+
+
+def test_networks_that_keep_failing_end_the_process() -> None:
+    rig = Rig()
+    rig.detector.fail = True
+    for index in range(8):
+        rig.offer(time_s=1000 + index)
+    for _ in range(7):
+        rig.inference._serve(rig.batcher.take(0))
+    with pytest.raises(InferenceFailed, match=r"failed 8 times in a row: the detector broke"):
+        rig.inference._serve(rig.batcher.take(0))
+    assert rig.batcher.idle("a")
+
+
+def test_failures_now_and_then_do_not_add_up() -> None:
+    rig = Rig()
+    for index in range(40):
+        rig.detector.fail = index % 8 != 7
+        rig.offer(time_s=1000 + index)
+        rig.run()
+    assert rig.value("failed_batches_total") == 35
+    assert len(rig.results) == 5
+
+
+def test_failures_of_all_callers_add_up() -> None:
+    rig = Rig()
+    rig.detector.fail = True
+    for index in range(12):
+        rig.offer("ab"[index % 2], 1000 + index)
+    stopping = threading.Event()
+    ends: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            rig.inference.run(stopping)
+        except InferenceFailed as error:
+            ends.append(error)
+
+    callers = [threading.Thread(target=call, daemon=True) for _ in range(2)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(20)
+    assert not any(caller.is_alive() for caller in callers)
+    assert 1 <= len(ends) <= 2
+
+
+def test_a_picture_that_cannot_be_analysed_gets_an_answer() -> None:
+    rig = Rig()
+    rig.detector.fail = True
+    picture = rig.submit()
+    rig.run()
+    with pytest.raises(InferenceFailed, match="could not be analysed"):
+        picture.future.result(0)
+    rig.detector.fail = False
+    again = rig.submit()
+    rig.run()
+    assert again.future.result(0) == []
+
+
+def test_a_failing_batch_fails_its_pictures_and_frames_together() -> None:
+    rig = Rig(max_batch=3)
+    rig.detector.fail = True
+    rig.offer("a")
+    pictures = [rig.submit(), rig.submit()]
+    rig.run()
+    assert all(isinstance(picture.future.exception(0), InferenceFailed) for picture in pictures)
+    assert rig.value("failed_batches_total") >= 1
+    assert rig.value("frames_dropped_total", camera="a", cause="failed") == 1
+
+
+def test_what_fails_while_results_are_told_is_passed_too() -> None:
+    rig = Rig()
+
+    def broken(result: FrameResult) -> None:
+        raise ValueError("a bug")
+
+    rig.inference._on_result = broken
+    rig.offer()
+    rig.run()
+    assert rig.value("failed_batches_total") == 1
+    assert rig.batcher.idle("a")
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_tells_what_was_asked_for() -> None:
+    rig = Rig()
+    rig.detector.find = one_face
+    plain, charm, points = rig.submit(), rig.submit(frozenset({"charm"})), rig.submit(frozenset({"landmarks_106"}))
+    rig.run()
+    (face,) = plain.future.result(0)
+    assert (face.track, dict(face.attributes), face.landmarks_106) == (None, {}, None)
+    np.testing.assert_allclose(face.shot.box, [160, 120, 240, 200], atol=1e-3)
+    (face,) = charm.future.result(0)
+    assert face.attributes == {"charm": {"value": 0.5, "confidence": round(face.shot.quality, 3), "age_ms": 0}}
+    assert face.landmarks_106 is None
+    (face,) = points.future.result(0)
+    assert face.attributes == {}
+    assert face.landmarks_106 is not None
+    assert face.landmarks_106.shape == (106, 2)
+    assert len(rig.reader.asked) == 2  # nothing is read for the first
+
+
+def test_every_picture_has_its_own_least_confidence() -> None:
+    rig = Rig(max_batch=4)
+    rig.detector.find = lambda index: fakes.faces((60, 80, 40, 0, 0.9), (160, 80, 40, 0, 0.5), (260, 80, 40, 0, 0.2))
+    pictures = [rig.submit(min_confidence=least) for least in (0.1, 0.5, 0.95)]
+    rig.run()
+    assert [len(picture.future.result(0)) for picture in pictures] == [3, 2, 0]
+
+
+def test_attributes_go_to_the_faces_they_belong_to() -> None:
+    rig = Rig(max_batch=4)
+    rig.detector.find = lambda index: fakes.faces(*[(40 + 60 * n, 80, 40) for n in range(index + 1)])
+    pictures = [rig.submit(frozenset({"charm"}) if n != 1 else frozenset()) for n in range(3)]
+    rig.run()
+    assert [len(picture.future.result(0)) for picture in pictures] == [1, 2, 3]
+    assert [[len(face.attributes) for face in picture.future.result(0)] for picture in pictures] == [
+        [1],
+        [0, 0],
+        [1, 1, 1],
+    ]
+    assert len(rig.reader.asked) == 4
+
+
+def test_a_caller_decodes_what_is_not_decoded_yet() -> None:
+    rig = Rig()
+    view = rig.submit().view
+    threads: list[int] = []
+
+    def prepare() -> View:
+        threads.append(threading.get_ident())
+        assert view is not None
+        return view
+
+    good, bad = (Picture(None, frozenset(), 0.5, 2000.0, make) for make in (prepare, lambda: 1 // 0))
+    rig.batcher.submit(good)
+    rig.batcher.submit(bad)
+    rig.run()
+    assert threads == [threading.get_ident()]
+    assert good.future.result() is not None
+    # What is wrong with a picture is its own answer, and no failure of the networks.
+    with pytest.raises(ZeroDivisionError):
+        bad.future.result()
+    assert rig.value("visaged_failed_batches_total") == 0
+
+
+def test_a_picture_whose_time_is_over_is_not_computed() -> None:
+    rig = Rig()
+    late = rig.submit(deadline_s=999.0)
+    rig.run()
+    assert isinstance(late.future.exception(0), Overloaded)
+    assert rig.detector.batches == []
+    assert rig.value("failed_batches_total") == 0
+
+
+def test_a_picture_that_nobody_waits_for_is_not_computed() -> None:
+    rig = Rig()
+    picture = rig.submit()
+    assert picture.future.cancel()
+    rig.run()
+    with pytest.raises(CancelledError):
+        picture.future.result(0)
+    assert rig.detector.batches == []
+
+
+def test_the_others_of_a_batch_are_computed_all_the_same() -> None:
+    rig = Rig(max_batch=4)
+    gone, late, wanted = rig.submit(), rig.submit(deadline_s=1.0), rig.submit()
+    gone.future.cancel()
+    rig.offer("a")
+    rig.run()
+    assert wanted.future.result(0) == []
+    assert isinstance(late.future.exception(0), Overloaded)
+    assert len(rig.results) == 1
+    assert sum(shape[0] for shape in rig.detector.batches) == 2
+
+
+def test_a_picture_cannot_be_cancelled_once_it_is_computed() -> None:
+    rig = Rig()
+    picture = rig.submit()
+
+    def find(index: int) -> Detections:
+        assert not picture.future.cancel()
+        return Detections.empty()
+
+    rig.detector.find = find
+    rig.run()
+    assert picture.future.result(0) == []
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_caller_ends_when_asked_to_and_nothing_is_left() -> None:
+    rig = Rig()
+    for index in range(5):
+        rig.offer(time_s=1000 + index)
+    picture = rig.submit()
+    stopping = threading.Event()
+    caller = threading.Thread(target=rig.inference.run, args=(stopping,), daemon=True)
+    caller.start()
+    assert picture.future.result(20) == []
+    stopping.set()
+    rig.batcher.close()
+    caller.join(20)
+    assert not caller.is_alive()
+    assert rig.batcher.waiting() == (0, 0)
+
+
+def test_a_pool_gives_the_same_canvas_again() -> None:
+    pool = CanvasPool(fakes.SMALL)
+    first = pool.take()
+    second = pool.take()
+    assert first is not second
+    assert first.shape == (fakes.SMALL.height, fakes.SMALL.width, 3)
+    pool.give(first)
+    assert pool.take() is first
