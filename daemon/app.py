@@ -31,14 +31,16 @@ from visaged.models.session import SessionConfig
 from visaged.models.trial import try_out
 from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
 from visaged.pipelines.batcher import Batcher, Overloaded, Picture
-from visaged.pipelines.inference import FrameResult, Inference
-from visaged.pipelines.outputs.messages import Composer, status_document
+from visaged.pipelines.inference import Inference
+from visaged.pipelines.outputs.documents import status_document
+from visaged.pipelines.outputs.messages import Composer
 from visaged.pipelines.outputs.mqtt import Publisher
+from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
-from visaged.pipelines.source.camera import Camera, CameraStatus
+from visaged.pipelines.source.camera import Camera
 from visaged.pipelines.source.errors import SourceError
-from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy, TrackEvent
+from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy
 
 log = logging.getLogger(__name__)
 

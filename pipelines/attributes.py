@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from visaged.models.alignment import Matrix, Pixels, invert, transform
 from visaged.models.analyzer import Analyzer
 from visaged.models.manifest import Head
 from visaged.models.types import FloatArray, Image
+from visaged.pipelines.records import AttributeValue, Shot
 from visaged.pipelines.runtime.metrics import Metrics
 
 # Attributes that the shape and sharpness of a face give; a network's head of the same name takes precedence.
@@ -218,56 +219,51 @@ class Estimate:
             self._worth = self._worth * keep + worth * weight
         self.read_s = time_s
 
-    def document(self, now_s: float) -> dict[str, Any]:
-        """Return the attribute as messages give it: value, confidence and how old the newest reading is.
-
-        The confidence of a class is its probability; of a number with a known deviation, the chance that the truth
-        is within the head's tolerance; of anything else, what the readings are worth: the quality of
-        their shots, times the chance that these show a face.
-        """
+    def value(self, now_s: float) -> AttributeValue:
+        """Return what the readings up to `now_s` add up to."""
         assert self._sum is not None
-        mean = self._sum / self._weight
-        document = _value(self._head, mean)
-        document.setdefault("confidence", round(min(1.0, self._worth / self._weight), 3))
-        document["age_ms"] = max(0, round((now_s - self.read_s) * 1000))
-        return document
+        age_s = max(0.0, now_s - self.read_s)
+        return _attribute(self._head, self._sum / self._weight, min(1.0, self._worth / self._weight), age_s)
 
 
-def _value(head: Head, mean: FloatArray) -> dict[str, Any]:
+def _attribute(head: Head, mean: FloatArray, worth: float, age_s: float) -> AttributeValue:
+    """Return an attribute from what its head says and from what the looks at the face are worth, 0..1."""
     if head.kind in ("classes", "binary"):
         best = int(mean.argmax())
-        document: dict[str, Any] = {"value": head.labels[best], "confidence": round(float(mean[best]), 3)}
-        if len(head.labels) > 2:
-            document["probabilities"] = {label: round(float(p), 3) for label, p in zip(head.labels, mean, strict=True)}
-        return document
+        probabilities = {label: float(p) for label, p in zip(head.labels, mean, strict=True)}
+        return AttributeValue(head.labels[best], float(mean[best]), probabilities, age_s=age_s)
     if head.kind == "number":
         value, deviation = float(mean[0]), float(mean[1])
-        document = {"value": round(value, 1)}
-        if math.isfinite(deviation) and head.tolerance is not None:
-            document["deviation"] = round(deviation, 1)
-            document["confidence"] = round(math.erf(head.tolerance / (max(deviation, 1e-3) * math.sqrt(2))), 3)
-        return document
+        if not math.isfinite(deviation) or head.tolerance is None:
+            return AttributeValue(value, worth, age_s=age_s)
+        confidence = math.erf(head.tolerance / (max(deviation, 1e-3) * math.sqrt(2)))
+        return AttributeValue(value, confidence, deviation=deviation, age_s=age_s)
     if head.kind == "angles":
-        return {"value": {name: round(float(a), 1) for name, a in zip(("yaw", "pitch", "roll"), mean, strict=True)}}
-    return {"value": round(float(mean[0]), 3)}
+        return AttributeValue(geometry.HeadPose(*map(float, mean)), worth, age_s=age_s)
+    return AttributeValue(float(mean[0]), worth, age_s=age_s)
 
 
-def sure(documents: Mapping[str, Any], least: Mapping[str, float]) -> dict[str, Any]:
-    """Return those attributes of a face whose confidence is worth telling.
+def sure(attributes: Mapping[str, AttributeValue], least: Mapping[str, float]) -> dict[str, AttributeValue]:
+    """Return those attributes of a face that are sure enough to be published.
 
     Args:
-        documents: By attribute, as messages give them.
-        least: Smallest confidence by attribute; what it does not name is told whatever its confidence is.
+        attributes: Attributes by name.
+        least: Smallest confidence by name; an attribute that is not named is always returned.
     """
-    return {name: document for name, document in documents.items() if document["confidence"] >= least.get(name, 0.0)}
+    return {name: value for name, value in attributes.items() if value.confidence >= least.get(name, 0.0)}
 
 
-def single(heads: Mapping[str, Head], reading: Reading, wanted: frozenset[str]) -> dict[str, Any]:
-    """Return the attributes of one look at a face, as a track of one reading would give them, sure or not."""
-    documents = {}
-    for name in sorted(wanted & reading.values.keys()):
-        if heads[name].kind == "points":
-            continue
-        documents[name] = _value(heads[name], reading.values[name]) | {"age_ms": 0}
-        documents[name].setdefault("confidence", round(min(1.0, reading.trust), 3))
-    return documents
+def single(heads: Mapping[str, Head], reading: Reading, wanted: frozenset[str]) -> dict[str, AttributeValue]:
+    """Return the attributes of one look at a face, as a track of one reading would have them, sure or not."""
+    return {
+        name: _attribute(heads[name], reading.values[name], min(1.0, reading.trust), 0.0)
+        for name in sorted(wanted & reading.values.keys())
+        if heads[name].kind != "points"
+    }
+
+
+def request(shot: Shot, pixels: Pixels) -> Request:
+    """Return the request to read a face in its picture."""
+    width, height = shot.box[2] - shot.box[0], shot.box[3] - shot.box[1]
+    size = math.sqrt(max(0.0, float(width * height)))
+    return Request(pixels, shot.landmarks, shot.quality, shot.confidence, size)

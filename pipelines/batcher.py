@@ -23,7 +23,7 @@ from typing import Any
 from visaged.models.alignment import Pixels
 from visaged.models.preprocess import Canvas
 from visaged.models.search import Look
-from visaged.pipelines.source.pixels import Frame
+from visaged.pipelines.records import Frame
 
 
 class WhenFull(enum.Enum):

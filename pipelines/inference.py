@@ -11,43 +11,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from visaged.models import search
 from visaged.models.detector import Detector
 from visaged.models.search import Look, Scales
 from visaged.models.types import Detections
-from visaged.pipelines.attributes import FaceReader, Reading, Request, single
+from visaged.pipelines.attributes import FaceReader, Reading, Request, request, single
 from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture
+from visaged.pipelines.records import Face, Frame, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
 from visaged.pipelines.runtime.ratelimit import LimitedLog
-from visaged.pipelines.source.pixels import Frame
-from visaged.pipelines.tracking.tracks import CameraTracks, Face, Observation, TrackEvent, faces_of
+from visaged.pipelines.tracking.tracks import CameraTracks, Observation, faces_of
 
 log = logging.getLogger(__name__)
 
 
 class InferenceFailed(Exception):
     """The networks failed on a picture, or again and again."""
-
-
-@dataclass(frozen=True, slots=True)
-class FrameResult:
-    """What a frame showed.
-
-    Attributes:
-        frame: The frame; its pixels are given back already.
-        faces: The faces to tell of.
-        events: What it led to.
-        started_s: Monotonic seconds when computing began.
-        finished_s: When it ended.
-    """
-
-    frame: Frame
-    faces: Sequence[Face]
-    events: Sequence[TrackEvent]
-    started_s: float
-    finished_s: float
 
 
 class Inference:
@@ -162,7 +142,7 @@ class Inference:
                 observations[index] = self._cameras[item.camera].observe(item, found)
                 requests += observations[index].requests
             elif item.attributes:
-                requests += [shot.request(item.pixels) for shot in faces_of(found)]
+                requests += [request(shot, item.pixels) for shot in faces_of(found)]
             spans.append(slice(begin, len(requests)))
         readings = self._reader.read(requests) if requests else []
         for index, item in enumerate(batch):
@@ -185,9 +165,12 @@ class Inference:
         ]
 
     def _looks(self, item: Item) -> Sequence[Look]:
-        if isinstance(item, Picture) or self._close_up is None:
+        if isinstance(item, Picture):
             return item.looks
-        return self._close_up.close_up(item.looks[0], item.pixels.width, item.pixels.height)
+        look = Look(item.image, item.canvas)
+        if self._close_up is None:
+            return [look]
+        return self._close_up.close_up(look, item.pixels.width, item.pixels.height)
 
     def _picture(self, picture: Picture, found: Detections, readings: Sequence[Reading]) -> list[Face]:
         heads = self._reader.heads

@@ -25,8 +25,8 @@ from visaged.pipelines.attributes import sure
 from visaged.pipelines.batcher import LARGE_PIXELS, Batcher, Overloaded
 from visaged.pipelines.images.decode import Decoded, PictureError, load, measure, submit
 from visaged.pipelines.inference import InferenceFailed
+from visaged.pipelines.records import Face
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.tracking.tracks import Face
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")

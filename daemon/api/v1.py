@@ -15,7 +15,7 @@ from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.http.access import is_unknown
 from visaged.daemon.http.problems import Problem, install, responses
 from visaged.daemon.http.uploads import read_picture
-from visaged.pipelines.outputs.messages import face_document
+from visaged.pipelines.outputs.documents import face_document
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.schemas import schema
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from visaged.pipelines.tracking.tracks import TrackEvent
+from visaged.pipelines.records import AttributeValue, TrackEvent
 
 _STYLES = {"begin": "bold green", "update": "cyan", "end": "dim"}
 
@@ -104,12 +103,12 @@ def line(event: TrackEvent) -> Text:
     return text
 
 
-def describe(attributes: Any) -> Sequence[str]:
+def describe(attributes: Mapping[str, AttributeValue]) -> Sequence[str]:
     """Return the attributes that are worth a word."""
     words, closed = [], 0
     for name, attribute in attributes.items():
-        value = attribute["value"]
-        if name == "age":
+        value = attribute.value
+        if name == "age" and isinstance(value, float):
             words.append(f"about {value:.0f}")
         elif name in ("gender", "emotion"):
             words.append(str(value))

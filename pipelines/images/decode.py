@@ -21,7 +21,7 @@ from visaged.models.alignment import ImagePixels, Matrix, transform
 from visaged.models.search import Scales
 from visaged.models.types import Image
 from visaged.pipelines.batcher import Batcher, Picture, View
-from visaged.pipelines.tracking.tracks import Face
+from visaged.pipelines.records import Face
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
 """Pillow's names of what is read."""

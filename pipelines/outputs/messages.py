@@ -9,16 +9,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
-import numpy as np
 import orjson
 
-from visaged.models.types import FloatArray
-from visaged.pipelines.inference import FrameResult
-from visaged.pipelines.source.camera import CameraStatus
-from visaged.pipelines.tracking.tracks import Face, Shot, TrackEvent
+from visaged.pipelines.outputs.documents import face_document, milliseconds, shot_document, status_document, timestamp
+from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
 
 Kind = Literal["faces", "events"]
 
@@ -44,11 +40,6 @@ class Message:
         age_ms = max(0.0, (now_s - self.captured_s) * 1000)
         head = f'{{"age_ms":{age_ms:.1f},"replayed":{"true" if replayed else "false"},'
         return head.encode() + self.body[1:]
-
-
-def timestamp(seconds: float) -> str:
-    """Return a wall clock time as RFC 3339 in UTC with milliseconds."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Composer:
@@ -83,9 +74,9 @@ class Composer:
             "position_s": None if frame.position_s is None else round(frame.position_s, 3),
             "frame": {"width": frame.pixels.width, "height": frame.pixels.height},
             "timing_ms": {
-                "decode": _milliseconds(frame.ready_s - frame.arrived_s),
-                "queue": _milliseconds(result.started_s - frame.ready_s),
-                "inference": _milliseconds(result.finished_s - result.started_s),
+                "decode": milliseconds(frame.ready_s - frame.arrived_s),
+                "queue": milliseconds(result.started_s - frame.ready_s),
+                "inference": milliseconds(result.finished_s - result.started_s),
             },
             "faces": [face_document(face) for face in result.faces],
         }
@@ -102,7 +93,7 @@ class Composer:
             "frames": event.frames,
             "reason": event.reason,
             "face": face_document(event.face),
-            "best_shot": {"captured_at": timestamp(event.best.captured_at)} | _shot_document(event.best),
+            "best_shot": {"captured_at": timestamp(event.best.captured_at)} | shot_document(event.best),
         }
         return self._message("events", event.camera, body, event.captured_s)
 
@@ -145,52 +136,3 @@ class Composer:
     def _message(self, kind: Kind, camera: str, body: dict[str, Any], captured_s: float) -> Message:
         encoded = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         return Message(kind, self.camera_topic(camera, kind), encoded, captured_s)
-
-
-def status_document(status: CameraStatus) -> dict[str, Any]:
-    """Return a camera's status as MQTT and HTTP give it."""
-    return {
-        "camera": status.camera,
-        "state": status.state,
-        "since": timestamp(status.since_at),
-        "source": status.source,
-        "codec": status.codec or None,
-        "width": status.width or None,
-        "height": status.height or None,
-        "reconnects": status.reconnects,
-        "error": status.error or None,
-        "cause": status.cause or None,
-    }
-
-
-def face_document(face: Face, tracked: bool = True) -> dict[str, Any]:
-    """Return a face as messages give it.
-
-    Args:
-        face: The face.
-        tracked: Whether it comes from a camera; a single picture's faces have no `track_id`.
-    """
-    document: dict[str, Any] = {"track_id": face.track} if tracked else {}
-    document |= _shot_document(face.shot)
-    if face.landmarks_106 is not None:
-        document["landmarks_106"] = _tenths(face.landmarks_106)
-    document["attributes"] = dict(face.attributes)
-    return document
-
-
-def _shot_document(shot: Shot) -> dict[str, Any]:
-    return {
-        "box": _tenths(shot.box),
-        "confidence": round(shot.confidence, 3),
-        "landmarks_5": _tenths(shot.landmarks),
-        "quality": round(shot.quality, 3),
-    }
-
-
-def _tenths(values: FloatArray) -> Any:
-    # A tenth of a pixel is less than any detector knows; doubles, because a float32's tenth prints with ten digits.
-    return np.round(values.astype(np.float64), 1).tolist()
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(max(0.0, seconds) * 1000, 1)

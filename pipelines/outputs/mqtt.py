@@ -16,14 +16,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from visaged.pipelines.inference import FrameResult
 from visaged.pipelines.outputs.messages import Composer, Kind
 from visaged.pipelines.outputs.mqtt_link import BrokerLink, LinkConfig
 from visaged.pipelines.outputs.outbox import Letter, MemoryOutbox, Outbox
+from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.ratelimit import LimitedLog
-from visaged.pipelines.source.camera import CameraStatus
-from visaged.pipelines.tracking.tracks import TrackEvent
 
 log = logging.getLogger(__name__)
 

@@ -7,51 +7,18 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from visaged.pipelines.batcher import Batcher, WhenFull
+from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Frame
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.redact import redact
-from visaged.pipelines.source.pixels import Frame
 from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSource
 
 log = logging.getLogger(__name__)
 
-State = Literal["connecting", "streaming", "waiting", "ended", "stopped"]
-STATES: tuple[State, ...] = ("connecting", "streaming", "waiting", "ended", "stopped")
-
 # Frames of a file that may wait; more would only hold memory, and be out of the processor's cache by their turn.
 _FILE_DEPTH = 2
-
-
-@dataclass(frozen=True, slots=True)
-class CameraStatus:
-    """What is known of a camera at a moment.
-
-    Attributes:
-        camera: Its name.
-        state: `connecting`, `streaming`, `waiting` (for the next try), `ended` (a file), `stopped`.
-        since_at: When it came into this state, seconds since 1970.
-        source: Its URL without credentials.
-        codec: Of the stream; empty before the first frame.
-        width: Of its frames in pixels; 0 before the first.
-        height: Likewise.
-        reconnects: How often it was opened again.
-        error: Why it is not streaming; empty when it is.
-        cause: The same as one word, see `SourceError`.
-    """
-
-    camera: str
-    state: State
-    since_at: float
-    source: str
-    codec: str = ""
-    width: int = 0
-    height: int = 0
-    reconnects: int = 0
-    error: str = ""
-    cause: str = ""
 
 
 class Backoff:
@@ -214,5 +181,5 @@ class Camera:
             if status.state != self._status.state:
                 status = replace(status, since_at=self._wall())
             self._status = status
-        self._metrics.state(status.state, STATES)
+        self._metrics.state(status.state, CAMERA_STATES)
         self._on_status(status)

@@ -1,11 +1,8 @@
-"""Frames on their way: a scaled copy for the detector, the decoded picture for crops, and their times."""
+"""The pixels of decoded frames: canvases for the detector, and regions of the full picture for crops."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import av
 import cv2
@@ -14,9 +11,7 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
-from visaged.models.alignment import Pixels
 from visaged.models.preprocess import Canvas
-from visaged.models.search import Look
 from visaged.models.types import Image
 
 
@@ -120,47 +115,3 @@ class CanvasPool:
         """Take a canvas back; the caller must not use it again."""
         with self._lock:
             self._free.append(image)
-
-
-Clock = Literal["camera", "arrival"]
-
-
-@dataclass(slots=True)
-class Frame:
-    """One frame of a camera that the sampler kept.
-
-    Attributes:
-        camera: Its name.
-        stream: Counts the camera's connections; tracks do not outlive one.
-        canvas: Where the picture lies in `image`.
-        image: The detector's input, (canvas.height, canvas.width, 3) uint8 BGR.
-        pixels: The full picture.
-        captured_s: Monotonic seconds of capture, for the frame's age.
-        motion_s: Seconds on a clock that runs as the scene does, for tracking: capture time from the stream's smooth
-            stamps for live cameras, the position in it for files read as fast as possible.
-        captured_at: Wall clock of capture, seconds since 1970.
-        clock: Whose clock `captured_at` is.
-        arrived_s: Monotonic seconds when the packet came.
-        ready_s: Monotonic seconds when decoded, scaled and handed over.
-        position_s: The frame's time stamp on the stream's own time line; None where it has none.
-        release: Gives `image` back to its pool; to be called once, when nobody needs the frame any more.
-    """
-
-    camera: str
-    stream: int
-    canvas: Canvas
-    image: Image
-    pixels: Pixels
-    captured_s: float
-    motion_s: float
-    captured_at: float
-    clock: Clock
-    arrived_s: float
-    ready_s: float
-    position_s: float | None
-    release: Callable[[], None]
-
-    @property
-    def looks(self) -> list[Look]:
-        """The canvas that the detector searches."""
-        return [Look(self.image, self.canvas)]

@@ -33,10 +33,11 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from visaged.models.preprocess import Canvas, canvas_for
+from visaged.pipelines.records import Clock, Frame
 from visaged.pipelines.runtime.redact import redact, with_credentials
 from visaged.pipelines.source.config import SourceConfig, scheme_of
 from visaged.pipelines.source.errors import SourceError, explain
-from visaged.pipelines.source.pixels import CanvasPool, Clock, Frame, VideoPixels
+from visaged.pipelines.source.pixels import CanvasPool, VideoPixels
 from visaged.pipelines.source.scaler import Scaler
 from visaged.pipelines.source.stamps import Stamps
 from visaged.pipelines.source.timeline import Sampler, Timeline

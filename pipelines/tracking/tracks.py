@@ -6,19 +6,14 @@ import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import numpy as np
 
-from visaged.models.alignment import Pixels
 from visaged.models.geometry import shot_quality
-from visaged.models.types import Detections, FloatArray
-from visaged.pipelines.attributes import Estimate, FaceReader, Reading, Request, sure
-from visaged.pipelines.source.pixels import Frame
+from visaged.models.types import Detections
+from visaged.pipelines.attributes import Estimate, FaceReader, Reading, Request, request, sure
+from visaged.pipelines.records import AttributeValue, EndReason, EventKind, Face, Frame, Shot, TrackEvent
 from visaged.pipelines.tracking.tracker import Tracker, TrackerConfig
-
-EventKind = Literal["begin", "update", "end"]
-EndReason = Literal["lost", "stream_ended", "shutdown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +33,6 @@ class ReadingPolicy:
     max_faces: int = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """A look at a face: where it was, and how good the look was (`quality`, 0..1)."""
-
-    captured_at: float
-    box: FloatArray
-    landmarks: FloatArray
-    confidence: float
-    quality: float
-
-    def request(self, pixels: Pixels) -> Request:
-        """Return the request to read this face in its picture."""
-        width, height = self.box[2] - self.box[0], self.box[3] - self.box[1]
-        size = math.sqrt(max(0.0, float(width * height)))
-        return Request(pixels, self.landmarks, self.quality, self.confidence, size)
-
-
 @dataclass(slots=True)
 class _Track:
     number: int
@@ -70,43 +48,6 @@ class _Track:
     estimates: dict[str, Estimate] = field(default_factory=dict)
     told_s: float = -math.inf
     told_quality: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Face:
-    """A face in a frame, as messages tell of it."""
-
-    shot: Shot
-    track: int | None = None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    landmarks_106: FloatArray | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TrackEvent:
-    """Something worth telling about a track.
-
-    Attributes:
-        camera: Its camera.
-        kind: `begin` when the face is confirmed, `update` now and then, `end` when it is gone.
-        face: The newest look, with what is known of the face by then.
-        best: The best look so far.
-        started_at: Wall clock of the first sight.
-        duration_s: From the first to the newest sight.
-        frames: How often it was seen.
-        captured_s: Monotonic seconds of capture of the frame that led to this; for the message's age.
-        reason: Why it ended.
-    """
-
-    camera: str
-    kind: EventKind
-    face: Face
-    best: Shot
-    started_at: float
-    duration_s: float
-    frames: int
-    captured_s: float
-    reason: EndReason | None = None
 
 
 class CameraTracks:
@@ -184,7 +125,7 @@ class CameraTracks:
                 )
                 seen.append((shot, None if number is None else self._see(number, shot, frame)))
             due = self._due([track for _, track in seen if track is not None], frame.motion_s)
-            requests = [track.newest.request(frame.pixels) for track in due]
+            requests = [request(track.newest, frame.pixels) for track in due]
             return Observation(frame, seen, due, requests, set(update.began), events)
 
     def conclude(self, observation: Observation, readings: Sequence[Reading]) -> tuple[list[Face], list[TrackEvent]]:
@@ -272,9 +213,8 @@ class CameraTracks:
             points = self._reader.points(track.reading, shot.landmarks)
         return Face(shot, track.number, self._known(track, now_s), points)
 
-    def _known(self, track: _Track, now_s: float) -> dict[str, Any]:
-        documents = {name: estimate.document(now_s) for name, estimate in sorted(track.estimates.items())}
-        return sure(documents, self._least)
+    def _known(self, track: _Track, now_s: float) -> dict[str, AttributeValue]:
+        return sure({name: estimate.value(now_s) for name, estimate in sorted(track.estimates.items())}, self._least)
 
     def _worth_telling(self, track: _Track, began: bool, now_s: float) -> EventKind | None:
         if began:

@@ -25,10 +25,10 @@ from tests.support.process import ManagedProcess
 from tests.support.rtsp import RtspServer
 from tests.support.sources import PATIENCE_S
 from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.records import CameraStatus, Frame
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
-from visaged.pipelines.source.camera import Backoff, Camera, CameraStatus
-from visaged.pipelines.source.pixels import Frame
+from visaged.pipelines.source.camera import Backoff, Camera
 from visaged.pipelines.source.video import SourceConfig
 
 ROOT = Path(__file__).parents[2]

@@ -39,7 +39,7 @@ from tests.support.subscriber import Message, Subscriber
 from tests.support.waiting import until
 from visaged.daemon.app import Daemon, StartError
 from visaged.daemon.settings import parse
-from visaged.pipelines.tracking.tracks import TrackEvent
+from visaged.pipelines.records import TrackEvent
 
 VISAGED = Path(sys.executable).with_name("visaged")
 START_S = 60.0

@@ -22,7 +22,8 @@ from tests.support.requirements import NVIDIA_GPU, USB_CAMERA
 from tests.support.sources import SourceRun, failure_of
 from visaged.models.preprocess import Canvas
 from visaged.models.types import Image
-from visaged.pipelines.source.pixels import CanvasPool, Frame, VideoPixels
+from visaged.pipelines.records import Frame
+from visaged.pipelines.source.pixels import CanvasPool, VideoPixels
 from visaged.pipelines.source.scaler import Scaler
 from visaged.pipelines.source.video import SourceError
 

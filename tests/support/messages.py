@@ -14,11 +14,8 @@ from referencing import Registry, Resource
 from tests.support.subscriber import Message
 from visaged.models.alignment import ImagePixels
 from visaged.models.preprocess import canvas_for
-from visaged.pipelines.inference import FrameResult
+from visaged.pipelines.records import CameraStatus, EndReason, EventKind, Face, Frame, FrameResult, Shot, TrackEvent
 from visaged.pipelines.schemas import NAMES, schema
-from visaged.pipelines.source.camera import CameraStatus
-from visaged.pipelines.source.pixels import Frame
-from visaged.pipelines.tracking.tracks import EndReason, EventKind, Face, Shot, TrackEvent
 
 _CANVAS = canvas_for(64, 36, 32)
 _IMAGE = np.zeros((36, 64, 3), np.uint8)

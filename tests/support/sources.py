@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from visaged.pipelines.source.pixels import Frame
+from visaged.pipelines.records import Frame
 from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSource
 
 # For a busy machine; what a test waits for comes far earlier.

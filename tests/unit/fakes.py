@@ -20,7 +20,7 @@ from visaged.models.manifest import Head
 from visaged.models.preprocess import Canvas, canvas_for
 from visaged.models.types import Detections, FloatArray, Image
 from visaged.pipelines.attributes import Reading, Request
-from visaged.pipelines.source.pixels import Frame
+from visaged.pipelines.records import Frame
 
 DEMO = Path(__file__).parents[2] / "daemon" / "demo" / "demo.mp4"
 TWO_FACES_S = 6.0

@@ -16,11 +16,11 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 from visaged.daemon.api.pictures import Answer
-from visaged.pipelines.tracking.tracks import Face
+from visaged.models.geometry import HeadPose
+from visaged.pipelines.records import AttributeValue, Face
 
 BLUR_THRESHOLD = 0.5
 """Above it a face counts as blurred: where eyes and lips begin to lose their edges at 112 px."""
@@ -90,10 +90,10 @@ def _face(face: Face, answer: Answer, face_id: str) -> Document:
         document["Age"] = _years(read["age"])
         document |= _confidence("Age", read["age"])
     if "gender" in read:
-        document["Gender"] = read["gender"]["value"].upper()
+        document["Gender"] = str(read["gender"].value).upper()
         document |= _confidence("Gender", read["gender"])
     if "attractiveness" in read:
-        document["Attractive"] = read["attractiveness"]["value"]
+        document["Attractive"] = read["attractiveness"].value
         document |= _confidence("Attractive", read["attractiveness"])
     if "emotion" in read:
         document |= _emotion(read["emotion"])
@@ -115,14 +115,14 @@ def _first_generation(face: Face, boundary: Document) -> Document:
         "FaceQuality": {"Value": _rounded(face.shot.quality), "Threshold": QUALITY_THRESHOLD},
     }
     if "gender" in read:
-        document["Gender"] = {"Value": read["gender"]["value"].upper()}
+        document["Gender"] = {"Value": str(read["gender"].value).upper()}
     if "age" in read:
         document["Age"] = {"Value": _years(read["age"])}
     if "head_pose" in read:
-        pose = read["head_pose"]["value"]
-        document["HeadPose"] = _pose(pose) | {f"{name.capitalize()}Angle": angle for name, angle in pose.items()}
+        pose = _pose(read["head_pose"])
+        document["HeadPose"] = pose | {f"{name}Angle": angle for name, angle in pose.items()}
     if "blur" in read:
-        document["Blur"] = {"Blurness": {"Value": read["blur"]["value"], "Threshold": BLUR_THRESHOLD}}
+        document["Blur"] = {"Blurness": {"Value": read["blur"].value, "Threshold": BLUR_THRESHOLD}}
     eyes = {
         f"{side.capitalize()}EyeStatus": eye_status(read[f"{side}_eye"], read["glasses"])
         for side in ("left", "right")
@@ -131,7 +131,7 @@ def _first_generation(face: Face, boundary: Document) -> Document:
     return document | ({"EyeStatus": eyes} if eyes else {})
 
 
-def eye_status(eye: Mapping[str, Any], glasses: Mapping[str, Any]) -> dict[str, float]:
+def eye_status(eye: AttributeValue, glasses: AttributeValue) -> dict[str, float]:
     """Return the six probabilities of an eye.
 
     They take lids and glasses as independent of each other and add up to 1. `Occlusion` is always 0: nothing here can
@@ -139,13 +139,12 @@ def eye_status(eye: Mapping[str, Any], glasses: Mapping[str, Any]) -> dict[str, 
     """
     opened = _probability(eye, "open")
     none, normal, dark = (_probability(glasses, label) for label in ("none", "glasses", "sunglasses"))
-    total = none + normal + dark or 1.0
     return {
-        "NoGlassEyeOpen": _rounded(none * opened / total),
-        "NoGlassEyeClose": _rounded(none * (1 - opened) / total),
-        "NormalGlassEyeOpen": _rounded(normal * opened / total),
-        "NormalGlassEyeClose": _rounded(normal * (1 - opened) / total),
-        "DarkGlasses": _rounded(dark / total),
+        "NoGlassEyeOpen": _rounded(none * opened),
+        "NoGlassEyeClose": _rounded(none * (1 - opened)),
+        "NormalGlassEyeOpen": _rounded(normal * opened),
+        "NormalGlassEyeClose": _rounded(normal * (1 - opened)),
+        "DarkGlasses": _rounded(dark),
         "Occlusion": 0.0,
     }
 
@@ -161,23 +160,24 @@ def _figure(face: Face, answer: Answer, face_id: str) -> Document:
     }
     if "age" in read:
         document["Age"] = _years(read["age"])
-        document |= {"AgeSD": read["age"]["deviation"]} if "deviation" in read["age"] else {}
+        document |= {} if read["age"].deviation is None else {"AgeSD": _rounded(read["age"].deviation)}
     if "gender" in read:
-        document["Gender"] = read["gender"]["value"]
+        document["Gender"] = read["gender"].value
         document |= _confidence("Gender", read["gender"])
     if "emotion" in read:
-        document["Emotion"] = _FIGURE_EMOTIONS.get(read["emotion"]["value"], read["emotion"]["value"])
+        emotion = str(read["emotion"].value)
+        document["Emotion"] = _FIGURE_EMOTIONS.get(emotion, emotion)
         document |= _confidence("Emotion", read["emotion"])
     if "attractiveness" in read:
-        document["Attractive"] = read["attractiveness"]["value"]
+        document["Attractive"] = read["attractiveness"].value
     for name in ("beard", "glasses", "hat", "mask"):
         if name in read:
-            document[name.capitalize()] = read[name]["value"]
+            document[name.capitalize()] = read[name].value
             document |= _confidence(name.capitalize(), read[name])
     if "blur" in read:
-        document["Sharpness"] = _rounded(1 - read["blur"]["value"])
+        document["Sharpness"] = _rounded(1 - _number(read["blur"]))
     if "head_pose" in read:
-        document["HeadPose"] = _pose(read["head_pose"]["value"])
+        document["HeadPose"] = _pose(read["head_pose"])
     return document
 
 
@@ -191,45 +191,45 @@ def _boundary(face: Face, answer: Answer) -> Document:
     return {"Height": bottom - top, "Left": left, "Top": top, "Width": right - left}
 
 
-def _emotion(read: Mapping[str, Any]) -> Document:
-    document: Document = {"Emotion": read["value"].upper(), **_confidence("Emotion", read)}
-    probabilities = read.get("probabilities")
-    total = sum(probabilities.values()) if probabilities else 0.0
-    if probabilities and total > 0:
-        # They come rounded to thousandths, and the document's add up to 1.
-        details = {name.upper(): value / total for name, value in sorted(probabilities.items())}
+def _emotion(read: AttributeValue) -> Document:
+    document: Document = {"Emotion": str(read.value).upper(), **_confidence("Emotion", read)}
+    if read.probabilities is not None:
+        details = {name.upper(): float(value) for name, value in sorted(read.probabilities.items())}
         document |= {"EmotionConfidence": details[document["Emotion"]], "EmotionDetails": details}
     return document
 
 
-def _worn(name: str, read: Mapping[str, Any] | None, worn: str | None) -> Document:
+def _worn(name: str, read: AttributeValue | None, worn: str | None) -> Document:
     """Return something worn or grown: NONE or `worn`, or with None the value itself."""
     if read is None:
         return {}
-    value = "NONE" if read["value"] == "none" else worn or read["value"].upper()
+    value = "NONE" if read.value == "none" else worn or str(read.value).upper()
     return {name: value, **_confidence(name, read)}
 
 
-def _confidence(name: str, read: Mapping[str, Any]) -> Document:
-    return {f"{name}Confidence": read["confidence"]} if "confidence" in read else {}
+def _confidence(name: str, read: AttributeValue) -> Document:
+    return {f"{name}Confidence": _rounded(read.confidence)}
 
 
-def _probability(read: Mapping[str, Any], label: str) -> float:
-    """Return a label's probability; of two labels only the likelier one's is told."""
-    if "probabilities" in read:
-        return float(read["probabilities"].get(label, 0.0))
-    if read["value"] == label:
-        return float(read["confidence"])
-    pairs = ({"none", "glasses"}, {"open", "closed"})
-    return 1.0 - float(read["confidence"]) if {read["value"], label} in pairs else 0.0
+def _probability(read: AttributeValue, label: str) -> float:
+    """Return the probability of a label; 0 for one that the network does not know."""
+    return (read.probabilities or {}).get(label, 0.0)
 
 
-def _pose(pose: Mapping[str, float]) -> Document:
-    return {"Pitch": pose["pitch"], "Roll": pose["roll"], "Yaw": pose["yaw"]}
+def _number(read: AttributeValue) -> float:
+    """Return the value of an attribute that a network of one's own might have as a label or as angles, too."""
+    return read.value if isinstance(read.value, float) else 0.0
 
 
-def _years(read: Mapping[str, Any]) -> int:
-    return max(0, round(float(read["value"])))
+def _pose(read: AttributeValue) -> Document:
+    pose = read.value
+    if not isinstance(pose, HeadPose):
+        return {}
+    return {"Pitch": _rounded(pose.pitch), "Roll": _rounded(pose.roll), "Yaw": _rounded(pose.yaw)}
+
+
+def _years(read: AttributeValue) -> int:
+    return max(0, round(_number(read)))
 
 
 def _rounded(value: float) -> float:

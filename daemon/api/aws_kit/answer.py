@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visaged.models.types import FloatArray
-from visaged.pipelines.tracking.tracks import Face
+from visaged.pipelines.records import Face
 
 ATTRIBUTES = frozenset({"age", "gender"})
 """The attributes that the answer has fields for, however unsure they are: the kit's clients expect them."""
@@ -82,9 +82,10 @@ def _face(width: int, height: int, face: Face) -> dict[str, Any]:
     if face.landmarks_106 is not None:
         document["landmark_106"] = _points(face.landmarks_106)
     if "gender" in face.attributes:
-        document["gender"] = face.attributes["gender"]["value"]
-    if "age" in face.attributes:
-        document["age"] = max(0, round(face.attributes["age"]["value"]))
+        document["gender"] = face.attributes["gender"].value
+    age = face.attributes.get("age")
+    if age is not None and isinstance(age.value, float):
+        document["age"] = max(0, round(age.value))
     return document
 
 

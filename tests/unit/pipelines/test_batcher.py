@@ -14,7 +14,7 @@ from visaged.models.alignment import ImagePixels
 from visaged.models.preprocess import Canvas, canvas_for
 from visaged.models.search import Look
 from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture, View, WhenFull
-from visaged.pipelines.source.pixels import Frame
+from visaged.pipelines.records import Frame
 
 PATIENCE_S = 20.0
 """Longer than any wait that works; a test that takes it has failed."""

@@ -17,7 +17,8 @@ from visaged.models.preprocess import Canvas, canvas_for
 from visaged.models.search import Look, Scales
 from visaged.models.types import Detections
 from visaged.pipelines.batcher import Batcher, Overloaded, Picture, View, WhenFull
-from visaged.pipelines.inference import FrameResult, Inference, InferenceFailed
+from visaged.pipelines.inference import Inference, InferenceFailed
+from visaged.pipelines.records import FrameResult
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.source.pixels import CanvasPool
 from visaged.pipelines.tracking.tracker import TrackerConfig

@@ -22,7 +22,8 @@ from visaged.daemon.api.aws_kit.request import SCHEMA as BODY_SCHEMA
 from visaged.daemon.api.aws_kit.request import from_base64, given_picture
 from visaged.daemon.api.aws_kit.settings import KitSettings
 from visaged.daemon.http.problems import Problem
-from visaged.pipelines.tracking.tracks import Face, faces_of
+from visaged.pipelines.records import Face
+from visaged.pipelines.tracking.tracks import faces_of
 
 DATA = bytes(range(256)) * 3 + b"\xfb\xff"  # its base64 has + and / in it, and padding
 CODED = base64.b64encode(DATA).decode()

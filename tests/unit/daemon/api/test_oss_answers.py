@@ -9,7 +9,7 @@ import pytest
 
 from visaged.daemon.api.aliyun_oss.answers import detectface, eye_status, figures
 from visaged.daemon.api.pictures import Answer
-from visaged.pipelines.tracking.tracks import Face, Shot
+from visaged.pipelines.records import Face, Shot
 
 EVERYTHING: dict[str, Any] = {
     "age": {"value": 30.5, "deviation": 11.4, "confidence": 0.49},

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from visaged.daemon.cli.console import EventLines, describe, flush, line, show
-from visaged.pipelines.tracking.tracks import EventKind, Face, Shot, TrackEvent
+from visaged.pipelines.records import EventKind, Face, Shot, TrackEvent
 
 WAIT_S = 30.0
 

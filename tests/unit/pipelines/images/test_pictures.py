@@ -28,7 +28,8 @@ from visaged.models.types import Detections, Image
 from visaged.pipelines.batcher import Batcher, Overloaded
 from visaged.pipelines.batcher import Picture as Waiting
 from visaged.pipelines.images.decode import Decoded, PictureError, decode, load, submit
-from visaged.pipelines.tracking.tracks import Face, faces_of
+from visaged.pipelines.records import Face
+from visaged.pipelines.tracking.tracks import faces_of
 
 MOST = 50_000_000
 QUADRANTS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}

@@ -14,11 +14,10 @@ from referencing import Registry, Resource
 from tests.unit import fakes
 from visaged.models.manifest import Head
 from visaged.pipelines.attributes import Reading, single
-from visaged.pipelines.inference import FrameResult
-from visaged.pipelines.outputs.messages import Composer, face_document, status_document, timestamp
-from visaged.pipelines.source.camera import STATES, CameraStatus
+from visaged.pipelines.outputs.documents import face_document, status_document, timestamp
+from visaged.pipelines.outputs.messages import Composer
+from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Face, FrameResult, Shot, TrackEvent
 from visaged.pipelines.source.video import SourceError
-from visaged.pipelines.tracking.tracks import Face, Shot, TrackEvent
 
 SCHEMAS = {
     document["$id"]: document
@@ -135,7 +134,7 @@ def test_the_status_of_a_node(composer: Composer, state: Any, reason: str | None
     assert composer.node_topic == "site/visaged/node-1/status"
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", CAMERA_STATES)
 def test_the_status_of_a_camera(composer: Composer, state: Any) -> None:
     fresh = CameraStatus("door", state, 1.7e9, "rtsp://***@cam/1")
     document = validate("camera-status", composer.camera_status(fresh))

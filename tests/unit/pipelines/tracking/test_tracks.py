@@ -12,8 +12,9 @@ from tests.unit import fakes
 from visaged.models.manifest import Head
 from visaged.models.types import Detections
 from visaged.pipelines.attributes import FaceReader, NoReader
+from visaged.pipelines.records import Face, TrackEvent
 from visaged.pipelines.tracking.tracker import TrackerConfig
-from visaged.pipelines.tracking.tracks import CameraTracks, Face, ReadingPolicy, TrackEvent, faces_of
+from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy, faces_of
 
 CHARM = Head(name="charm", kind="score", output="charm")
 MASK = Head(name="mask", kind="binary", output="mask", labels=["none", "mask"], memory_s=10)

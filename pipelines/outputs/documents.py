@@ -1,0 +1,89 @@
+"""The JSON forms of records, as MQTT and HTTP give them. All rounding is done here, and only here."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from visaged.models.geometry import HeadPose
+from visaged.models.types import FloatArray
+from visaged.pipelines.records import AttributeValue, CameraStatus, Face, Shot
+
+
+def timestamp(seconds: float) -> str:
+    """Return a wall clock time as RFC 3339 in UTC with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def status_document(status: CameraStatus) -> dict[str, Any]:
+    """Return a camera's status as MQTT and HTTP give it."""
+    return {
+        "camera": status.camera,
+        "state": status.state,
+        "since": timestamp(status.since_at),
+        "source": status.source,
+        "codec": status.codec or None,
+        "width": status.width or None,
+        "height": status.height or None,
+        "reconnects": status.reconnects,
+        "error": status.error or None,
+        "cause": status.cause or None,
+    }
+
+
+def face_document(face: Face, tracked: bool = True) -> dict[str, Any]:
+    """Return a face as messages give it.
+
+    Args:
+        face: The face.
+        tracked: Whether it comes from a camera; a single picture's faces have no `track_id`.
+    """
+    document: dict[str, Any] = {"track_id": face.track} if tracked else {}
+    document |= shot_document(face.shot)
+    if face.landmarks_106 is not None:
+        document["landmarks_106"] = _tenths(face.landmarks_106)
+    document["attributes"] = {name: attribute_document(value) for name, value in face.attributes.items()}
+    return document
+
+
+def attribute_document(attribute: AttributeValue) -> dict[str, Any]:
+    """Return an attribute as messages give it. The probabilities of two labels are one number, the confidence."""
+    document: dict[str, Any] = {"value": _value(attribute)}
+    if attribute.deviation is not None:
+        document["deviation"] = round(attribute.deviation, 1)
+    document["confidence"] = round(attribute.confidence, 3)
+    if attribute.probabilities is not None and len(attribute.probabilities) > 2:
+        document["probabilities"] = {label: round(p, 3) for label, p in attribute.probabilities.items()}
+    document["age_ms"] = round(attribute.age_s * 1000)
+    return document
+
+
+def _value(attribute: AttributeValue) -> Any:
+    value = attribute.value
+    if isinstance(value, HeadPose):
+        return {name: round(angle, 1) for name, angle in value._asdict().items()}
+    if isinstance(value, str):
+        return value
+    return round(value, 3 if attribute.deviation is None else 1)  # a score of 0..1, or a number with a unit
+
+
+def shot_document(shot: Shot) -> dict[str, Any]:
+    """Return a look at a face as messages give it."""
+    return {
+        "box": _tenths(shot.box),
+        "confidence": round(shot.confidence, 3),
+        "landmarks_5": _tenths(shot.landmarks),
+        "quality": round(shot.quality, 3),
+    }
+
+
+def _tenths(values: FloatArray) -> Any:
+    # A tenth of a pixel is less than any detector knows; doubles, because a float32's tenth prints with ten digits.
+    return np.round(values.astype(np.float64), 1).tolist()
+
+
+def milliseconds(seconds: float) -> float:
+    """Return a time span as messages give it."""
+    return round(max(0.0, seconds) * 1000, 1)
