@@ -45,6 +45,10 @@ log = logging.getLogger(__name__)
 STOP_S = 5.0
 """Seconds from the wish to stop to the end of the process, whatever hangs."""
 
+_STALL_S = 5.0
+"""Seconds that a connected camera may be silent before its tracks end. A network that is held up for a moment delivers
+the pictures afterwards, and in them the faces were there all the time; a connection that breaks gets no such time."""
+
 
 class Daemon:
     """The whole of visaged in one process.
@@ -169,11 +173,15 @@ class Daemon:
             unreadable: list[CameraStatus] = []
             for camera in self._cameras:
                 tracks, status = self._tracks[camera.name], camera.status
-                if status.state == "ended" and self._batcher.idle(camera.name):
+                idle = self._batcher.idle(camera.name)
+                if status.state == "ended" and idle:
                     over += 1
                     self._tell_all(tracks.end_all(now_s, "stream_ended"))
                 elif camera.config.live:
-                    self._tell_all(tracks.expire(now_s, now_s))
+                    # What a frame that waits or is being computed shows is not known yet: no silence, however long.
+                    if idle:
+                        patience_s = _STALL_S if status.state == "streaming" else 0.0
+                        self._tell_all(tracks.expire(now_s, patience_s=patience_s))
                 elif status.state == "waiting":
                     unreadable.append(status)
             if self._once and over + len(unreadable) == len(self._cameras):
