@@ -45,9 +45,10 @@ log = logging.getLogger(__name__)
 STOP_S = 5.0
 """Seconds from the wish to stop to the end of the process, whatever hangs."""
 
-_STALL_S = 5.0
-"""Seconds that a connected camera may be silent before its tracks end. A network that is held up for a moment delivers
-the pictures afterwards, and in them the faces were there all the time; a connection that breaks gets no such time."""
+_STALL_S = 3.0
+"""Seconds by which a connected camera may be silent for longer than `tracker.lost_s` before its tracks end. A network
+that was held up delivers the pictures afterwards, and in them the faces were there all the time. A connection that
+broke delivers nothing more, and gets no such time."""
 
 
 class Daemon:
@@ -180,8 +181,8 @@ class Daemon:
                 elif camera.config.live:
                     # What a frame that waits or is being computed shows is not known yet: no silence, however long.
                     if idle:
-                        patience_s = _STALL_S if status.state == "streaming" else 0.0
-                        self._tell_all(tracks.expire(now_s, patience_s=patience_s))
+                        stall_s = _STALL_S if status.state == "streaming" else 0.0
+                        self._tell_all(tracks.expire(now_s, stall_s=stall_s))
                 elif status.state == "waiting":
                     unreadable.append(status)
             if self._once and over + len(unreadable) == len(self._cameras):
@@ -285,6 +286,7 @@ class Daemon:
             inference.update_s,
             camera.landmarks_106 and bool(enabled & points),
             self._settings.least(heads, camera),
+            camera.fps,
         )
 
     def _camera(self, camera: CameraSettings) -> Camera:

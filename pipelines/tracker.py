@@ -135,37 +135,45 @@ class _Intervals:
     The estimate is the second longest of the newest intervals. The longest alone would take a single stall for the
     camera's rate; a mean or a median would miss an overload under which only every few frames are far apart. A camera
     that becomes slow is noticed after two slow intervals, one that becomes fast again after `_KEPT` frames.
+
+    Args:
+        least_s: What the estimate is before there are intervals, and at least after, seconds.
     """
 
     _KEPT = 16
     # A gap in a recording may be hours long. No camera that is worth tracking is slower than this.
     _LONGEST_S = 60.0
 
-    def __init__(self) -> None:
+    def __init__(self, least_s: float) -> None:
         self._newest: deque[float] = deque(maxlen=self._KEPT)
-        self.usual_s = 0.0
+        self._least_s = least_s
+        self.usual_s = least_s
 
     def add(self, seconds: float) -> None:
         """Take in an interval; only times that go forward are intervals."""
         if 0 < seconds < math.inf:
             self._newest.append(min(seconds, self._LONGEST_S))
             if len(self._newest) > 1:
-                self.usual_s = sorted(self._newest)[-2]
+                self.usual_s = max(self._least_s, sorted(self._newest)[-2])
 
 
 class Tracker:
     """The faces of one camera. Not thread-safe, and without a clock: time comes with the frames.
 
     Numbers count from 1 and are never used twice by one tracker, whatever happens to its camera.
+
+    Args:
+        config: What it believes and for how long.
+        interval_s: Seconds between two frames where all are analysed that are wanted; 0 where that is not known.
     """
 
-    def __init__(self, config: TrackerConfig | None = None) -> None:
+    def __init__(self, config: TrackerConfig | None = None, interval_s: float = 0.0) -> None:
         """Start without tracks."""
         self._config = config or TrackerConfig()
         self._filters = BoxFilters(self._config.motion)
         self._tracks: NDArray[np.void] = np.zeros(0, _TRACK)  # rows as in the filters
         self._time_s = -math.inf
-        self._intervals = _Intervals()
+        self._intervals = _Intervals(interval_s)
         self._next_id = 1
 
     @property

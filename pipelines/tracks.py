@@ -125,6 +125,7 @@ class CameraTracks:
         update_s: Least time between two updates of a track; updates follow new knowledge, not the clock.
         points: Whether faces are told with all their landmarks.
         least: Smallest confidence of each attribute that is told; until then it is added up, and absent.
+        fps: Frames a second that the sampler keeps; None for all.
     """
 
     def __init__(
@@ -138,9 +139,10 @@ class CameraTracks:
         update_s: float = 5.0,
         points: bool = False,
         least: Mapping[str, float] | None = None,
+        fps: float | None = None,
     ) -> None:
         self.camera = camera
-        self._tracker = Tracker(tracker)
+        self._tracker = Tracker(tracker, 0.0 if fps is None else 1 / fps)
         self._policy = policy
         self._reader = reader
         self._attributes = attributes
@@ -214,7 +216,7 @@ class CameraTracks:
                     events.append(self._event(kind, track, face, frame.captured_s))
             return faces, events
 
-    def expire(self, now_s: float, *, patience_s: float = 0.0) -> list[TrackEvent]:
+    def expire(self, now_s: float, *, stall_s: float = 0.0) -> list[TrackEvent]:
         """End every track if no frame has arrived for longer than a track may be out of sight.
 
         Silence is measured by when frames arrive and never by when they were captured: a stream that was held up once
@@ -223,11 +225,11 @@ class CameraTracks:
 
         Args:
             now_s: Monotonic seconds, of the clock of `Frame.ready_s`.
-            patience_s: The least silence that ends tracks, seconds, where that is more than the lifetime of a track.
+            stall_s: How long the network may be held up, seconds; silence must last for so much longer.
         """
         with self._lock:
             # Without a track nothing can end, and a reset would keep the tracker from measuring how slow a camera is.
-            if self._tracks and now_s - self._arrived_s > max(self._tracker.lost_s, patience_s):
+            if self._tracks and now_s - self._arrived_s > self._tracker.lost_s + stall_s:
                 self._end(self._tracker.reset(), now_s, "lost")
             return self._take_ended()
 

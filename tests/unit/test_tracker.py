@@ -188,6 +188,17 @@ def test_one_missed_frame_is_no_end_at_a_low_rate_and_three_are(fps: float) -> N
     assert [n for update in updates for n in update.began] == [1]
 
 
+@pytest.mark.parametrize("fps", [5, 0.5, 0.1])
+def test_a_known_rate_counts_from_the_first_frame_on(fps: float) -> None:
+    tracker = Tracker(interval_s=1 / fps)
+    assert tracker.lost_s == max(2.0, 2.5 / fps)
+    assert tracker.update(faces((100, 100, 40)), 0.0).began == []
+    assert tracker.update(faces((100, 100, 40)), 1 / fps).began == [1]
+    for n in range(2, 20):  # what waited for the connection comes in a burst, and is not the rate
+        assert tracker.update(faces((100, 100, 40)), 1 / fps + n / 100).ended == []
+    assert tracker.lost_s == max(2.0, 2.5 / fps)
+
+
 def test_frames_that_become_rare_and_frequent_again() -> None:
     """As when the machine is overloaded for a while."""
     tracker, now_s, began = Tracker(), 0.0, []
