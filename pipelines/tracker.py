@@ -23,6 +23,8 @@ come (`_Intervals`) and is patient in proportion:
   model would otherwise spread over many face sizes, and a face that never moved would fit its own track no better
   than chance: with the defaults it stops to match at intervals a little above two seconds.
 
+With 5 faces of tests/benchmarks/bench_tracker.py this raises the mean IDF1 from 68.6 to 70.7 % at 1 fps, from 29.6 to
+57.1 % at 0.5 fps and from 0 to 49.9 % at 0.25 fps; without the second rule it stays what it was at each of them.
 With the default `lost_s` neither rule changes anything at 1.25 frames a second and above.
 
 No boxes leave this module: callers have the detections' own.
