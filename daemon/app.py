@@ -47,6 +47,11 @@ log = logging.getLogger(__name__)
 STOP_S = 5.0
 """Seconds from the wish to stop to the end of the process, whatever hangs."""
 
+_STALL_S = 3.0
+"""Seconds by which a connected camera may be silent for longer than `tracker.lost_s` before its tracks end. A network
+that was held up delivers the pictures afterwards, and in them the faces were there all the time. A connection that
+broke delivers nothing more, and gets no such time."""
+
 
 class Daemon:
     """The whole of visaged in one process.
@@ -171,11 +176,15 @@ class Daemon:
             unreadable: list[CameraStatus] = []
             for camera in self._cameras:
                 tracks, status = self._tracks[camera.name], camera.status
-                if status.state == "ended" and self._batcher.idle(camera.name):
+                idle = self._batcher.idle(camera.name)
+                if status.state == "ended" and idle:
                     over += 1
                     self._tell_all(tracks.end_all(now_s, "stream_ended"))
                 elif camera.config.live:
-                    self._tell_all(tracks.expire(now_s, now_s))
+                    # What a frame that waits or is being computed shows is not known yet: no silence, however long.
+                    if idle:
+                        stall_s = _STALL_S if status.state == "streaming" else 0.0
+                        self._tell_all(tracks.expire(now_s, stall_s=stall_s))
                 elif status.state == "waiting":
                     unreadable.append(status)
             if self._once and over + len(unreadable) == len(self._cameras):
@@ -279,6 +288,7 @@ class Daemon:
             inference.update_s,
             camera.landmarks_106 and bool(enabled & points),
             self._settings.least(heads, camera),
+            camera.fps,
         )
 
     def _camera(self, camera: CameraSettings) -> Camera:

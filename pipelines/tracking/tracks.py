@@ -66,6 +66,7 @@ class CameraTracks:
         update_s: Least time between two updates of a track; updates follow new knowledge, not the clock.
         points: Whether faces are told with all their landmarks.
         least: Smallest confidence of each attribute that is told; until then it is added up, and absent.
+        fps: Frames a second that the sampler keeps; None for all.
     """
 
     def __init__(
@@ -79,9 +80,10 @@ class CameraTracks:
         update_s: float = 5.0,
         points: bool = False,
         least: Mapping[str, float] | None = None,
+        fps: float | None = None,
     ) -> None:
         self.camera = camera
-        self._tracker = Tracker(tracker)
+        self._tracker = Tracker(tracker, 0.0 if fps is None else 1 / fps)
         self._policy = policy
         self._reader = reader
         self._attributes = attributes
@@ -92,8 +94,8 @@ class CameraTracks:
         self._lock = threading.Lock()
         self._tracks: dict[int, _Track] = {}
         self._stream = 0
-        self._newest_s = 0.0
-        self._lost_s = tracker.lost_s
+        self._arrived_s = 0.0  # of the newest frame, monotonic
+        self._ended: list[TrackEvent] = []  # ends that nobody has been given yet
 
     def observe(self, frame: Frame, detections: Detections) -> Observation:
         """Take in a frame's detections and say which faces are due for a reading.
@@ -103,13 +105,12 @@ class CameraTracks:
             detections: In the frame's pixels, down to the tracker's low confidence.
         """
         with self._lock:
-            events: list[TrackEvent] = []
+            self._arrived_s = frame.ready_s
             if frame.stream != self._stream:
                 self._stream = frame.stream
-                events += self._end(self._tracker.reset(), frame.captured_s, "stream_ended")
+                self._end(self._tracker.reset(), frame.captured_s, "stream_ended")
             update = self._tracker.update(detections, frame.motion_s)
-            events += self._end(update.ended, frame.captured_s, "lost")
-            self._newest_s = frame.motion_s
+            self._end(update.ended, frame.captured_s, "lost")
             quality = shot_quality(detections.boxes, detections.confidences, detections.landmarks)
             seen: list[tuple[Shot, _Track | None]] = []
             for index, number in enumerate(update.assignments):
@@ -126,41 +127,58 @@ class CameraTracks:
                 seen.append((shot, None if number is None else self._see(number, shot, frame)))
             due = self._due([track for _, track in seen if track is not None], frame.motion_s)
             requests = [request(track.newest, frame.pixels) for track in due]
-            return Observation(frame, seen, due, requests, set(update.began), events)
+            return Observation(frame, seen, due, requests)
 
-    def conclude(self, observation: Observation, readings: Sequence[Reading]) -> tuple[list[Face], list[TrackEvent]]:
-        """Add the readings of the due faces; return the frame's faces and the events that it led to."""
+    def conclude(
+        self, observation: Observation, readings: Sequence[Reading] = ()
+    ) -> tuple[list[Face], list[TrackEvent]]:
+        """Return the frame's faces and the events that it led to.
+
+        Every track that is returned with a `begin` is returned with an `end` later, here or by `expire` or `end_all`,
+        whatever fails in between.
+
+        Args:
+            observation: The frame, as `observe` returned it.
+            readings: One for each of its requests; none at all when they could not be read, and then they stay due.
+        """
         with self._lock:
             frame, now_s = observation.frame, observation.frame.motion_s
-            for due, reading in zip(observation.due, readings, strict=True):
-                self._learn(due, reading, now_s)
-            faces, events = [], list(observation.events)
-            for shot, track in observation.seen:
-                face = self._face(shot, track, now_s)
-                faces.append(face)
+            if readings:
+                for due, reading in zip(observation.due, readings, strict=True):
+                    self._learn(due, reading, now_s)
+            # All faces before the first event: an event that is made counts as published.
+            faces = [self._face(shot, track, now_s) for shot, track in observation.seen]
+            events = self._take_ended()
+            for (_, track), face in zip(observation.seen, faces, strict=True):
                 if track is None or track.number not in self._tracks:  # it ended while it was read
                     continue
-                kind = self._worth_telling(track, track.number in observation.began, now_s)
+                kind = self._worth_telling(track, now_s)
                 if kind is not None:
                     events.append(self._event(kind, track, face, frame.captured_s))
             return faces, events
 
-    def expire(self, now_s: float, captured_s: float) -> list[TrackEvent]:
-        """End tracks of a camera from which no frame comes any more.
+    def expire(self, now_s: float, *, stall_s: float = 0.0) -> list[TrackEvent]:
+        """End every track if no frame has arrived for longer than a track may be out of sight.
+
+        Silence is measured by when frames arrive and never by when they were captured: a stream that was held up once
+        may stay late for ever, and its faces are there all the same. Must not be called while a frame of the camera
+        waits or is computed, because what it will show is not known yet.
 
         Args:
-            now_s: On the clock of `Frame.motion_s`.
-            captured_s: Monotonic now.
+            now_s: Monotonic seconds, of the clock of `Frame.ready_s`.
+            stall_s: How long the network may be held up, seconds; silence must last for so much longer.
         """
         with self._lock:
-            if not self._tracks or now_s - self._newest_s <= self._lost_s:
-                return []
-            return self._end(self._tracker.expire(now_s), captured_s, "lost")
+            # Without a track nothing can end, and a reset would keep the tracker from measuring how slow a camera is.
+            if self._tracks and now_s - self._arrived_s > self._tracker.lost_s + stall_s:
+                self._end(self._tracker.reset(), now_s, "lost")
+            return self._take_ended()
 
     def end_all(self, captured_s: float, reason: EndReason) -> list[TrackEvent]:
         """End every track."""
         with self._lock:
-            return self._end(self._tracker.reset(), captured_s, reason)
+            self._end(self._tracker.reset(), captured_s, reason)
+            return self._take_ended()
 
     def present(self) -> int:
         """Return how many tracks there are."""
@@ -216,8 +234,8 @@ class CameraTracks:
     def _known(self, track: _Track, now_s: float) -> dict[str, AttributeValue]:
         return sure({name: estimate.value(now_s) for name, estimate in sorted(track.estimates.items())}, self._least)
 
-    def _worth_telling(self, track: _Track, began: bool, now_s: float) -> EventKind | None:
-        if began:
+    def _worth_telling(self, track: _Track, now_s: float) -> EventKind | None:
+        if track.told_s == -math.inf:
             kind: EventKind = "begin"
         elif now_s - track.told_s >= self._update_s and (
             track.read_s > track.told_s or track.best.quality > track.told_quality
@@ -228,14 +246,17 @@ class CameraTracks:
         track.told_s, track.told_quality = now_s, track.best.quality
         return kind
 
-    def _end(self, numbers: Sequence[int], captured_s: float, reason: EndReason) -> list[TrackEvent]:
-        events = []
+    def _end(self, numbers: Sequence[int], captured_s: float, reason: EndReason) -> None:
+        """Forget tracks; the ends of those whose begin was returned are kept until `_take_ended`."""
         for number in numbers:
             track = self._tracks.pop(number, None)
-            if track is not None and track.told_s > -math.inf:  # who never began does not end
+            if track is not None and track.told_s > -math.inf:
                 face = Face(track.newest, number, self._known(track, track.seen_s))
-                events.append(self._event("end", track, face, captured_s, reason))
-        return events
+                self._ended.append(self._event("end", track, face, captured_s, reason))
+
+    def _take_ended(self) -> list[TrackEvent]:
+        ended, self._ended = self._ended, []
+        return ended
 
     def _event(
         self, kind: EventKind, track: _Track, face: Face, captured_s: float, reason: EndReason | None = None
@@ -262,16 +283,12 @@ class Observation:
         seen: Every face to tell of, with its track.
         due: The tracks to be read.
         requests: What to read, one for each of `due`.
-        began: The tracks that were confirmed by this frame.
-        events: What has ended.
     """
 
     frame: Frame
     seen: list[tuple[Shot, _Track | None]]
     due: list[_Track]
     requests: list[Request]
-    began: set[int]
-    events: list[TrackEvent]
 
 
 def faces_of(detections: Detections, captured_at: float = 0.0) -> list[Shot]:

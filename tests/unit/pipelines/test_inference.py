@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from visaged.models.manifest import Head
 from visaged.models.preprocess import Canvas, canvas_for
 from visaged.models.search import Look, Scales
 from visaged.models.types import Detections
+from visaged.pipelines.attributes import Reading, Request
 from visaged.pipelines.batcher import Batcher, Overloaded, Picture, View, WhenFull
 from visaged.pipelines.inference import Inference, InferenceFailed
 from visaged.pipelines.records import FrameResult
@@ -259,17 +261,174 @@ def test_a_failing_batch_fails_its_pictures_and_frames_together() -> None:
     assert rig.value("frames_dropped_total", camera="a", cause="failed") == 1
 
 
-def test_what_fails_while_results_are_told_is_passed_too() -> None:
+def kinds(rig: Rig, camera: str = "a") -> list[str]:
+    return [event.kind for result in rig.results if result.frame.camera == camera for event in result.events]
+
+
+def test_a_track_begins_though_the_analyzer_fails_in_the_frame_that_confirms_it() -> None:
     rig = Rig()
+    rig.detector.find = one_face
+    for index in range(3):
+        rig.reader.fail = index == 1
+        rig.offer(time_s=1000 + index / 5)
+        rig.run()
+    assert [[event.kind for event in result.events] for result in rig.results] == [[], ["begin"], []]
+    assert [bool(result.faces[0].attributes) for result in rig.results] == [False, False, True]
+    assert rig.value("failed_batches_total") == 1
+    assert rig.value("frames_dropped_total", camera="a", cause="failed") == 0
+    assert rig.value("tracks_begun_total", camera="a") == 1
+
+
+def test_a_track_ends_though_the_analyzer_fails_in_the_frame_that_ends_it() -> None:
+    rig = Rig()
+    for index in range(20):
+        rig.detector.find = one_face if index < 3 else lambda _: fakes.faces((250, 80, 40))
+        rig.reader.fail = index in (12, 13, 14)  # the first face was last seen in frame 2, and lost_s is 2
+        rig.offer(time_s=1000 + index / 5)
+        rig.run()
+    assert rig.value("failed_batches_total") >= 1
+    assert kinds(rig) == ["begin", "begin", "end"]
+
+
+def test_an_analyzer_that_keeps_failing_ends_the_process_with_its_reason() -> None:
+    rig = Rig()
+    rig.detector.find = one_face
+    rig.reader.fail = True
+    for index in range(9):
+        rig.offer(time_s=1000 + index / 5)
+    for _ in range(8):
+        rig.inference._serve(rig.batcher.take(0))
+    with pytest.raises(InferenceFailed, match=r"failed 8 times in a row: the analyzer broke"):
+        rig.inference._serve(rig.batcher.take(0))
+    assert len(rig.results) == 9
+    assert kinds(rig) == ["begin"]
+
+
+def test_an_analyzer_that_fails_costs_only_what_was_to_be_read() -> None:
+    rig = Rig(max_batch=4)
+    rig.detector.find = one_face
+    for index in range(2):
+        rig.reader.fail = index == 1
+        rig.offer("a", 1000 + index / 5)
+        plain, charm = rig.submit(), rig.submit(frozenset({"charm"}))
+        rig.run()
+    assert len(plain.future.result(0)) == 1
+    with pytest.raises(InferenceFailed, match="could not be analysed"):
+        charm.future.result(0)
+    assert kinds(rig) == ["begin"]
+
+
+def test_a_picture_without_faces_needs_no_analyzer() -> None:
+    rig = Rig()
+    rig.reader.fail = True
+    picture = rig.submit(frozenset({"charm"}))
+    rig.run()
+    assert picture.future.result(0) == []
+    assert rig.value("failed_batches_total") == 0
+
+
+def test_a_picture_that_the_detector_cannot_take_costs_nobody_else_anything() -> None:
+    rig = Rig(max_batch=4)
+    detect = rig.detector.detect
+
+    def picky(canvases: np.ndarray[Any, Any]) -> list[Detections]:
+        if canvases.max() > 0:
+            raise ValueError("a bright picture")
+        return detect(canvases)
+
+    rig.detector.detect = picky  # type: ignore[method-assign]
+    for index in range(10):
+        rig.offer("a", 1000 + index)
+        rig.offer("b", 1000 + index)
+        good, bad = rig.submit(), rig.submit()
+        assert bad.view is not None
+        bad.view.looks[0].image[:] = 255
+        rig.run()
+        assert good.future.result(0) == []
+        assert isinstance(bad.future.exception(0), InferenceFailed)
+    assert len(rig.results) == 20
+    assert rig.value("failed_batches_total") == 10
+
+
+def test_a_picture_that_the_analyzer_cannot_take_costs_nobody_else_anything() -> None:
+    rig = Rig(max_batch=4)
+    rig.detector.find = one_face
+    read = rig.reader.read
+
+    def picky(requests: Sequence[Request]) -> list[Reading]:
+        if any(request.pixels.width == 1280 for request in requests):
+            raise ValueError("a wide picture")
+        return read(requests)
+
+    rig.reader.read = picky  # type: ignore[method-assign]
+    for index in range(10):
+        rig.offer("a", 1000 + index / 5)
+        good, bad = rig.submit(frozenset({"charm"})), rig.submit(frozenset({"charm"}))
+        assert bad.view is not None
+        bad.view = View(bad.view.looks, ImagePixels(np.zeros((720, 1280, 3), np.uint8)))
+        rig.run()
+        assert good.future.result(0)[0].attributes
+        assert isinstance(bad.future.exception(0), InferenceFailed)
+    assert rig.results[-1].faces[0].attributes
+
+
+def test_an_output_that_fails_for_one_camera_costs_the_others_nothing() -> None:
+    rig = Rig(max_batch=2)
+    rig.detector.find = one_face
 
     def broken(result: FrameResult) -> None:
-        raise ValueError("a bug")
+        if result.frame.camera == "a":
+            raise ValueError("a bug")
+        rig.results.append(result)
 
     rig.inference._on_result = broken
-    rig.offer()
+    for index in range(20):
+        rig.offer("a", 1000 + index / 5)
+        rig.offer("b", 1000 + index / 5)
     rig.run()
-    assert rig.value("failed_batches_total") == 1
+    assert len(rig.results) == 20
+    assert kinds(rig, "b").count("begin") == 1
+    assert rig.value("output_errors_total", camera="a") == 20
+    assert rig.value("output_errors_total", camera="b") == 0
+    assert rig.value("frames_analysed_total", camera="a") == 20
+    assert rig.value("frames_dropped_total", camera="a", cause="failed") == 0
+    assert rig.value("failed_batches_total") == 0
     assert rig.batcher.idle("a")
+
+
+@pytest.mark.parametrize("step", ["observe", "conclude"])
+def test_what_fails_for_one_camera_costs_the_others_nothing(step: str) -> None:
+    rig = Rig(max_batch=3)
+    rig.detector.find = one_face
+
+    def broken(*_: object) -> None:
+        raise ValueError("a bug")
+
+    setattr(rig.inference._cameras["a"], step, broken)
+    for index in range(20):
+        rig.offer("a", 1000 + index / 5)
+        rig.offer("b", 1000 + index / 5)
+        picture = rig.submit()
+        rig.run()
+        assert len(picture.future.result(0)) == 1
+    assert [result.frame.camera for result in rig.results] == ["b"] * 20
+    assert rig.value("frames_dropped_total", camera="a", cause="failed") == 20
+    assert rig.value("frames_analysed_total", camera="a") == 0
+    assert rig.value("failed_batches_total") == 0
+
+
+def test_an_end_comes_out_later_where_concluding_its_frame_failed() -> None:
+    rig = Rig()
+    tracks = rig.inference._cameras["a"]
+    face = tracks._face
+    for index in range(20):
+        rig.detector.find = one_face if index < 3 else lambda _: fakes.faces((250, 80, 40))
+        broken = 10 < index < 16  # the first face is lost in between
+        tracks._face = (lambda *_: 1 / 0) if broken else face  # type: ignore[assignment, method-assign]
+        rig.offer(time_s=1000 + index / 5)
+        rig.run()
+    assert kinds(rig) == ["begin", "begin", "end"]
+    assert rig.value("frames_dropped_total", camera="a", cause="failed") == 5
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------

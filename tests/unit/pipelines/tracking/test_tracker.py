@@ -95,14 +95,6 @@ def test_death_is_told_once_and_after_the_lifetime() -> None:
     assert [i for ids in ended for i in ids] == [1]
 
 
-def test_expire_without_frames() -> None:
-    tracker = settled((100, 100, 40), (300, 100, 40))
-    assert tracker.expire(2.3) == []
-    assert tracker.expire(2.5) == [1, 2]
-    assert tracker.expire(9.0) == []
-    assert tracker.update(faces((100, 100, 40)), 9.1) == TrackerUpdate([None], [], [])
-
-
 @pytest.mark.parametrize("rate", [1.04, 1 / 1.04])
 def test_growth_and_decay(rate: float) -> None:
     updates = play(Tracker(), [[(200, 200, 60 * rate**n)] for n in range(30)])
@@ -129,7 +121,7 @@ def test_occluded_face_comes_out_with_its_number() -> None:
 def test_doubtful_detection_continues_a_track() -> None:
     tracker = settled((100, 100, 40))
     assert tracker.update(faces((102, 100, 40, 0.4)), 0.5).assignments == [1]
-    assert tracker.expire(2.45) == []  # seen at 0.5 s, not at 0.4 s
+    assert tracker.update(faces(), 2.45).ended == []  # seen at 0.5 s, not at 0.4 s
 
 
 def test_confident_detection_is_served_before_a_doubtful_one() -> None:
@@ -174,6 +166,61 @@ def test_variable_intervals() -> None:
     tracker = Tracker()
     updates = [tracker.update(faces((50 + 25 * t, 200, 50), (900 - 25 * t, 205, 50)), t) for t in times]
     assert all(u.assignments == [1, 2] for u in updates[1:])
+
+
+@pytest.mark.parametrize("fps", [1, 0.5, 0.25, 0.1, 1 / 60])
+@pytest.mark.parametrize("uneven", [0.0, 0.2])
+def test_a_still_face_keeps_its_number_at_any_rate(fps: float, uneven: float) -> None:
+    rng = np.random.default_rng(5)
+    tracker = Tracker()
+    times = (np.arange(40) + rng.uniform(-uneven, uneven, 40)) / fps
+    updates = [tracker.update(faces((100 + rng.normal(), 100 + rng.normal(), 40)), time_s) for time_s in times]
+    assert [n for update in updates for n in update.began] == [1]
+    assert all(update.assignments == [1] for update in updates[2:])
+
+
+@pytest.mark.parametrize("fps", [1, 0.5, 0.25, 0.1])
+def test_one_missed_frame_is_no_end_at_a_low_rate_and_three_are(fps: float) -> None:
+    tracker = Tracker()
+    shown = [1, 1, 1, 1, 0, 1, 1, 0, 0, 0]
+    updates = [tracker.update(faces((100, 100, 40)) if n else faces(), i / fps) for i, n in enumerate(shown)]
+    assert [u.ended for u in updates] == [[]] * 9 + [[1]]
+    assert [n for update in updates for n in update.began] == [1]
+
+
+@pytest.mark.parametrize("fps", [5, 0.5, 0.1])
+def test_a_known_rate_counts_from_the_first_frame_on(fps: float) -> None:
+    tracker = Tracker(interval_s=1 / fps)
+    assert tracker.lost_s == max(2.0, 2.5 / fps)
+    assert tracker.update(faces((100, 100, 40)), 0.0).began == []
+    assert tracker.update(faces((100, 100, 40)), 1 / fps).began == [1]
+    for n in range(2, 20):  # what waited for the connection comes in a burst, and is not the rate
+        assert tracker.update(faces((100, 100, 40)), 1 / fps + n / 100).ended == []
+    assert tracker.lost_s == max(2.0, 2.5 / fps)
+
+
+def test_frames_that_become_rare_and_frequent_again() -> None:
+    """As when the machine is overloaded for a while."""
+    tracker, now_s, began = Tracker(), 0.0, []
+    for interval_s in (0.2,) * 20 + (4.0,) * 10 + (0.2,) * 40:
+        now_s += interval_s
+        began += tracker.update(faces((100, 100, 40)), now_s).began
+    assert began in ([1], [1, 2]), "at most the first long gap ends the track"
+    assert tracker.lost_s == TrackerConfig().lost_s
+
+
+def test_frames_of_which_only_some_are_far_apart() -> None:
+    tracker, now_s, began = Tracker(), 0.0, []
+    for index in range(100):
+        now_s += 3.0 if index % 4 == 0 else 0.2
+        began += tracker.update(faces((100, 100, 40)), now_s).began
+    assert len(began) <= 2
+
+
+def test_one_stall_makes_no_track_live_longer() -> None:
+    tracker = settled((100, 100, 40))
+    assert tracker.update(faces(), 30.0).ended == [1]
+    assert tracker.lost_s == TrackerConfig().lost_s
 
 
 def test_equal_times_are_harmless() -> None:

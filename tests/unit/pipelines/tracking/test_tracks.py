@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from visaged.models.manifest import Head
 from visaged.models.types import Detections
 from visaged.pipelines.attributes import FaceReader, NoReader
 from visaged.pipelines.records import Face, TrackEvent
+from visaged.pipelines.source.timeline import Timeline
 from visaged.pipelines.tracking.tracker import TrackerConfig
 from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy, faces_of
 
@@ -39,6 +40,7 @@ def camera_tracks(
     min_confidence: float = 0.5,
     tracker: TrackerConfig | None = None,
     least: Mapping[str, float] | None = None,
+    fps: float | None = None,
 ) -> CameraTracks:
     return CameraTracks(
         "door",
@@ -50,6 +52,7 @@ def camera_tracks(
         update_s,
         points,
         least,
+        fps,
     )
 
 
@@ -181,14 +184,133 @@ def test_tracks_expire_when_no_frame_comes() -> None:
     s = stage(tracker=TrackerConfig(lost_s=2.0))
     s.play(walk(5))
     last = s.time_s - s.step_s
-    assert s.tracks.expire(last + 1.9, last + 1.9) == []
-    (end,) = s.tracks.expire(last + 2.1, last + 2.3)
-    assert (end.kind, end.reason, end.captured_s) == ("end", "lost", last + 2.3)
-    assert s.tracks.expire(last + 5, last + 5) == []
+    assert s.tracks.expire(last + 1.9) == []
+    (end,) = s.tracks.expire(last + 2.1)
+    assert (end.kind, end.reason, end.captured_s) == ("end", "lost", last + 2.1)
+    assert s.tracks.expire(last + 5) == []
+
+
+def test_a_camera_that_may_be_held_up_keeps_its_tracks_for_longer() -> None:
+    s = stage(tracker=TrackerConfig(lost_s=2.0))
+    s.play(walk(5))
+    last = s.time_s - s.step_s
+    assert s.tracks.expire(last + 4.9, stall_s=3.0) == []
+    assert [event.kind for event in s.tracks.expire(last + 5.1, stall_s=3.0)] == ["end"]
+
+
+WATCH_S = 0.5
+"""How often the daemon asks for tracks of silent cameras."""
+
+
+def watched(arrivals: Iterable[tuple[float, float]], stall_s: float = 3.0) -> list[TrackEvent]:
+    """Return the events of a still face with frames of these (stamp, arrival) in seconds, watched as by the daemon."""
+    s, timeline, events, watch_s = stage(), Timeline(), [], WATCH_S
+    for stamp_s, arrival_s in arrivals:
+        while watch_s < arrival_s:
+            events += s.tracks.expire(watch_s, stall_s=stall_s)
+            watch_s += WATCH_S
+        motion_s = timeline.capture(stamp_s, arrival_s)
+        frame = replace(fakes.frame(motion_s), arrived_s=arrival_s, ready_s=arrival_s)
+        observation = s.tracks.observe(frame, fakes.faces((200, 150, 80)))
+        events += s.tracks.conclude(observation, s.reader.read(observation.requests))[1]
+    return events
+
+
+def test_a_stream_that_was_held_up_once_and_stays_late_keeps_its_faces() -> None:
+    late = ((n / 5, n / 5 + (3.5 if n > 50 else 0.0)) for n in range(300))
+    assert [event.kind for event in watched(late) if event.kind != "update"] == ["begin"]
+
+
+def test_a_stream_that_becomes_late_little_by_little_keeps_its_faces() -> None:
+    late = ((n / 5, n / 5 + min(6.0, n / 50)) for n in range(600))
+    assert [event.kind for event in watched(late, stall_s=0.0) if event.kind != "update"] == ["begin"]
+
+
+def test_a_stall_that_is_not_waited_for_ends_a_track_once() -> None:
+    late = ((n / 5, n / 5 + (3.5 if n > 50 else 0.0)) for n in range(300))
+    kinds = [event.kind for event in watched(late, stall_s=0.0) if event.kind != "update"]
+    assert kinds == ["begin", "end", "begin"]
+
+
+def test_frames_that_come_in_bursts_keep_their_faces() -> None:
+    bursts = ((n / 5, n // 8 * 1.6 + n % 8 * 0.01 + 1.6) for n in range(400))
+    assert [event.kind for event in watched(bursts, stall_s=0.0) if event.kind != "update"] == ["begin"]
+
+
+@pytest.mark.parametrize("fps", [5, 1, 0.5, 0.25, 0.1])
+def test_a_still_face_is_one_track_at_any_rate(fps: float) -> None:
+    events = watched(((n / fps, n / fps) for n in range(60)), stall_s=0.0)
+    assert [event.kind for event in events if event.kind != "update"] == ["begin"]
+
+
+@pytest.mark.parametrize("fps", [5, 1, 0.5, 0.25, 0.1])
+def test_a_silent_camera_ends_its_tracks_once_at_any_rate(fps: float) -> None:
+    s = stage()
+    s.step_s = 1 / fps
+    s.play([fakes.faces((200, 150, 80))] * 8)
+    last = s.time_s - s.step_s
+    lifetime_s = max(2.0, 2.5 / fps)
+    assert s.tracks.expire(last + lifetime_s - 0.1) == []
+    assert [(event.kind, event.reason) for event in s.tracks.expire(last + lifetime_s + 0.1)] == [("end", "lost")]
+    assert s.tracks.expire(last + 1000) == []
+
+
+def test_a_camera_of_one_frame_a_while_is_measured_though_it_looks_silent_at_first() -> None:
+    s = stage()
+    s.step_s = 10.0
+    for _ in range(6):
+        s.show(fakes.faces((200, 150, 80)))
+        s.events += s.tracks.expire(s.time_s - 0.1)
+    assert s.kinds[0] == "begin"
+    assert "end" not in s.kinds
+
+
+def test_a_camera_of_a_low_rate_may_be_silent_for_longer_from_the_first_frames_on() -> None:
+    s = stage(fps=0.25)
+    s.step_s = 0.02  # what waited for the connection comes in a burst
+    s.play([fakes.faces((200, 150, 80))] * 2)
+    assert s.kinds == ["begin"]
+    assert s.tracks.expire(s.time_s + 9.9) == []
+    assert [event.kind for event in s.tracks.expire(s.time_s + 10.1)] == ["end"]
+
+
+def test_a_begin_that_was_missed_is_told_with_the_next_frame() -> None:
+    s = stage()
+    s.show(walk(1)[0])
+    s.tracks.observe(fakes.frame(s.time_s), walk(1, 1)[0])  # never concluded
+    s.time_s += s.step_s
+    assert [event.kind for event in s.show(walk(1, 2)[0])] == ["begin"]
+
+
+def test_without_readings_there_are_faces_and_events_and_they_stay_due() -> None:
+    s = stage()
+    s.show(walk(1)[0])
+    observation = s.tracks.observe(fakes.frame(s.time_s), walk(1, 1)[0])
+    (face,), (event,) = s.tracks.conclude(observation)
+    assert (face.track, face.attributes, event.kind) == (1, {}, "begin")
+    s.time_s += s.step_s
+    s.show(walk(1, 2)[0])
+    assert s.faces[0].attributes.keys() == ALL
+
+
+@pytest.mark.parametrize("by", ["the next frame", "silence", "shutdown"])
+def test_an_end_is_returned_though_its_frame_was_never_concluded(by: str) -> None:
+    s = stage(tracker=TrackerConfig(lost_s=2.0))
+    s.play(walk(5))
+    s.time_s += 5.0
+    s.tracks.observe(fakes.frame(s.time_s), fakes.faces())
+    if by == "the next frame":
+        events = s.show(fakes.faces())
+    elif by == "silence":
+        events = s.tracks.expire(s.time_s + 60)
+    else:
+        events = s.tracks.end_all(s.time_s, "shutdown")
+    assert [(event.kind, event.reason) for event in events] == [("end", "lost")]
+    assert s.tracks.end_all(s.time_s, "shutdown") == []
 
 
 def test_expiring_an_empty_camera_is_nothing() -> None:
-    assert stage().tracks.expire(1e9, 1e9) == []
+    assert stage().tracks.expire(1e9) == []
 
 
 def test_a_new_stream_ends_the_tracks_of_the_old() -> None:
@@ -207,7 +329,7 @@ def test_a_track_that_ended_while_it_was_read_is_not_told_of_again() -> None:
     s = stage()
     s.show(walk(1)[0])
     observation = s.tracks.observe(fakes.frame(s.time_s), walk(1, 1)[0])
-    ends = s.tracks.expire(s.time_s + 60, s.time_s + 60)
+    ends = s.tracks.expire(s.time_s + 60)
     _, events = s.tracks.conclude(observation, s.reader.read(observation.requests))
     told = [event.kind for event in (*ends, *events)]
     assert told in ([], ["begin", "end"])  # never an end without a beginning, or a beginning after the end
@@ -217,7 +339,7 @@ def test_a_track_that_was_told_of_ends_once_though_it_was_being_read() -> None:
     s = stage(update_s=0.1)
     s.play(walk(15))
     observation = s.tracks.observe(fakes.frame(s.time_s), walk(1, 15)[0])
-    (end,) = s.tracks.expire(s.time_s + 60, s.time_s + 60)
+    (end,) = s.tracks.expire(s.time_s + 60)
     assert end.kind == "end"
     _, events = s.tracks.conclude(observation, s.reader.read(observation.requests))
     assert events == []

@@ -1,0 +1,62 @@
+"""A live stream that is held up once and stays late: its faces are there all the time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import pytest
+
+from tests.support.broker import free_port
+from tests.support.late_camera import late_camera
+from tests.support.odd_servers import http_server
+from tests.support.waiting import until
+from tests.unit import fakes
+from visaged.daemon.app import Daemon
+from visaged.daemon.settings import parse
+from visaged.pipelines.records import TrackEvent
+
+PATIENCE_S = 60.0
+HOLD_S = 3.5  # more than the two seconds for which a face may be out of sight
+SHOWN_S = 10.0
+
+
+@pytest.fixture
+def stopping() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+@pytest.mark.parametrize("fps", [5, 0.5])
+def test_one_still_face_is_one_track_and_ends_when_the_camera_falls_silent(
+    fps: float, stopping: threading.Event
+) -> None:
+    picture = fakes.demo_image(fakes.TWO_FACES_S)[:, :640, ::-1]  # one of the two faces; RGB
+    events: list[tuple[float, TrackEvent]] = []
+    with http_server(late_camera(picture, 4.0, HOLD_S, SHOWN_S, stopping)) as url:
+        settings = parse(
+            {
+                "http": {"port": 0},
+                "mqtt": {"port": free_port()},
+                "inference": {"callers": 1},
+                "cameras": [{"name": "door", "url": url, "fps": fps, "read_timeout_s": 8}],
+            }
+        )
+        daemon = Daemon(settings, "test", lambda event: events.append((time.monotonic(), event)))
+        code: Future[int] = fakes.Threads().submit(daemon.run)
+        try:
+            until(lambda: code.done() or any(event.kind == "end" for _, event in events), PATIENCE_S)
+        finally:
+            daemon.stop()
+            stopping.set()
+        assert code.result(PATIENCE_S) == 0
+    assert [event.kind for _, event in events if event.kind != "update"] == ["begin", "end"]
+    told_s, end = events[-1]
+    assert end.reason == "lost"
+    assert end.duration_s > 3.0, "it did not end in the stall"
+    begun_s = next(at_s for at_s, event in events if event.kind == "begin")
+    silent_s = told_s - (begun_s + end.duration_s + HOLD_S)
+    assert 2.0 < silent_s < 8.0 + 2.5 / fps
