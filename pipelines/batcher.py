@@ -1,9 +1,9 @@
-"""Frames that are ready, handed to whoever is free to compute.
+"""Jobs that are ready, handed to whoever is free to compute.
 
-Between camera threads and inference callers stands one small lane for each camera, with a policy of its own for what
+Between camera threads and inference workers stands one small lane for each camera, with a policy of its own for what
 happens when frames come faster than they are taken. A camera has at most one frame in flight: that keeps its order
 without locks, and shares the machine fairly, because a camera queues up again only when its last frame is done.
-Pictures of the HTTP API have a lane too and are served in turn with the cameras.
+Single pictures have a queue too and are served in turn with the cameras.
 
 A batch is filled from what is ready. Waiting for more, where batches pay (on a GPU), has a bound and is for live
 cameras only that have no frame in flight; nobody waits for a dead camera.
@@ -16,18 +16,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any
 
-from visaged.models.alignment import Pixels
-from visaged.models.preprocess import Canvas
-from visaged.models.search import Look
-from visaged.pipelines.records import Frame
+from visaged.pipelines.jobs import Job, Overloaded
 
 
 class WhenFull(enum.Enum):
-    """What a lane does with a frame for which it has no room."""
+    """What a lane does with a job for which it has no room."""
 
     DROP_OLDEST = "drop_oldest"
     """Live cameras: the newest frame wins, the depth is one."""
@@ -35,90 +29,42 @@ class WhenFull(enum.Enum):
     """Files: the reader waits; nothing is lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """A picture as the networks look at it.
+class Lane:
+    """A camera's place in the batcher; `Batcher.open_lane` makes it. All methods are thread-safe."""
 
-    Attributes:
-        looks: The canvases that the detector searches, at least one, largest first.
-        pixels: The full picture.
-    """
+    def __init__(self, batcher: Batcher, when_full: WhenFull, depth: int) -> None:
+        self.when_full = when_full
+        self.depth = depth
+        self.jobs: deque[Job] = deque()
+        self.in_flight: Job | None = None
+        self.live = False
+        self._batcher = batcher
 
-    looks: Sequence[Look]
-    pixels: Pixels
+    def set_live(self, live: bool) -> None:
+        """Say whether jobs are to be expected; batches wait for live lanes only."""
+        self._batcher._set_live(self, live)
 
+    def offer(self, job: Job, stopping: threading.Event) -> bool:
+        """Hand a job over; return whether it was taken.
 
-@dataclass(slots=True, eq=False)
-class Picture:
-    """A single picture of the HTTP API.
+        A lane that waits blocks until there is room, `stopping` is set, or the lane or the batcher closes.
+        """
+        return self._batcher._offer(self, job, stopping)
 
-    Attributes:
-        view: What the networks look at; None until `prepare` was called.
-        attributes: The attributes wanted.
-        min_confidence: Of the faces wanted.
-        deadline_s: Monotonic seconds after which nobody waits for the answer.
-        prepare: Makes the view, in the thread that computes; whatever it raises is the answer.
-        future: Receives the answer; its type is the inference stage's.
-    """
+    def idle(self) -> bool:
+        """Return whether no job waits or is in flight."""
+        return self._batcher._idle(self)
 
-    view: View | None
-    attributes: frozenset[str]
-    min_confidence: float
-    deadline_s: float
-    prepare: Callable[[], View] | None = None
-    future: Future[Any] = field(default_factory=Future)
-
-    @property
-    def looks(self) -> Sequence[Look]:
-        """The view's."""
-        assert self.view is not None
-        return self.view.looks
-
-    @property
-    def canvas(self) -> Canvas:
-        """The largest of the view."""
-        return self.looks[0].canvas
-
-    @property
-    def is_large(self) -> bool:
-        """Whether searching it takes so long, and so much memory, that one such picture at a time is enough."""
-        pixels = 0 if self.view is None else sum(look.canvas.width * look.canvas.height for look in self.view.looks)
-        return pixels > LARGE_PIXELS
-
-    @property
-    def pixels(self) -> Pixels:
-        """The view's."""
-        assert self.view is not None
-        return self.view.pixels
-
-
-LARGE_PIXELS = 4_000_000
-"""Of a picture's canvases together: more keep an inference caller from the cameras for a tenth of a second and longer.
-All callers at work on such pictures left a camera one frame in six seconds."""
-
-Item = Frame | Picture
-
-
-class Overloaded(Exception):
-    """The lane of pictures is full: try again in a moment."""
-
-
-@dataclass(slots=True)
-class _Lane:
-    camera: str
-    when_full: WhenFull
-    depth: int
-    on_drop: Callable[[Frame], None]
-    frames: deque[Frame] = field(default_factory=deque)
-    in_flight: bool = False
-    live: bool = False
+    def close(self) -> list[Job]:
+        """Take no more jobs; return those that had not been started. The one in flight goes on to its end."""
+        return self._batcher._close(self)
 
 
 class Batcher:
-    """The meeting point of camera threads, API calls and inference callers. All methods are thread-safe.
+    """The meeting point of camera threads, API calls and inference workers. All methods are thread-safe.
 
     Args:
-        max_batch: Most items of one batch; 1 where batching does not pay (CPU).
+        max_batch: Most jobs of one batch; 1 where batching does not pay (CPU).
         max_wait_s: How long a batch may wait for more.
         max_pictures: Pictures that may wait.
         clock: Monotonic seconds.
@@ -136,48 +82,23 @@ class Batcher:
         self._max_pictures = max_pictures
         self._clock = clock
         self._changed = threading.Condition()
-        self._lanes: dict[str, _Lane] = {}
-        self._ready: deque[_Lane] = deque()  # lanes with a frame and none in flight, longest waiting first
-        self._pictures: deque[Picture] = deque()
+        self._lanes: list[Lane] = []
+        self._ready: deque[Lane] = deque()  # lanes with a job and none in flight, longest waiting first
+        self._in_flight: dict[Job, Lane] = {}
+        self._pictures: deque[Job] = deque()
         self._picture_next = False
-        self._large: Picture | None = None  # in flight
+        self._large: Job | None = None  # in flight
         self._closed = False
 
-    def add_camera(self, camera: str, when_full: WhenFull, depth: int, on_drop: Callable[[Frame], None]) -> None:
-        """Open a camera's lane; `on_drop` is called with each frame that it loses."""
+    def open_lane(self, when_full: WhenFull, depth: int) -> Lane:
+        """Return a new lane, for as many waiting jobs as `depth`."""
+        lane = Lane(self, when_full, depth)
         with self._changed:
-            self._lanes[camera] = _Lane(camera, when_full, depth, on_drop)
+            self._lanes.append(lane)
+        return lane
 
-    def set_live(self, camera: str, live: bool) -> None:
-        """Say whether frames are to be expected from a camera; batches wait for live ones only."""
-        with self._changed:
-            self._lanes[camera].live = live
-            self._changed.notify_all()
-
-    def offer(self, frame: Frame, stopping: threading.Event) -> bool:
-        """Hand a frame over; return whether it was taken.
-
-        A lane that waits blocks until there is room, `stopping` is set, or the batcher closes.
-        """
-        with self._changed:
-            lane = self._lanes[frame.camera]
-            while lane.when_full is WhenFull.WAIT and len(lane.frames) >= lane.depth and not self._closed:
-                if stopping.is_set():
-                    return False
-                self._changed.wait(0.1)
-            if self._closed:
-                return False
-            dropped = lane.frames.popleft() if len(lane.frames) >= lane.depth else None
-            lane.frames.append(frame)
-            if len(lane.frames) == 1 and dropped is None and not lane.in_flight:
-                self._ready.append(lane)
-                self._changed.notify_all()
-        if dropped is not None:
-            lane.on_drop(dropped)
-        return True
-
-    def submit(self, picture: Picture) -> None:
-        """Queue a picture.
+    def submit(self, picture: Job) -> None:
+        """Queue a single picture.
 
         Raises:
             Overloaded: Too many wait already, or the daemon is stopping.
@@ -188,7 +109,7 @@ class Batcher:
             self._pictures.append(picture)
             self._changed.notify_all()
 
-    def take(self, timeout_s: float) -> list[Item]:
+    def take(self, timeout_s: float) -> list[Job]:
         """Return the next batch, of one canvas shape; empty if none came in time or the batcher is closed and empty."""
         deadline = self._clock() + timeout_s
         with self._changed:
@@ -201,53 +122,87 @@ class Batcher:
                 self._fill()
             return self._collect()
 
-    def done(self, batch: Sequence[Item]) -> None:
+    def done(self, batch: Sequence[Job]) -> None:
         """Say that a batch is finished: its cameras may have their next frame computed."""
         with self._changed:
-            for item in batch:
-                if isinstance(item, Frame):
-                    lane = self._lanes[item.camera]
-                    lane.in_flight = False
-                    if lane.frames:
+            for job in batch:
+                lane = self._in_flight.pop(job, None)
+                if lane is not None:
+                    lane.in_flight = None
+                    if lane.jobs:
                         self._ready.append(lane)
-                elif item is self._large:
+                elif job is self._large:
                     self._large = None
             self._changed.notify_all()
 
-    def close(self) -> list[Item]:
+    def close(self) -> list[Job]:
         """Accept nothing more and return what had not been started."""
         with self._changed:
             self._closed = True
-            rest: list[Item] = [*self._pictures, *(frame for lane in self._lanes.values() for frame in lane.frames)]
+            rest = [*self._pictures, *(job for lane in self._lanes for job in lane.jobs)]
             self._pictures.clear()
             self._ready.clear()
-            for lane in self._lanes.values():
-                lane.frames.clear()
+            for lane in self._lanes:
+                lane.jobs.clear()
             self._changed.notify_all()
         return rest
 
     def waiting(self) -> tuple[int, int]:
         """Return how many frames and how many pictures wait."""
         with self._changed:
-            return sum(len(lane.frames) for lane in self._lanes.values()), len(self._pictures)
+            return sum(len(lane.jobs) for lane in self._lanes), len(self._pictures)
 
-    def idle(self, camera: str) -> bool:
-        """Return whether a camera has no frame waiting or in flight."""
+    def _set_live(self, lane: Lane, live: bool) -> None:
         with self._changed:
-            lane = self._lanes[camera]
-            return not lane.frames and not lane.in_flight
+            lane.live = live
+            self._changed.notify_all()
+
+    def _offer(self, lane: Lane, job: Job, stopping: threading.Event) -> bool:
+        with self._changed:
+            while lane.when_full is WhenFull.WAIT and len(lane.jobs) >= lane.depth and self._takes(lane):
+                if stopping.is_set():
+                    return False
+                self._changed.wait(0.1)
+            if not self._takes(lane):
+                return False
+            dropped = lane.jobs.popleft() if len(lane.jobs) >= lane.depth else None
+            lane.jobs.append(job)
+            if len(lane.jobs) == 1 and dropped is None and lane.in_flight is None:
+                self._ready.append(lane)
+                self._changed.notify_all()
+        if dropped is not None:
+            dropped.drop("overtaken")
+        return True
+
+    def _takes(self, lane: Lane) -> bool:
+        return not self._closed and lane in self._lanes
+
+    def _idle(self, lane: Lane) -> bool:
+        with self._changed:
+            return not lane.jobs and lane.in_flight is None
+
+    def _close(self, lane: Lane) -> list[Job]:
+        with self._changed:
+            rest = list(lane.jobs)
+            lane.jobs.clear()
+            if lane in self._lanes:
+                self._lanes.remove(lane)
+            if lane in self._ready:
+                self._ready.remove(lane)
+            self._changed.notify_all()
+        return rest
 
     def _fill(self) -> None:
         deadline = self._clock() + self._max_wait_s
         while not self._closed and len(self._ready) + len(self._pictures) < self._max_batch:
-            expected = any(lane.live and not lane.in_flight and not lane.frames for lane in self._lanes.values())
+            expected = any(lane.live and lane.in_flight is None and not lane.jobs for lane in self._lanes)
             left = deadline - self._clock()
             if not expected or left <= 0:
                 return
             self._changed.wait(left)
 
-    def _collect(self) -> list[Item]:
-        batch: list[Item] = []
+    def _collect(self) -> list[Job]:
+        batch: list[Job] = []
         shape: tuple[int, int] | None = None
         while len(batch) < self._max_batch:
             # Pictures and cameras in turn: neither starves the other.
@@ -256,31 +211,35 @@ class Batcher:
                 picture = None
             if picture is None and not self._ready:
                 break
-            if picture is not None and picture.view is None:
-                if not batch:  # what has no shape yet is computed alone
-                    self._picture_next = False
-                    self._pictures.remove(picture)
-                    batch.append(picture)
+            job = picture or self._ready[0].jobs[0]
+            if job.shape is None:
+                if batch:  # what has no shape yet is computed alone
+                    break
+            elif shape is None:
+                shape = job.shape
+            elif shape != job.shape:
                 break
-            canvas = self._ready[0].frames[0].canvas if picture is None else picture.canvas
-            if shape is None:
-                shape = (canvas.height, canvas.width)
-            elif shape != (canvas.height, canvas.width):
-                break
-            self._picture_next = picture is None  # only now: who is left for another shape is first next time
-            if picture is not None:
+            # Only now: a lane or picture that is left for another shape keeps its turn.
+            self._picture_next = picture is None
+            batch.append(job)
+            if picture is None:
+                self._take_frame(job)
+            else:
+                self._pictures.remove(picture)
                 if picture.is_large:
                     self._large = picture
-                self._pictures.remove(picture)
-                batch.append(picture)
-                continue
-            lane = self._ready.popleft()
-            lane.in_flight = True
-            batch.append(lane.frames.popleft())
-            if lane.when_full is WhenFull.WAIT:
-                self._changed.notify_all()
+            if job.shape is None:
+                break
         return batch
 
-    def _next_picture(self) -> Picture | None:
+    def _take_frame(self, job: Job) -> None:
+        lane = self._ready.popleft()
+        lane.jobs.popleft()
+        lane.in_flight = job
+        self._in_flight[job] = lane
+        if lane.when_full is WhenFull.WAIT:
+            self._changed.notify_all()
+
+    def _next_picture(self) -> Job | None:
         """Return the picture that has waited longest, but for large ones while one of these is in flight."""
         return next((picture for picture in self._pictures if self._large is None or not picture.is_large), None)

@@ -1,7 +1,7 @@
-"""The inference callers: they take batches, and turn frames and pictures into faces.
+"""The inference workers: they take batches, and turn frames and pictures into faces.
 
-One caller a GPU; on a CPU one a core, all sharing a session with a single thread, because that beats one caller whose
-session has many. Everything that belongs to a camera happens in the caller that has its frame in flight, so there is
+One worker a GPU; on a CPU one a core, all sharing a session with a single thread, because that beats one worker whose
+session has many. Everything that belongs to a camera happens in the worker that has its frame in flight, so there is
 nothing to lock between stages.
 
 What fails costs no more than it must. A detector that fails costs its batch; an analyzer that fails costs attributes,
@@ -11,55 +11,44 @@ broken. Whatever else fails for one frame or picture, or in an output, costs tha
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from visaged.models import search
 from visaged.models.detector import Detector
-from visaged.models.search import Look, Scales
 from visaged.models.types import Detections
-from visaged.pipelines.attributes import FaceReader, Reading, Request, request, single
-from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture
-from visaged.pipelines.records import Face, Frame, FrameResult, TrackEvent
-from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
+from visaged.pipelines.attributes import FaceReader, Reading, Request
+from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.jobs import InferenceFailed, Job
+from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.ratelimit import LimitedLog
-from visaged.pipelines.tracking.tracks import CameraTracks, Observation, faces_of
 
 log = logging.getLogger(__name__)
 
 
-class InferenceFailed(Exception):
-    """The networks failed on a picture, or again and again."""
-
-
 @dataclass(slots=True, eq=False)
 class _Work:
-    """An item on its way through a batch."""
+    """A job on its way through a batch; `readings` is None where the analyzer failed on it."""
 
-    item: Item
+    job: Job
     found: Detections = field(default_factory=Detections.empty)
-    observation: Observation | None = None
     requests: Sequence[Request] = ()
-    readings: Sequence[Reading] = ()
-    faces: Sequence[Face] = ()
-    events: Sequence[TrackEvent] = ()
+    readings: Sequence[Reading] | None = ()
 
 
 class Inference:
-    """The work of the callers.
+    """The work of the inference workers.
 
     Args:
-        batcher: Where work comes from.
+        batcher: Where jobs come from.
         detector: Finds faces.
-        reader: Reads them.
-        cameras: The tracks of every camera.
+        reader: Reads their attributes.
         metrics: Counts and times.
-        on_result: Takes every frame's result; must not block.
         clock: Monotonic seconds.
-        close_up: The scales at which frames of cameras are searched below their own; None for none.
     """
 
     # A model that fails this often in a row is broken, not unlucky with a frame.
@@ -70,28 +59,19 @@ class Inference:
         batcher: Batcher,
         detector: Detector,
         reader: FaceReader,
-        cameras: Mapping[str, CameraTracks],
         metrics: Metrics,
-        on_result: Callable[[FrameResult], None],
         clock: Callable[[], float] = time.monotonic,
-        close_up: Scales | None = None,
     ) -> None:
         self._batcher = batcher
-        self._close_up = close_up
         self._detector = detector
         self._reader = reader
-        self._cameras = cameras
-        self._counters: dict[str, CameraMetrics] = {name: metrics.camera(name) for name in cameras}
-        self._on_result = on_result
         self._clock = clock
         self._failed = metrics.failed_batches
         self._seconds = metrics.inference.labels(detector.name)
         self._sizes = metrics.batch_size.labels(detector.name)
-        self._stages = {name: metrics.stage.labels(name) for name in ("decode", "queue", "inference")}
         self._failures = 0
         self._failures_lock = threading.Lock()
         self._complain = LimitedLog(log, logging.ERROR)
-        self._complain_of_output = LimitedLog(log, logging.ERROR)
 
     def run(self, stopping: threading.Event) -> None:
         """Serve batches until `stopping` is set and nothing is left.
@@ -106,18 +86,20 @@ class Inference:
             elif stopping.is_set():
                 return
 
-    def _serve(self, batch: list[Item]) -> None:
+    def _serve(self, batch: list[Job]) -> None:
         started_s = self._clock()
+        failure: Exception | None = None
         try:
-            work = [_Work(item) for item in batch if self._wanted(item, started_s) and self._prepared(item)]
-            failure = self._compute(work, started_s) if work else None
+            work = [_Work(job) for job in batch if self._started(job, started_s)]
+            if work:
+                failure = self._compute(work, started_s)
         finally:
             self._batcher.done(batch)
         if work:
             self._count(failure)
 
     def _count(self, failure: Exception | None) -> None:
-        """Count batches that failed one after another, over all callers."""
+        """Count batches that failed one after another, over all workers."""
         with self._failures_lock:
             if failure is None:
                 self._failures = 0
@@ -126,49 +108,20 @@ class Inference:
             if self._failures >= self._MOST_FAILURES:
                 raise InferenceFailed(f"the networks failed {self._failures} times in a row: {failure}") from failure
 
-    @staticmethod
-    def _wanted(item: Item, now_s: float) -> bool:
-        """Return whether somebody still waits for an item; from then on its future cannot be cancelled."""
-        if isinstance(item, Frame):
-            return True
-        if not item.future.set_running_or_notify_cancel():
-            return False
-        if now_s > item.deadline_s:
-            item.future.set_exception(Overloaded())
-            return False
-        return True
-
-    @staticmethod
-    def _prepared(item: Item) -> bool:
-        """Return whether an item can be looked at; what is wrong with a picture is its answer."""
-        if isinstance(item, Picture) and item.view is None and item.prepare is not None:
-            try:
-                item.view = item.prepare()
-            except Exception as error:
-                item.future.set_exception(error)
-                return False
-        return True
-
     def _compute(self, work: list[_Work], started_s: float) -> Exception | None:
-        """Answer a batch; return why a network failed on it, or None."""
+        """Deliver the results of a batch; return why a network failed on it, or None."""
         lost, failure = self._attempt("detector", self._detect, work)
         for one in work:
-            if isinstance(one.item, Frame):
-                one.item.release()
+            one.job.release()
         for one in lost:
-            self._give_up(one.item)
-        work = [one for one in work if one not in lost and self._contained(self._track, one)]
-        asking = [one for one in work if one.requests]
-        unread, analyzer_failure = self._attempt("analyzer", self._read, asking)
+            one.job.fail()
+        work = [one for one in work if one not in lost and self._observed(one)]
+        unread, analyzer_failure = self._attempt("analyzer", self._read, [one for one in work if one.requests])
         for one in unread:
-            if isinstance(one.item, Picture):
-                self._give_up(one.item)
+            one.readings = None
         for one in work:
-            if isinstance(one.item, Frame):
-                if self._contained(self._conclude, one):
-                    self._report(FrameResult(one.item, one.faces, one.events, started_s, self._clock()))
-            elif one not in unread:
-                self._contained(self._answer, one)
+            with self._contained(one.job):
+                one.job.conclude(one.readings, started_s)
         return failure or analyzer_failure
 
     def _attempt(
@@ -176,8 +129,8 @@ class Inference:
     ) -> tuple[list[_Work], Exception | None]:
         """Run a network over some work; return what it failed on, and why if it failed on all of it.
 
-        A picture comes from outside and may be one that the network cannot take. Where the whole fails it is run again
-        with every picture apart, so that such a picture costs neither frames nor other pictures their results.
+        A picture comes from outside and may be one that the network cannot take. Where a batch of several fails, each
+        job is run again by itself, so that such a picture costs neither frames nor other pictures their results.
         """
         if not work:
             return [], None
@@ -187,57 +140,30 @@ class Inference:
             self._failed.inc()
             self._complain("the %s failed on a batch of %d: %s: %s", network, len(work), type(error).__name__, error)
             log.debug("the failed batch", exc_info=error)
-            lost = self._apart(run, work)
+            lost = self._apart(run, work) if len(work) > 1 else work
             return lost, error if len(lost) == len(work) else None
         return [], None
 
     @staticmethod
     def _apart(run: Callable[[Sequence[_Work]], None], work: list[_Work]) -> list[_Work]:
-        """Run the frames together and each picture alone; return what fails again."""
-        frames = [one for one in work if isinstance(one.item, Frame)]
-        groups = [group for group in (frames, *([one] for one in work if one not in frames)) if group]
-        if len(groups) == 1:
-            return work
-        lost: list[_Work] = []
-        for group in groups:
+        """Run each job alone; return those that fail again."""
+        lost = []
+        for one in work:
             try:
-                run(group)
+                run([one])
             except Exception as error:
-                log.debug("failed again apart from the rest of its batch", exc_info=error)
-                lost += group
+                log.debug("%s failed again by itself", one.job, exc_info=error)
+                lost.append(one)
         return lost
 
-    def _contained(self, step: Callable[[_Work], None], one: _Work) -> bool:
-        """Take a step with one item; return whether it went well. If not, the item is given up, and no other."""
-        try:
-            step(one)
-        except Exception as error:
-            of = f"frame of camera {one.item.camera}" if isinstance(one.item, Frame) else "picture"
-            self._complain("a %s could not be worked on: %s: %s", of, type(error).__name__, error)
-            log.debug("the failed %s", of, exc_info=error)
-            self._give_up(one.item)
-            return False
-        return True
-
     def _detect(self, work: Sequence[_Work]) -> None:
-        looks = [self._looks(one.item) for one in work]
+        looks = [one.job.looks() for one in work]
         began = self._clock()
         found = search.find(self._detector, looks)
         self._seconds.observe(self._clock() - began)
         self._sizes.observe(len(work))
         for one, detections in zip(work, found, strict=True):
             one.found = detections
-
-    def _track(self, one: _Work) -> None:
-        """Say what is to be read of an item's faces."""
-        item = one.item
-        if isinstance(item, Frame):
-            one.observation = self._cameras[item.camera].observe(item, one.found)
-            one.requests = one.observation.requests
-            return
-        one.found = one.found[one.found.confidences >= item.min_confidence]
-        if item.attributes:
-            one.requests = [request(shot, item.pixels) for shot in faces_of(one.found)]
 
     def _read(self, work: Sequence[_Work]) -> None:
         readings = self._reader.read([asked for one in work for asked in one.requests])
@@ -249,58 +175,25 @@ class Inference:
             one.readings = readings[begin:end]
             begin = end
 
-    def _answer(self, one: _Work) -> None:
-        assert isinstance(one.item, Picture)
-        one.item.future.set_result(self._picture(one.item, one.found, one.readings))
+    def _started(self, job: Job, now_s: float) -> bool:
+        started = False
+        with self._contained(job):
+            started = job.start(now_s)
+        return started
 
-    def _conclude(self, one: _Work) -> None:
-        assert isinstance(one.item, Frame)
-        assert one.observation is not None
-        one.faces, one.events = self._cameras[one.item.camera].conclude(one.observation, one.readings)
+    def _observed(self, one: _Work) -> bool:
+        observed = False
+        with self._contained(one.job):
+            one.requests = one.job.observe(one.found)
+            observed = True
+        return observed
 
-    def _looks(self, item: Item) -> Sequence[Look]:
-        if isinstance(item, Picture):
-            return item.looks
-        look = Look(item.image, item.canvas)
-        if self._close_up is None:
-            return [look]
-        return self._close_up.close_up(look, item.pixels.width, item.pixels.height)
-
-    def _picture(self, picture: Picture, found: Detections, readings: Sequence[Reading]) -> list[Face]:
-        heads = self._reader.heads
-        faces = []
-        for index, shot in enumerate(faces_of(found)):
-            if not readings:
-                faces.append(Face(shot))
-                continue
-            reading = readings[index]
-            attributes = single(heads, reading, picture.attributes)
-            wants_points = any(heads[name].kind == "points" for name in picture.attributes if name in heads)
-            points = self._reader.points(reading, shot.landmarks) if wants_points else None
-            faces.append(Face(shot, None, attributes, points))
-        return faces
-
-    def _report(self, result: FrameResult) -> None:
-        """Count a result and hand it on; an output's failure is the output's own."""
-        frame, started_s = result.frame, result.started_s
-        counters = self._counters[frame.camera]
-        counters.analysed.inc()
-        counters.faces.inc(len(result.faces))
-        counters.tracks.inc(sum(event.kind == "begin" for event in result.events))
-        self._stages["decode"].observe(frame.ready_s - frame.arrived_s)
-        self._stages["queue"].observe(started_s - frame.ready_s)
-        self._stages["inference"].observe(result.finished_s - started_s)
+    @contextlib.contextmanager
+    def _contained(self, job: Job) -> Iterator[None]:
+        """Keep what a step of a job raises from other jobs: the job fails alone."""
         try:
-            self._on_result(result)
+            yield
         except Exception as error:
-            counters.output_errors.inc()
-            self._complain_of_output(
-                "an output failed on a frame of camera %s: %s: %s", frame.camera, type(error).__name__, error
-            )
-            log.debug("the failed output", exc_info=error)
-
-    def _give_up(self, item: Item) -> None:
-        if isinstance(item, Frame):
-            self._counters[item.camera].dropped("failed")
-        elif not item.future.done():
-            item.future.set_exception(InferenceFailed("the picture could not be analysed"))
+            self._complain("a %s could not be worked on: %s: %s", job, type(error).__name__, error)
+            log.debug("the failed %s", job, exc_info=error)
+            job.fail()

@@ -8,8 +8,7 @@ import functools
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, ParamSpec, TypeVar
 
@@ -19,13 +18,11 @@ from starlette.requests import ClientDisconnect
 from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.settings import HttpSettings
 from visaged.models.manifest import Head
-from visaged.models.search import Scales
-from visaged.models.types import Image
 from visaged.pipelines.attributes import sure
-from visaged.pipelines.batcher import LARGE_PIXELS, Batcher, Overloaded
-from visaged.pipelines.images.decode import Decoded, PictureError, load, measure, submit
-from visaged.pipelines.inference import InferenceFailed
-from visaged.pipelines.records import Face
+from visaged.pipelines.images.analyze import PictureAnalyzer, SlowToDecode
+from visaged.pipelines.images.decode import PictureError
+from visaged.pipelines.images.job import PictureQuery, PictureResult
+from visaged.pipelines.jobs import InferenceFailed, Overloaded
 from visaged.pipelines.runtime.metrics import Metrics
 
 _Arguments = ParamSpec("_Arguments")
@@ -37,17 +34,6 @@ _STATUS = {
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "damaged": HTTPStatus.UNPROCESSABLE_ENTITY,
 }
-
-
-# What callers decode themselves: that saves handing a picture from thread to thread. What may take longer than the
-# networks do is decoded elsewhere, so that no camera waits for it.
-_JPEG = b"\xff\xd8\xff"
-_QUICK_BYTES = 1_000_000
-_QUICK_PIXELS = 4_000_000
-
-
-class _TooLong(Exception):
-    """A picture takes longer to decode than a caller should be kept."""
 
 
 class Room:
@@ -91,73 +77,48 @@ class Room:
         self._waiting.clear()
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a picture showed.
-
-    Attributes:
-        width: Pixels of the picture, after its EXIF orientation where that was asked for.
-        height: The same.
-        faces: In the same pixels, best first.
-    """
-
-    width: int
-    height: int
-    faces: list[Face]
-
-
 class Pictures:
-    """Single pictures through the same callers as the cameras'.
+    """Single pictures of whatever API, through the same workers as the cameras'.
 
     Args:
         settings: Limits.
-        batcher: Where pictures queue.
+        analyzer: Analyses pictures.
         heads: The attributes that can be read.
         enabled: Those that are switched on.
-        scales: The sizes at which pictures are searched.
         threshold: The detector's own confidence threshold.
         metrics: Counts them.
-        least: Smallest confidence of each attribute that is told.
-        decode_in_callers: Whether the callers decode small pictures; it pays where they are as many as cores.
+        least: Smallest confidence of each attribute that is reported.
         clock: Monotonic seconds.
 
     Attributes:
-        threshold: The confidence from which something is a face, unless an answer asks for another.
+        threshold: The confidence from which something is a face, unless a query asks for another.
         attributes: What can be read and is switched on, without the points.
-        has_points: Whether all landmarks can be had.
-        most_bytes: Of a picture's file.
+        points: The heads of all landmarks that can be read and are switched on; empty if there is none.
+        most_bytes: Largest file of a picture.
     """
 
     def __init__(
         self,
         settings: HttpSettings,
-        batcher: Batcher,
+        analyzer: PictureAnalyzer,
         heads: Mapping[str, Head],
         enabled: frozenset[str],
-        scales: Scales,
         threshold: float,
         metrics: Metrics,
         least: Mapping[str, float] | None = None,
-        decode_in_callers: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
-        # Whether a picture is large shows when it has its canvases, and has to be known before a caller takes it.
-        self._decode_in_callers = decode_in_callers and scales.large**2 < LARGE_PIXELS / 2
-        self._batcher = batcher
-        points = frozenset(name for name, head in heads.items() if head.kind == "points")
-        self._points = points & enabled
-        self.attributes = enabled - points
-        self.has_points = bool(self._points)
-        self._scales = scales
+        self._analyzer = analyzer
+        self.points = frozenset(name for name, head in heads.items() if head.kind == "points") & enabled
+        self.attributes = enabled - self.points
         self.threshold = threshold
         self._metrics = metrics
         self._least = least or {}
         self._clock = clock
         self._in_work = 0
         self.most_bytes = int(settings.max_body_mb * 1e6)
-        self._most_pixels = int(settings.max_megapixels * 1e6)
-        self._room = Room(2 * self._most_pixels)
+        self._room = Room(2 * settings.max_pixels)
 
     @contextlib.asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:
@@ -199,27 +160,12 @@ class Pictures:
             self._in_work -= 1
             self._metrics.pictures.labels(outcome).inc()
 
-    async def analyse(
-        self,
-        data: bytes,
-        *,
-        min_confidence: float,
-        attributes: frozenset[str],
-        points: bool,
-        max_side: int | None = None,
-        upright: bool = True,
-        unsure: bool = False,
-    ) -> Answer:
+    async def analyse(self, data: bytes, query: PictureQuery) -> PictureResult:
         """Find and read the faces of a picture; to be called with a place held (`admitted`).
 
         Args:
             data: A JPEG, PNG, BMP or WebP file.
-            min_confidence: Of the faces wanted.
-            attributes: Of those in `attributes`, the ones wanted.
-            points: Whether all landmarks are wanted, where they can be had.
-            max_side: Longest side taken, in pixels, if shorter than the configuration allows.
-            upright: Whether coordinates are of the picture after its EXIF orientation, or of the picture as stored.
-            unsure: Whether attributes are wanted whatever their confidence is, by clients who expect every field.
+            query: What is asked of it.
 
         Raises:
             PictureError: It is no picture that can be taken.
@@ -228,67 +174,24 @@ class Pictures:
             InferenceFailed: The networks failed.
         """
         began_s = self._clock()
-        wanted = attributes | (self._points if points else frozenset())
         async with asyncio.timeout(self._settings.deadline_s):
-            answer = None
-            if self._decode_in_callers and len(data) <= _QUICK_BYTES and data.startswith(_JPEG):
-                with contextlib.suppress(_TooLong):
-                    answer = await self._by_caller(data, upright, wanted, min_confidence, max_side)
-            if answer is None:
-                answer = await self._ahead(data, upright, wanted, min_confidence, max_side)
+            result = None
+            if self._analyzer.is_quick(data):
+                with contextlib.suppress(SlowToDecode):
+                    result = await asyncio.wrap_future(self._analyzer.submit_encoded(data, query))
+            if result is None:
+                result = await self._decoded_ahead(data, query)
         self._metrics.picture_seconds.observe(self._clock() - began_s)
-        if unsure:
-            return answer
-        told = [replace(face, attributes=sure(face.attributes, self._least)) for face in answer.faces]
-        return replace(answer, faces=told)
+        if query.unsure:
+            return result
+        faces = [replace(face, attributes=sure(face.attributes, self._least)) for face in result.faces]
+        return replace(result, faces=faces)
 
-    def _least_side(self, wanted: frozenset[str]) -> int:
-        """Return how many pixels a picture's longer side has to keep: what is read keeps more for the analyzer."""
-        return max(self._scales.large, self._scales.usual * (2 if wanted else 1))
-
-    async def _by_caller(
-        self,
-        data: bytes,
-        upright: bool,
-        wanted: frozenset[str],
-        min_confidence: float,
-        max_side: int | None,
-    ) -> Answer:
-        """Have a caller decode a picture; raises `_TooLong` for one that would keep it from the cameras."""
-        made: list[Decoded] = []
-
-        def image() -> Image:
-            width, height = measure(data, self._most_pixels)
-            if width * height > _QUICK_PIXELS:
-                raise _TooLong
-            _check_side(width, height, max_side)
-            made.append(load(data, self._most_pixels, self._least_side(wanted), upright))
-            return made[0].image
-
-        faces = await asyncio.wrap_future(self._submit(image, wanted, min_confidence))
-        return _answer(made[0], faces)
-
-    async def _ahead(
-        self,
-        data: bytes,
-        upright: bool,
-        wanted: frozenset[str],
-        min_confidence: float,
-        max_side: int | None,
-    ) -> Answer:
-        """Decode a picture in a thread of its own, when there is room for its pixels, and queue it then."""
-        width, height = await self._in_thread(0, measure, data, self._most_pixels)
-        _check_side(width, height, max_side)
-
-        def queue() -> tuple[Decoded, Future[list[Face]]]:
-            decoded = load(data, self._most_pixels, self._least_side(wanted), upright)
-            return decoded, self._submit(decoded.image, wanted, min_confidence)
-
-        canvases = self._scales.canvases(width, height)
-        pixels = max(width * height, sum(canvas.width * canvas.height for canvas in canvases))
+    async def _decoded_ahead(self, data: bytes, query: PictureQuery) -> PictureResult:
+        """Decode a picture in a thread of its own when there is room for its pixels, and queue it then."""
+        pixels = await self._in_thread(0, self._analyzer.pixels, data, query)
         async with self._room.place(pixels):
-            decoded, future = await self._in_thread(pixels, queue)
-            return _answer(decoded, await asyncio.wrap_future(future))
+            return await asyncio.wrap_future(await self._in_thread(pixels, self._analyzer.submit, data, query))
 
     async def _in_thread(
         self,
@@ -317,27 +220,6 @@ class Pictures:
         self._room.give_back(pixels)
         if not work.cancelled():
             work.exception()  # which nobody is left to be told of
-
-    def _submit(
-        self, image: Image | Callable[[], Image], wanted: frozenset[str], min_confidence: float
-    ) -> Future[list[Face]]:
-        return submit(
-            self._batcher,
-            image,
-            self._scales,
-            wanted,
-            min_confidence,
-            self._settings.deadline_s,
-        )
-
-
-def _answer(decoded: Decoded, faces: list[Face]) -> Answer:
-    return Answer(decoded.width, decoded.height, [decoded.located(face) for face in faces])
-
-
-def _check_side(width: int, height: int, most: int | None) -> None:
-    if most is not None and max(width, height) > most:
-        raise PictureError("too_large", f"the picture is {width} x {height} pixels; at most {most} a side")
 
 
 def _overloaded(text: str = "too many pictures are waiting; try again") -> Problem:

@@ -15,6 +15,7 @@ from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.http.access import is_unknown
 from visaged.daemon.http.problems import Problem, install, responses
 from visaged.daemon.http.uploads import read_picture
+from visaged.pipelines.images.job import PictureQuery
 from visaged.pipelines.outputs.documents import face_document
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.schemas import schema
@@ -88,21 +89,17 @@ def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str, w
         ] = "5",
         attributes: Annotated[str | None, Query(description=_ATTRIBUTES)] = None,
     ) -> Response:
-        if landmarks == "106" and not pictures.has_points:
+        if landmarks == "106" and not pictures.points:
             detail = "landmarks: 106 cannot be had: there is no analyzer for them, or they are switched off"
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", detail)
         wanted = _chosen(attributes, pictures.attributes)
+        query = PictureQuery(min_confidence, wanted | (pictures.points if landmarks == "106" else frozenset()))
         async with pictures.admitted():
-            answer = await pictures.analyse(
-                await read_picture(request, pictures.most_bytes),
-                min_confidence=min_confidence,
-                attributes=wanted,
-                points=landmarks == "106",
-            )
+            result = await pictures.analyse(await read_picture(request, pictures.most_bytes), query)
         return _json(
             {
-                "image": {"width": answer.width, "height": answer.height},
-                "faces": [face_document(face, tracked=False) for face in answer.faces],
+                "image": {"width": result.width, "height": result.height},
+                "faces": [face_document(face, tracked=False) for face in result.faces],
             }
         )
 

@@ -79,6 +79,11 @@ class HttpSettings(Frozen):
     deadline_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     """Longest time from the last byte of a picture to its answer; after it, the answer is 503 and Retry-After."""
 
+    @property
+    def max_pixels(self) -> int:
+        """Largest picture in pixels."""
+        return int(self.max_megapixels * 1e6)
+
     @model_validator(mode="before")
     @classmethod
     def _old_names(cls, document: Any) -> Any:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
-import time
 import warnings
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,10 +14,8 @@ import numpy as np
 from PIL import ExifTags, ImageFile, UnidentifiedImageError
 from PIL import Image as Pillow
 
-from visaged.models.alignment import ImagePixels, Matrix, transform
-from visaged.models.search import Scales
+from visaged.models.alignment import Matrix, transform
 from visaged.models.types import Image
-from visaged.pipelines.batcher import Batcher, Picture, View
 from visaged.pipelines.records import Face
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
@@ -155,11 +150,6 @@ def load(data: bytes, max_pixels: int, least_side: int | None = None, upright: b
     return Decoded(image, width, height, matrix[:2])
 
 
-def decode(data: bytes, max_pixels: int) -> Image:
-    """Return a whole picture upright, as (H, W, 3) uint8 BGR; see `load`."""
-    return load(data, max_pixels).image
-
-
 def _reduce(picture: Pillow.Image, least_side: int | None) -> int:
     """Have a JPEG decoded as small as may be; return by what factor. Other formats know nothing of the kind."""
     if least_side is None:
@@ -280,39 +270,3 @@ def _open(data: bytes, max_pixels: int) -> Pillow.Image:
             f"the picture is {width} x {height} pixels; at most {max_pixels / 1e6:g} megapixels are taken",
         )
     return picture
-
-
-def submit(
-    batcher: Batcher,
-    image: Image | Callable[[], Image],
-    scales: Scales,
-    attributes: frozenset[str],
-    min_confidence: float,
-    deadline_s: float,
-    clock: Callable[[], float] = time.monotonic,
-) -> Future[list[Face]]:
-    """Queue a picture for the inference callers and return where its faces will come.
-
-    Args:
-        batcher: The queue.
-        image: (H, W, 3) uint8 BGR; or what makes it, to be called by the caller whose turn it is.
-        scales: The sizes at which it is searched.
-        attributes: The attributes wanted; the name of a points head for all its landmarks.
-        min_confidence: Of the faces wanted.
-        deadline_s: Seconds from now after which nobody waits.
-        clock: Monotonic seconds.
-
-    Raises:
-        Overloaded: Too many pictures wait.
-    """
-
-    def view(image: Image) -> View:
-        return View(scales.looks(image), ImagePixels(image))
-
-    picture = Picture(None, attributes, min_confidence, clock() + deadline_s)
-    if callable(image):
-        picture.prepare = lambda: view(image())
-    else:
-        picture.view = view(image)
-    batcher.submit(picture)
-    return picture.future

@@ -51,6 +51,10 @@ class Metrics:
         self._reconnects = counter("camera_reconnects", "Times that a camera was opened again", "camera")
         self._failures = counter("camera_failures", "Times that a camera's source broke", "camera", "cause")
         self.age = histogram("result_age_seconds", "From capture to hand-over to MQTT", "camera", buckets=_AGES)
+        self._by_camera = (
+            self._received, self._sampled, self._dropped, self._damaged, self._analysed, self._output_errors,
+            self._faces, self._tracks, self._state, self._reconnects, self._failures, self.age,
+        )  # fmt: skip
 
         self.inference = histogram(
             "inference_seconds",
@@ -105,6 +109,7 @@ class CameraMetrics:
     def __init__(self, metrics: Metrics, camera: str) -> None:
         self._all = metrics
         self._camera = camera
+        self._forgotten = False
         self.received = metrics._received.labels(camera)
         self.sampled = metrics._sampled.labels(camera)
         self.damaged = metrics._damaged.labels(camera)
@@ -113,18 +118,29 @@ class CameraMetrics:
         self.faces = metrics._faces.labels(camera)
         self.tracks = metrics._tracks.labels(camera)
         self.reconnects = metrics._reconnects.labels(camera)
-        self.age = metrics.age.labels(camera)
         self.dropped("overtaken", 0)
 
     def dropped(self, cause: str, frames: int = 1) -> None:
-        """Count sampled frames that were not analysed: overtaken by a newer one, failed, or stopped."""
+        """Count sampled frames that were not analysed: overtaken by a newer one, failed, removed, or stopped."""
+        if self._forgotten:
+            return
         self._all._dropped.labels(self._camera, cause).inc(frames)
 
     def failure(self, cause: str) -> None:
         """Count a break of the source."""
+        if self._forgotten:
+            return
         self._all._failures.labels(self._camera, cause).inc()
 
     def state(self, now: str, states: Sequence[str]) -> None:
         """Say which of its states the camera is in."""
+        if self._forgotten:
+            return
         for state in states:
             self._all._state.labels(self._camera, state).set(state == now)
+
+    def forget(self) -> None:
+        """Remove the camera's series, because it is gone; what still counts here counts nowhere."""
+        self._forgotten = True
+        for series in self._all._by_camera:
+            series.remove_by_labels({"camera": self._camera})

@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from visaged.pipelines.batcher import Batcher, WhenFull
+from visaged.pipelines.batcher import Lane
+from visaged.pipelines.jobs import Job
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Frame
-from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.metrics import CameraMetrics
 from visaged.pipelines.runtime.redact import redact
 from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSource
 
 log = logging.getLogger(__name__)
-
-# Frames of a file that may wait; more would only hold memory, and be out of the processor's cache by their turn.
-_FILE_DEPTH = 2
 
 
 class Backoff:
@@ -56,8 +54,9 @@ class Camera:
         config: Its source.
         long_side: Of the detector's canvas in pixels.
         multiple_of: What the canvas's sides must divide by.
-        batcher: Takes its frames.
-        metrics: Counts them.
+        lane: Takes its frames.
+        job: Makes a job of a frame.
+        counters: The camera's series.
         on_status: Called with every new status.
         credentials: User and password, where they are not in the URL.
         backoff: Between two tries.
@@ -74,8 +73,9 @@ class Camera:
         config: SourceConfig,
         long_side: int,
         multiple_of: int,
-        batcher: Batcher,
-        metrics: Metrics,
+        lane: Lane,
+        job: Callable[[Frame], Job],
+        counters: CameraMetrics,
         on_status: Callable[[CameraStatus], None],
         credentials: tuple[str | None, str | None] = (None, None),
         backoff: Backoff | None = None,
@@ -84,25 +84,25 @@ class Camera:
     ) -> None:
         self.name = name
         self.config = config
-        self._batcher = batcher
-        self._metrics = metrics.camera(name)
+        self._lane = lane
+        self._job = job
+        self._counters = counters
         self._on_status = on_status
         self._backoff = backoff or Backoff()
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
+        self._silent = False
         self._status = CameraStatus(name, "connecting", wall(), redact(config.url))
         self._streaming_since = self._last_received = 0.0
-        when_full, depth = (WhenFull.DROP_OLDEST, 1) if config.live else (WhenFull.WAIT, _FILE_DEPTH)
-        batcher.add_camera(name, when_full, depth, self._dropped)
         self._source = VideoSource(
             name,
             config,
             long_side,
-            batcher.offer,
+            self._deliver,
             on_open=self._opened,
             on_received=self._received,
-            on_damaged=self._metrics.damaged.inc,
+            on_damaged=self._counters.damaged.inc,
             credentials=credentials,
             multiple_of=multiple_of,
             clock=clock,
@@ -115,12 +115,17 @@ class Camera:
         with self._lock:
             return self._status
 
+    def silence(self) -> None:
+        """Report nothing more: the camera was removed, and another may have its name."""
+        with self._lock:
+            self._silent = True
+
     def run(self, stopping: threading.Event) -> None:
         """Keep the camera open until `stopping` is set or its file has ended."""
         try:
             self._supervise(stopping)
         finally:
-            self._batcher.set_live(self.name, False)
+            self._lane.set_live(False)
         if stopping.is_set():
             self._set(state="stopped", error="", cause="")
 
@@ -138,7 +143,7 @@ class Camera:
                     log.info("camera %s: its file has ended", self.name)
                     self._set(state="ended", error="", cause="")
                 return
-            self._batcher.set_live(self.name, False)
+            self._lane.set_live(False)
             if stopping.is_set():
                 return
             if self._streaming_since and self._last_received - self._streaming_since > self._GOOD_S:
@@ -146,11 +151,11 @@ class Camera:
             wait_s = self._backoff.next_s()
             self._report(problem, wait_s)
             self._set(state="waiting", error=problem, cause=cause)
-            self._metrics.failure(cause)
+            self._counters.failure(cause)
             if stopping.wait(wait_s):
                 return
             self._set(reconnects=self.status.reconnects + 1)
-            self._metrics.reconnects.inc()
+            self._counters.reconnects.inc()
 
     def _report(self, problem: str, wait_s: float) -> None:
         # A camera that stays away says so once, not at every try.
@@ -160,18 +165,21 @@ class Camera:
     def _opened(self, codec: str, width: int, height: int) -> None:
         log.info("camera %s: streaming %s %dx%d", self.name, codec, width, height)
         self._streaming_since = self._streaming_since or self._clock()
-        self._batcher.set_live(self.name, self.config.live)
+        self._lane.set_live(self.config.live)
         self._set(state="streaming", codec=codec, width=width, height=height, error="", cause="")
 
     def _received(self, kept: bool) -> None:
         self._last_received = self._clock()
-        self._metrics.received.inc()
+        self._counters.received.inc()
         if kept:
-            self._metrics.sampled.inc()
+            self._counters.sampled.inc()
 
-    def _dropped(self, frame: Frame) -> None:
-        frame.release()
-        self._metrics.dropped("overtaken")
+    def _deliver(self, frame: Frame, stopping: threading.Event) -> bool:
+        job = self._job(frame)
+        if self._lane.offer(job, stopping):
+            return True
+        job.drop("shutdown")
+        return False
 
     def _set(self, **changes: object) -> None:
         with self._lock:
@@ -181,5 +189,7 @@ class Camera:
             if status.state != self._status.state:
                 status = replace(status, since_at=self._wall())
             self._status = status
-        self._metrics.state(status.state, CAMERA_STATES)
+            if self._silent:
+                return
+        self._counters.state(status.state, CAMERA_STATES)
         self._on_status(status)

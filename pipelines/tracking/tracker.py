@@ -162,21 +162,27 @@ class _Intervals:
 class Tracker:
     """The faces of one camera. Not thread-safe, and without a clock: time comes with the frames.
 
-    Numbers count from 1 and are never used twice by one tracker, whatever happens to its camera.
+    Numbers count up and are never used twice by one tracker, whatever happens to its camera.
 
     Args:
         config: What it believes and for how long.
         interval_s: Seconds between two frames where all are analysed that are wanted; 0 where that is not known.
+        first_number: Number of the first track.
     """
 
-    def __init__(self, config: TrackerConfig | None = None, interval_s: float = 0.0) -> None:
+    def __init__(self, config: TrackerConfig | None = None, interval_s: float = 0.0, first_number: int = 1) -> None:
         """Start without tracks."""
         self._config = config or TrackerConfig()
         self._filters = BoxFilters(self._config.motion)
         self._tracks: NDArray[np.void] = np.zeros(0, _TRACK)  # rows as in the filters
         self._time_s = -math.inf
         self._intervals = _Intervals(interval_s)
-        self._next_id = 1
+        self._next_id = first_number
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next track to be confirmed gets."""
+        return self._next_id
 
     @property
     def lost_s(self) -> float:

@@ -50,48 +50,51 @@ class _Track:
     told_quality: float = 0.0
 
 
-class CameraTracks:
-    """The tracks of one camera.
+@dataclass(frozen=True, slots=True)
+class TrackingSpec:
+    """How the faces of a camera are followed and read.
 
-    `observe` and `conclude` are called by the inference caller that has the camera's frame in flight, `expire` and
-    `end_all` by others; a lock that is hardly ever contended keeps them apart.
-
-    Args:
-        camera: Its name.
-        tracker: Settings of its tracker.
+    Attributes:
+        tracker: Settings of the tracker.
         policy: When faces are read.
-        reader: What can be read.
-        attributes: What is read and told; others are absent everywhere.
-        min_confidence: Faces without a track are told from this confidence on.
-        update_s: Least time between two updates of a track; updates follow new knowledge, not the clock.
-        points: Whether faces are told with all their landmarks.
-        least: Smallest confidence of each attribute that is told; until then it is added up, and absent.
+        attributes: The attributes that are read and published; others are absent everywhere.
+        min_confidence: Confidence from which a face without a track is published.
+        update_s: Least seconds between two updates of a track; updates follow new knowledge, not the clock.
+        points: Whether faces are published with all their landmarks.
+        least: Smallest confidence with which each attribute is published; until then it is added up, and absent.
         fps: Frames a second that the sampler keeps; None for all.
     """
 
-    def __init__(
-        self,
-        camera: str,
-        tracker: TrackerConfig,
-        policy: ReadingPolicy,
-        reader: FaceReader,
-        attributes: frozenset[str],
-        min_confidence: float = 0.5,
-        update_s: float = 5.0,
-        points: bool = False,
-        least: Mapping[str, float] | None = None,
-        fps: float | None = None,
-    ) -> None:
+    tracker: TrackerConfig = TrackerConfig()
+    policy: ReadingPolicy = ReadingPolicy()
+    attributes: frozenset[str] = frozenset()
+    min_confidence: float = 0.5
+    update_s: float = 5.0
+    points: bool = False
+    least: Mapping[str, float] = field(default_factory=dict)
+    fps: float | None = None
+
+
+class CameraTracks:
+    """The tracks of one camera.
+
+    `observe` and `conclude` are called by the inference worker that has the camera's frame in flight, the others from
+    any thread; a lock that is hardly ever contended keeps them apart.
+
+    Args:
+        camera: Name of the camera.
+        spec: How its faces are followed and read.
+        reader: Reads attributes.
+        first_number: Number of the first track.
+    """
+
+    def __init__(self, camera: str, spec: TrackingSpec, reader: FaceReader, first_number: int = 1) -> None:
         self.camera = camera
-        self._tracker = Tracker(tracker, 0.0 if fps is None else 1 / fps)
-        self._policy = policy
+        self._spec = spec
+        self._tracker = Tracker(spec.tracker, 0.0 if spec.fps is None else 1 / spec.fps, first_number)
         self._reader = reader
-        self._attributes = attributes
-        self._min_confidence = min_confidence
-        self._update_s = update_s
-        self._points = points
-        self._least = least or {}
         self._lock = threading.Lock()
+        self._closed = False
         self._tracks: dict[int, _Track] = {}
         self._stream = 0
         self._arrived_s = 0.0  # of the newest frame, monotonic
@@ -105,6 +108,8 @@ class CameraTracks:
             detections: In the frame's pixels, down to the tracker's low confidence.
         """
         with self._lock:
+            if self._closed:
+                return Observation(frame, [], [], [])
             self._arrived_s = frame.ready_s
             if frame.stream != self._stream:
                 self._stream = frame.stream
@@ -115,7 +120,7 @@ class CameraTracks:
             seen: list[tuple[Shot, _Track | None]] = []
             for index, number in enumerate(update.assignments):
                 confidence = float(detections.confidences[index])
-                if number is None and confidence < self._min_confidence:
+                if number is None and confidence < self._spec.min_confidence:
                     continue
                 shot = Shot(
                     frame.captured_at,
@@ -180,6 +185,19 @@ class CameraTracks:
             self._end(self._tracker.reset(), captured_s, reason)
             return self._take_ended()
 
+    def close(self, captured_s: float, reason: EndReason) -> list[TrackEvent]:
+        """End every track for good: a frame that is still computed begins no more tracks."""
+        with self._lock:
+            self._closed = True
+            self._end(self._tracker.reset(), captured_s, reason)
+            return self._take_ended()
+
+    @property
+    def next_number(self) -> int:
+        """The number that the next track would have."""
+        with self._lock:
+            return self._tracker.next_number
+
     def present(self) -> int:
         """Return how many tracks there are."""
         with self._lock:
@@ -197,9 +215,9 @@ class CameraTracks:
         return track
 
     def _due(self, tracks: list[_Track], now_s: float) -> list[_Track]:
-        if not self._attributes and not self._points:
+        if not self._spec.attributes and not self._spec.points:
             return []
-        policy = self._policy
+        policy = self._spec.policy
         due = [
             track
             for track in tracks
@@ -207,7 +225,7 @@ class CameraTracks:
             and (
                 now_s - track.read_s >= policy.refresh_s
                 or track.newest.quality > policy.better_by * track.read_quality
-                or (self._points and now_s > track.read_s)
+                or (self._spec.points and now_s > track.read_s)
             )
         ]
         return sorted(due, key=lambda track: track.read_s)[: policy.max_faces]
@@ -215,7 +233,7 @@ class CameraTracks:
     def _learn(self, track: _Track, reading: Reading, now_s: float) -> None:
         track.reading, track.read_s = reading, now_s
         track.read_quality = max(track.read_quality, reading.quality)
-        for name in self._attributes & reading.values.keys():
+        for name in self._spec.attributes & reading.values.keys():
             head = self._reader.heads[name]
             if head.kind == "points":
                 continue
@@ -227,17 +245,19 @@ class CameraTracks:
         if track is None:
             return Face(shot)
         points = None
-        if self._points and track.reading is not None:
+        if self._spec.points and track.reading is not None:
             points = self._reader.points(track.reading, shot.landmarks)
         return Face(shot, track.number, self._known(track, now_s), points)
 
     def _known(self, track: _Track, now_s: float) -> dict[str, AttributeValue]:
-        return sure({name: estimate.value(now_s) for name, estimate in sorted(track.estimates.items())}, self._least)
+        return sure(
+            {name: estimate.value(now_s) for name, estimate in sorted(track.estimates.items())}, self._spec.least
+        )
 
     def _worth_telling(self, track: _Track, now_s: float) -> EventKind | None:
         if track.told_s == -math.inf:
             kind: EventKind = "begin"
-        elif now_s - track.told_s >= self._update_s and (
+        elif now_s - track.told_s >= self._spec.update_s and (
             track.read_s > track.told_s or track.best.quality > track.told_quality
         ):
             kind = "update"

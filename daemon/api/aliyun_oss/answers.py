@@ -18,8 +18,8 @@ import math
 import uuid
 from typing import Any
 
-from visaged.daemon.api.pictures import Answer
 from visaged.models.geometry import HeadPose
+from visaged.pipelines.images.job import PictureResult
 from visaged.pipelines.records import AttributeValue, Face
 
 BLUR_THRESHOLD = 0.5
@@ -41,17 +41,17 @@ _FIGURE_EMOTIONS = {
 Document = dict[str, Any]
 
 
-def detectface(answer: Answer, data: bytes, uri: str, request_id: str) -> Document:
+def detectface(result: PictureResult, data: bytes, uri: str, request_id: str) -> Document:
     """Return the answer to `imm/detectface`.
 
     Args:
-        answer: What the picture showed.
+        result: What the picture showed.
         data: The picture's file, for the faces' ids.
         uri: `oss://bucket/key`.
         request_id: Of the request.
     """
     return {
-        "Faces": [_face(face, answer, face_id) for face, face_id in _with_ids(answer, data)],
+        "Faces": [_face(face, result, face_id) for face, face_id in _with_ids(result, data)],
         "ImageUri": uri,
         "RequestId": request_id,
         "httpStatusCode": 200,
@@ -59,16 +59,16 @@ def detectface(answer: Answer, data: bytes, uri: str, request_id: str) -> Docume
     }
 
 
-def figures(answer: Answer, data: bytes, uri: str, request_id: str) -> Document:
+def figures(result: PictureResult, data: bytes, uri: str, request_id: str) -> Document:
     """Return the answer to `image/faces`; like `detectface`.
 
     IMM's API calls the list of figures `Faces` in `DetectImageFaces` and `Figures` everywhere else; both are here.
     """
-    found = [_figure(face, answer, face_id) for face, face_id in _with_ids(answer, data)]
+    found = [_figure(face, result, face_id) for face, face_id in _with_ids(result, data)]
     return {"Faces": found, "Figures": found, "ImageUri": uri, "RequestId": request_id}
 
 
-def _with_ids(answer: Answer, data: bytes) -> list[tuple[Face, str]]:
+def _with_ids(result: PictureResult, data: bytes) -> list[tuple[Face, str]]:
     """Return the faces with their ids, 64 hex digits.
 
     An id is a digest of the file and the box: the same face of the same file has the same id, and nothing else has.
@@ -76,14 +76,14 @@ def _with_ids(answer: Answer, data: bytes) -> list[tuple[Face, str]]:
     """
     picture = hashlib.sha256(data).digest()
     found = []
-    for face in answer.faces:
+    for face in result.faces:
         box = ",".join(f"{value:.1f}" for value in face.shot.box.tolist())
         found.append((face, hashlib.sha256(picture + box.encode()).hexdigest()))
     return found
 
 
-def _face(face: Face, answer: Answer, face_id: str) -> Document:
-    read, boundary = face.attributes, _boundary(face, answer)
+def _face(face: Face, result: PictureResult, face_id: str) -> Document:
+    read, boundary = face.attributes, _boundary(face, result)
     document: Document = {"FaceId": face_id, "FaceConfidence": _rounded(face.shot.confidence)}
     document["FaceQuality"] = _rounded(face.shot.quality)
     if "age" in read:
@@ -149,14 +149,14 @@ def eye_status(eye: AttributeValue, glasses: AttributeValue) -> dict[str, float]
     }
 
 
-def _figure(face: Face, answer: Answer, face_id: str) -> Document:
+def _figure(face: Face, result: PictureResult, face_id: str) -> Document:
     read = face.attributes
     document: Document = {
         "FigureId": str(uuid.UUID(face_id[:32])),
         "FigureType": "face",
         "FigureConfidence": _rounded(face.shot.confidence),
         "FaceQuality": _rounded(face.shot.quality),
-        "Boundary": _boundary(face, answer),
+        "Boundary": _boundary(face, result),
     }
     if "age" in read:
         document["Age"] = _years(read["age"])
@@ -181,13 +181,13 @@ def _figure(face: Face, answer: Answer, face_id: str) -> Document:
     return document
 
 
-def _boundary(face: Face, answer: Answer) -> Document:
+def _boundary(face: Face, result: PictureResult) -> Document:
     """Return the box in whole pixels, around the face and inside the picture, at least one pixel large."""
     x1, y1, x2, y2 = (float(value) for value in face.shot.box)
-    left = min(max(math.floor(x1), 0), answer.width - 1)
-    top = min(max(math.floor(y1), 0), answer.height - 1)
-    right = min(max(math.ceil(x2), left + 1), answer.width)
-    bottom = min(max(math.ceil(y2), top + 1), answer.height)
+    left = min(max(math.floor(x1), 0), result.width - 1)
+    top = min(max(math.floor(y1), 0), result.height - 1)
+    right = min(max(math.ceil(x2), left + 1), result.width)
+    bottom = min(max(math.ceil(y2), top + 1), result.height)
     return {"Height": bottom - top, "Left": left, "Top": top, "Width": right - left}
 
 

@@ -30,6 +30,7 @@ from visaged.daemon.api.aliyun_oss.signature import Verifier
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.http.access import rename_request
 from visaged.daemon.http.problems import Problem
+from visaged.pipelines.images.job import PictureQuery
 from visaged.pipelines.runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -168,10 +169,9 @@ class OssApp:
                 if error.code == "EntityTooLarge":
                     raise OssError("ImageTooLarge", error.message) from None
                 raise
-            answer = await self._pictures.analyse(
-                data, min_confidence=self._pictures.threshold, attributes=self._attributes, points=False, unsure=True
-            )
-        document = describe(answer, data, f"oss://{request.bucket}/{key}", request_id)
+            query = PictureQuery(self._pictures.threshold, self._attributes, unsure=True)
+            result = await self._pictures.analyse(data, query)
+        document = describe(result, data, f"oss://{request.bucket}/{key}", request_id)
         # In the order of the document's sample, which is the alphabet's.
         return Response(orjson.dumps(document, option=orjson.OPT_SORT_KEYS), media_type="application/json")
 

@@ -35,6 +35,7 @@ from visaged.daemon.fetch.errors import FetchError, Reason
 from visaged.daemon.http import problems
 from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.uploads import read_body
+from visaged.pipelines.images.job import PictureQuery
 
 log = logging.getLogger(__name__)
 
@@ -156,16 +157,15 @@ class _Kit:
         if len(data) > pictures.most_bytes:
             detail = f"the picture has {len(data)} bytes; at most {pictures.most_bytes} are taken (http.max_body_mb)"
             raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "picture-too-large", detail)
-        answer = await pictures.analyse(
-            data,
+        query = PictureQuery(
             min_confidence=pictures.threshold if settings.min_confidence is None else settings.min_confidence,
-            attributes=ATTRIBUTES & pictures.attributes,
-            points=pictures.has_points,
+            attributes=(ATTRIBUTES & pictures.attributes) | pictures.points,
             max_side=settings.max_side,
             upright=settings.upright,
             unsure=True,
         )
-        return orjson.dumps(answer_document(answer.width, answer.height, answer.faces, self._version))
+        result = await pictures.analyse(data, query)
+        return orjson.dumps(answer_document(result.width, result.height, result.faces, self._version))
 
 
 def refusal(problem: Problem, request: Request, name: str = "img") -> Response:

@@ -1,0 +1,246 @@
+"""The cameras that run: added, replaced and removed at any time, watched for silence, stopped together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from visaged.models.search import Scales
+from visaged.pipelines.attributes import FaceReader
+from visaged.pipelines.batcher import Batcher, Lane, WhenFull
+from visaged.pipelines.records import CameraStatus, EndReason, FrameResult, TrackEvent
+from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
+from visaged.pipelines.runtime.worker import OnDeath, Worker
+from visaged.pipelines.source.camera import Camera
+from visaged.pipelines.source.config import SourceConfig
+from visaged.pipelines.tracking.job import FrameStage
+from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
+
+log = logging.getLogger(__name__)
+
+# Frames of a file that may wait; more would only hold memory, and be out of the processor's cache by their turn.
+_FILE_DEPTH = 2
+
+_STALL_S = 3.0
+"""Seconds by which a connected camera may be silent for longer than `tracker.lost_s` before its tracks end. A network
+that was held up delivers the pictures afterwards, and in them the faces were there all the time. A connection that
+broke delivers nothing more, and gets no such time."""
+
+_HAND_OVER_S = 1.0
+"""Seconds that a replaced camera gets to close its source before the new one opens it. A camera that allows one
+connection, or a USB camera, refuses the new one until then, and is tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraSpec:
+    """All that makes a camera what it is; two cameras with equal specs are the same.
+
+    Attributes:
+        source: Where its pictures come from.
+        tracking: How its faces are followed and read.
+        credentials: User and password, where they are not in the URL.
+        close_up: Whether its frames are searched on a small canvas too.
+    """
+
+    source: SourceConfig
+    tracking: TrackingSpec
+    credentials: tuple[str | None, str | None] = field(default=(None, None), repr=False)
+    close_up: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What `CameraSet.apply` did, by names of cameras."""
+
+    added: tuple[str, ...] = ()
+    replaced: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """Where what cameras lead to goes; nothing here may block.
+
+    Attributes:
+        on_result: Takes every frame's result.
+        on_event: Takes every event that no frame led to.
+        on_status: Takes every new status of a camera.
+        on_removed: Takes the name of a camera that is gone for good.
+    """
+
+    on_result: Callable[[FrameResult], None]
+    on_event: Callable[[TrackEvent], None]
+    on_status: Callable[[CameraStatus], None]
+    on_removed: Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Running:
+    """A camera at work: its supervisor's thread, its lane, its tracks."""
+
+    spec: CameraSpec
+    camera: Camera
+    lane: Lane
+    tracks: CameraTracks
+    counters: CameraMetrics
+    worker: Worker
+
+
+class CameraSet:
+    """The cameras of a daemon. `apply` and `watch` are for one thread; the rest may be called from any.
+
+    Args:
+        batcher: Takes the cameras' frames.
+        reader: Reads the attributes of faces.
+        scales: The sizes at which frames are searched: `usual` for all, the smaller ones for close-ups.
+        metrics: Counts.
+        sinks: Where results, events and states go.
+        on_death: Called when a camera's thread dies, with its name and the exception.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        reader: FaceReader,
+        scales: Scales,
+        metrics: Metrics,
+        sinks: Sinks,
+        on_death: OnDeath,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._batcher = batcher
+        self._reader = reader
+        self._scales = scales
+        self._metrics = metrics
+        self._sinks = sinks
+        self._on_death = on_death
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._running: dict[str, _Running] = {}
+        self._leaving: list[Worker] = []  # threads of cameras that are gone, until they have ended
+        # Numbers of tracks are never used again, so that no consumer takes one face for another.
+        self._next_tracks: dict[str, int] = {}
+
+    def apply(self, wanted: Mapping[str, CameraSpec]) -> Changes:
+        """Make the cameras those that are wanted; those whose spec is the same go on undisturbed.
+
+        The tracks of a camera that is removed or replaced end. A replaced camera goes on with the numbers of its tracks.
+
+        Args:
+            wanted: Every camera that is to run, by name.
+        """
+        running = self._snapshot()
+        removed = tuple(name for name in running if name not in wanted)
+        replaced = tuple(name for name in running if name in wanted and running[name].spec != wanted[name])
+        added = tuple(name for name in wanted if name not in running)
+        gone = [(name, running[name]) for name in (*removed, *replaced)]
+        for name, one in gone:
+            self._retire(name, one, "removed" if name in removed else "stream_ended")
+        deadline_s = self._clock() + _HAND_OVER_S
+        for _, one in gone:
+            one.worker.join(deadline_s - self._clock())
+        for name in removed:
+            running[name].counters.forget()
+            self._sinks.on_removed(name)
+        started = {name: self._make(name, wanted[name]) for name in (*replaced, *added)}
+        with self._lock:
+            everything = self._running | started
+            self._running = {name: everything[name] for name in wanted}
+            self._leaving = [worker for worker in self._leaving if not worker.join(0)]
+        for one in started.values():
+            one.worker.start()
+        return Changes(added, replaced, removed, tuple(name for name in wanted if name not in started))
+
+    def watch(self) -> None:
+        """End the tracks of cameras that are silent or have ended; to be called about twice a second."""
+        now_s = self._clock()
+        for one in self._snapshot().values():
+            # What a frame that waits or is being computed shows is not known yet: no silence, however long.
+            if not one.lane.idle():
+                continue
+            state = one.camera.status.state
+            if state == "ended":
+                self._publish(one.tracks.end_all(now_s, "stream_ended"))
+            elif one.camera.config.live:
+                self._publish(one.tracks.expire(now_s, stall_s=_STALL_S if state == "streaming" else 0.0))
+
+    def over(self) -> tuple[bool, CameraStatus | None]:
+        """Return whether every camera is a file that has ended or cannot be read, and the first that cannot be read."""
+        unreadable = None
+        for one in self._snapshot().values():
+            status = one.camera.status
+            if status.state == "waiting" and not one.camera.config.live:
+                unreadable = unreadable or status
+            elif status.state != "ended" or not one.lane.idle():
+                return False, None
+        return True, unreadable
+
+    def statuses(self) -> list[tuple[CameraStatus, int]]:
+        """Return every camera's status and how many faces it follows."""
+        return [(one.camera.status, one.tracks.present()) for one in self._snapshot().values()]
+
+    def stop(self) -> None:
+        """Ask every camera to end; returns at once."""
+        for one in self._snapshot().values():
+            one.worker.stop()
+
+    def end_tracks(self) -> None:
+        """End every track, because the daemon stops."""
+        now_s = self._clock()
+        for one in self._snapshot().values():
+            self._publish(one.tracks.end_all(now_s, "shutdown"))
+
+    def join(self, deadline_s: float) -> list[Worker]:
+        """Wait for the cameras' threads until monotonic `deadline_s`; return those that have not ended."""
+        with self._lock:
+            workers = [*self._leaving, *(one.worker for one in self._running.values())]
+        return [worker for worker in workers if not worker.join(deadline_s - self._clock())]
+
+    def _snapshot(self) -> dict[str, _Running]:
+        with self._lock:
+            return self._running
+
+    def _make(self, name: str, spec: CameraSpec) -> _Running:
+        tracks = CameraTracks(name, spec.tracking, self._reader, self._next_tracks.get(name, 1))
+        close_up = self._scales if spec.close_up else None
+        counters = self._metrics.camera(name)
+        stage = FrameStage(tracks, counters, self._metrics, self._sinks.on_result, close_up, self._clock)
+        lane = self._batcher.open_lane(*_policy(spec.source))
+        camera = Camera(
+            name,
+            spec.source,
+            self._scales.usual,
+            self._scales.multiple_of,
+            lane,
+            stage.job,
+            counters,
+            self._sinks.on_status,
+            spec.credentials,
+            clock=self._clock,
+        )
+        return _Running(spec, camera, lane, tracks, counters, Worker(f"camera-{name}", camera.run, self._on_death))
+
+    def _retire(self, name: str, one: _Running, reason: EndReason) -> None:
+        """Stop a camera and end its tracks. Its thread may hang in a library; nothing waits for it."""
+        one.camera.silence()
+        one.worker.stop()
+        for job in one.lane.close():
+            job.drop("removed")
+        self._publish(one.tracks.close(self._clock(), reason))
+        self._next_tracks[name] = one.tracks.next_number
+        with self._lock:
+            self._leaving.append(one.worker)
+
+    def _publish(self, events: Sequence[TrackEvent]) -> None:
+        for event in events:
+            self._sinks.on_event(event)
+
+
+def _policy(source: SourceConfig) -> tuple[WhenFull, int]:
+    """Return what the lane of a source does when it is full, and how deep it is."""
+    return (WhenFull.DROP_OLDEST, 1) if source.live else (WhenFull.WAIT, _FILE_DEPTH)

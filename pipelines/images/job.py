@@ -1,0 +1,163 @@
+"""A single picture on its way through the networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from visaged.models.alignment import ImagePixels
+from visaged.models.search import Look, Scales
+from visaged.models.types import Detections
+from visaged.pipelines.attributes import FaceReader, Reading, Request, request, single
+from visaged.pipelines.images.decode import Decoded
+from visaged.pipelines.jobs import DropCause, InferenceFailed, Overloaded
+from visaged.pipelines.records import Face, Shot
+from visaged.pipelines.tracking.tracks import faces_of
+
+LARGE_PIXELS = 4_000_000
+"""Pixels of a picture's canvases together: more keep an inference worker from the cameras for a tenth of a second and
+longer. With all workers on such pictures a camera got one frame in six seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class PictureQuery:
+    """What is asked of a picture.
+
+    Attributes:
+        min_confidence: Confidence from which something is reported as a face, 0..1.
+        attributes: Names of the attributes wanted; the name of a points head for all its landmarks.
+        upright: Whether coordinates are those of the picture after its EXIF orientation, or of the picture as stored.
+        max_side: Longest side that is taken, in pixels; None for any that the configuration allows.
+        unsure: Whether attributes are wanted whatever their confidence is, by clients who expect every field.
+    """
+
+    min_confidence: float
+    attributes: frozenset[str] = frozenset()
+    upright: bool = True
+    max_side: int | None = None
+    unsure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PictureResult:
+    """What a picture showed.
+
+    Attributes:
+        width: Width of the picture in pixels, after its EXIF orientation where that was asked for.
+        height: Height of the same picture.
+        faces: The faces in the same pixels, best first.
+    """
+
+    width: int
+    height: int
+    faces: list[Face]
+
+
+class PictureJob:
+    """A picture to be searched and read; `future` receives the result.
+
+    Args:
+        picture: The picture; or what decodes it, to be called by the worker whose turn it is: whatever that raises is
+            the result.
+        query: What is asked of it.
+        scales: The sizes at which it is searched.
+        reader: Reads the faces.
+        deadline_s: Monotonic seconds after which nobody waits for the result.
+    """
+
+    def __init__(
+        self,
+        picture: Decoded | Callable[[], Decoded],
+        query: PictureQuery,
+        scales: Scales,
+        reader: FaceReader,
+        deadline_s: float,
+    ) -> None:
+        self.future: Future[PictureResult] = Future()
+        self._query = query
+        self._scales = scales
+        self._reader = reader
+        self._deadline_s = deadline_s
+        self._looks: Sequence[Look] = ()
+        self._decode = picture if callable(picture) else None
+        self._shots: list[Shot] = []
+        self._requests: list[Request] = []
+        if isinstance(picture, Decoded):
+            self._prepare(picture)
+
+    def __str__(self) -> str:
+        return "picture"
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """Height and width of the largest canvas in pixels; None before it is decoded."""
+        return (self._looks[0].canvas.height, self._looks[0].canvas.width) if self._looks else None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether one such picture at a time is enough; known once it is decoded."""
+        return sum(look.canvas.width * look.canvas.height for look in self._looks) > LARGE_PIXELS
+
+    def start(self, now_s: float) -> bool:
+        """Decode the picture where that was left to the worker; return whether somebody still waits for the result."""
+        if not self.future.set_running_or_notify_cancel():
+            return False
+        if now_s > self._deadline_s:
+            self.future.set_exception(Overloaded())
+            return False
+        if self._decode is not None:
+            try:
+                self._prepare(self._decode())
+            except Exception as error:  # what is wrong with the picture is the answer
+                self.future.set_exception(error)
+                return False
+        return True
+
+    def looks(self) -> Sequence[Look]:
+        """Return the picture on all its canvases."""
+        return self._looks
+
+    def release(self) -> None:
+        """Let go of the canvases."""
+        self._looks = ()
+
+    def observe(self, found: Detections) -> Sequence[Request]:
+        """Keep the faces that are confident enough; return them if attributes are wanted."""
+        self._shots = faces_of(found[found.confidences >= self._query.min_confidence])
+        if self._query.attributes:
+            pixels = ImagePixels(self._picture.image)
+            self._requests = [request(shot, pixels) for shot in self._shots]
+        return self._requests
+
+    def conclude(self, readings: Sequence[Reading] | None, started_s: float) -> None:
+        """Set the result, in the picture's coordinates."""
+        if readings is None:
+            self.fail()
+            return
+        if self._requests:
+            faces = [self._read(shot, reading) for shot, reading in zip(self._shots, readings, strict=True)]
+        else:
+            faces = [Face(shot) for shot in self._shots]
+        picture = self._picture
+        self.future.set_result(PictureResult(picture.width, picture.height, [picture.located(face) for face in faces]))
+
+    def fail(self) -> None:
+        """Set an exception as the result: `InferenceFailed`."""
+        if not self.future.done():
+            self.future.set_exception(InferenceFailed("the picture could not be analysed"))
+
+    def drop(self, cause: DropCause) -> None:
+        """Set an exception as the result: `Overloaded`."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(Overloaded())
+
+    def _prepare(self, picture: Decoded) -> None:
+        self._picture = picture
+        self._looks = self._scales.looks(picture.image)
+
+    def _read(self, shot: Shot, reading: Reading) -> Face:
+        heads, wanted = self._reader.heads, self._query.attributes
+        wants_points = any(heads[name].kind == "points" for name in wanted if name in heads)
+        points = self._reader.points(reading, shot.landmarks) if wants_points else None
+        return Face(shot, None, single(heads, reading, wanted), points)
