@@ -129,7 +129,7 @@ class CameraSet:
     def apply(self, wanted: Mapping[str, CameraSpec]) -> Changes:
         """Make the cameras those that are wanted; those whose spec is the same go on undisturbed.
 
-        The tracks of a camera that is removed or replaced end. A replaced camera goes on with the numbers of its tracks.
+        The tracks of a camera that is removed or replaced end; a replaced camera goes on numbering its tracks.
 
         Args:
             wanted: Every camera that is to run, by name.

@@ -176,17 +176,15 @@ class Inference:
             begin = end
 
     def _started(self, job: Job, now_s: float) -> bool:
-        started = False
         with self._contained(job):
-            started = job.start(now_s)
-        return started
+            return job.start(now_s)
+        return False
 
     def _observed(self, one: _Work) -> bool:
-        observed = False
         with self._contained(one.job):
             one.requests = one.job.observe(one.found)
-            observed = True
-        return observed
+            return True
+        return False
 
     @contextlib.contextmanager
     def _contained(self, job: Job) -> Iterator[None]:
