@@ -85,6 +85,8 @@ class Daemon:
         self.metrics = metrics or Metrics()
         self.metrics.build.labels(version).set(1)
         cv2.setNumThreads(1)  # cameras and callers have threads of their own; OpenCV's would only compete with them
+        # What OpenCV cannot decode is answered to who sent it; its own lines on stderr would be anybody's to fill.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self.detector, self._reader = self._load_models()
         inference = settings.inference
         on_gpu = self.detector.on_gpu
