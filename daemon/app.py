@@ -299,7 +299,8 @@ class Daemon:
 
     @property
     def _threshold(self) -> float:
-        return self._settings.inference.min_confidence or self.detector.face_threshold
+        configured = self._settings.inference.min_confidence
+        return self.detector.face_threshold if configured is None else configured
 
     def _web(self, version: str) -> Web:
         settings, heads = self._settings, self._reader.heads
@@ -313,6 +314,7 @@ class Daemon:
             self.metrics,
             settings.least(heads),
             decode_in_callers=not self.detector.on_gpu,
+            floor=self.detector.floor,
         )
         names = settings.models
         manifest = Manifest(names.manifest)

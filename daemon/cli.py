@@ -216,6 +216,8 @@ def _free_port(host: str, wanted: int) -> int:
     """Return the wanted port, or another one if it is taken."""
     for port in (wanted, 0):
         with socket.socket() as probe:
+            if os.name == "posix":  # as the listeners do: connections of the last run may linger on the port
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except OSError:

@@ -120,9 +120,11 @@ class Pictures:
         least: Smallest confidence of each attribute that is told.
         decode_in_callers: Whether the callers decode small pictures; it pays where they are as many as cores.
         clock: Monotonic seconds.
+        floor: The confidence below which the detector reports nothing, whatever a request asks for.
 
     Attributes:
         threshold: The confidence from which something is a face, unless an answer asks for another.
+        floor: The confidence below which the detector reports nothing.
         attributes: What can be read and is switched on, without the points.
         has_points: Whether all landmarks can be had.
         most_bytes: Of a picture's file.
@@ -140,6 +142,7 @@ class Pictures:
         least: Mapping[str, float] | None = None,
         decode_in_callers: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        floor: float = 0.0,
     ) -> None:
         self._settings = settings
         # Whether a picture is large shows when it has its canvases, and has to be known before a caller takes it.
@@ -151,6 +154,7 @@ class Pictures:
         self.has_points = bool(self._points)
         self._scales = scales
         self.threshold = threshold
+        self.floor = floor
         self._metrics = metrics
         self._least = least or {}
         self._clock = clock
@@ -214,7 +218,7 @@ class Pictures:
 
         Args:
             data: A JPEG, PNG, BMP or WebP file.
-            min_confidence: Of the faces wanted.
+            min_confidence: The least confidence of a face in the answer, 0..1; below `floor` it has no effect.
             attributes: Of those in `attributes`, the ones wanted.
             points: Whether all landmarks are wanted, where they can be had.
             max_side: Longest side taken, in pixels, if shorter than the configuration allows.

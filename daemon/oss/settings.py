@@ -24,9 +24,10 @@ from pydantic_core.core_schema import no_info_after_validator_function
 
 from visaged.daemon.document import Problem
 from visaged.daemon.fetch.settings import S3_MISSING, S3Settings
-from visaged.daemon.secret import check_given, read_secret
-from visaged.daemon.settings_base import Frozen, Name, is_loopback
+from visaged.daemon.secret import Secret
+from visaged.daemon.settings_base import Name, is_loopback
 from visaged.daemon.tls import TlsError, TlsSettings
+from visaged.pipelines.config import StrictConfig
 
 ATTRIBUTES = frozenset(
     {
@@ -65,7 +66,7 @@ HostName = Annotated[
 """A DNS name in lower case, without a port."""
 
 
-class BucketSettings(Frozen):
+class BucketSettings(StrictConfig):
     """A bucket: a folder, a list of files, or a bucket of an S3-compatible store."""
 
     name: Annotated[
@@ -114,7 +115,7 @@ class BucketSettings(Frozen):
         return None
 
 
-class KeySettings(Frozen):
+class KeySettings(StrictConfig):
     """An access key that requests may be signed with."""
 
     name: Name
@@ -127,13 +128,13 @@ class KeySettings(Frozen):
     access_key_secret: SecretStr | None = None
     """The secret in plain text; the next two keep it out of this file."""
     access_key_secret_file: Path | None = None
-    """File whose first line is the secret."""
+    """File whose first line is the secret, without the line's ending and a byte order mark; spaces are kept."""
     access_key_secret_env: str | None = None
-    """Environment variable that holds the secret."""
+    """Environment variable whose value is the secret."""
 
     @model_validator(mode="after")
     def _one_secret(self) -> KeySettings:
-        check_given(self, "access_key_secret")
+        Secret.required(self, "access_key_secret")
         return self
 
     def secret(self) -> str:
@@ -142,10 +143,10 @@ class KeySettings(Frozen):
         Raises:
             ValueError: The file or variable that should hold it does not; the text names it.
         """
-        return read_secret(self, "access_key_secret")
+        return Secret.required(self, "access_key_secret").read()
 
 
-class OssSettings(Frozen):
+class OssSettings(StrictConfig):
     """The endpoint that answers clients of Alibaba Cloud OSS: `GET /<bucket>/<key>?x-oss-process=imm/detectface`."""
 
     enabled: bool = False

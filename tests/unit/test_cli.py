@@ -16,7 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tests.support import requirements
-from visaged.daemon.cli import Schema, app, version_string
+from visaged.daemon.cli import Schema, _free_port, app, version_string
 from visaged.models.session import nvidia_driver_present
 from visaged.pipelines.schemas import NAMES
 
@@ -210,6 +210,24 @@ def test_a_port_that_is_taken(tmp_path: Path, what: str) -> None:
     assert f"127.0.0.1:{port}" in done.stderr
     assert "visaged cannot start: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_connections_that_linger_do_not_take_a_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = listener.accept()
+            accepted.close()  # who closes first keeps the connection in TIME_WAIT
+            assert client.recv(1) == b""
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("127.0.0.1", port))
+    assert _free_port("127.0.0.1", port) == port
+
+
+def test_a_port_that_somebody_listens_on_is_not_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert _free_port("127.0.0.1", port) != port
 
 
 def test_a_network_that_is_damaged_after_the_check_is_an_exit_code(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_wrong_types_are_refused_by_their_path(document: dict[str, Any], path: s
         ({"mqtt": {"prefix": "a/#"}}, "mqtt.prefix", "a/#"),
         ({"mqtt": {"protocol": "4"}}, "mqtt.protocol", "'4'"),
         ({"mqtt": {"host": ""}}, "mqtt.host", ""),
-        ({"mqtt": {"host": "mqtt://broker"}}, "mqtt.host", "not a host"),
+        ({"mqtt": {"host": "two words"}}, "mqtt.host", "not a host"),
         ({"log": {"level": "loud"}}, "log.level", "'loud'"),
         (cameras({"fps": 0}), "cameras[0].fps", "greater than 0"),
         (cameras({"name": "front door"}), "cameras[0].name", "front door"),
@@ -123,7 +123,8 @@ def test_wrong_types_are_refused_by_their_path(document: dict[str, Any], path: s
         ({"cameras": [{"url": "rtsp://h/1"}]}, "cameras[0].name", "is missing"),
         ({"tracker": {"lost_s": -1}}, "tracker", "lost_s must be a positive number"),
         ({"tracker": {"low_confidence": 0.9}}, "tracker", "low_confidence"),
-        ({"inference": {"min_confidence": 0.1}}, "inference.min_confidence", "0.2"),
+        ({"inference": {"min_confidence": -0.1}}, "inference.min_confidence", "greater than or equal to 0"),
+        ({"kit": {"min_confidence": 1.1}}, "kit.min_confidence", "less than or equal to 1"),
         ({"inference": {"provider": "rocm"}}, "inference.provider", "rocm"),
         ({"mqtt": {"tls": {"cert_file": "a"}}}, "mqtt.tls", "belong together"),
     ],
@@ -132,6 +133,39 @@ def test_values_that_cannot_be_are_refused(document: dict[str, Any], path: str, 
     found = problems_of(document)
     assert set(found) == {path}
     assert text in found[path]
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        (
+            "broker:1883",
+            "is a host with a port, and only a host belongs here; write host: broker, port: 1883 under mqtt",
+        ),
+        ("[::1]:8883", 'write host: "::1", port: 8883 under mqtt'),
+        ("127.0.0.1:1883", "write host: 127.0.0.1, port: 1883 under mqtt"),
+        ("mqtt://broker", "is a URL, and only a host belongs here; write host: broker under mqtt"),
+        ("mqtt://broker:1884/", "write host: broker, port: 1884 under mqtt"),
+        ("mqtts://broker.lan:8883", "write host: broker.lan, port: 8883, tls: {} under mqtt"),
+        ("mqtt://[fe80::1]:1883", 'write host: "fe80::1", port: 1883 under mqtt'),
+        (f"mqtt://user:{SECRET}@broker", "write host: broker, username and password_file under mqtt"),
+        (f"user:{SECRET}@broker", "is a login, and only a host belongs here; write host: broker, username"),
+        ("broker/path", "is a host with a path, and only a host belongs here; write host: broker under mqtt"),
+    ],
+)
+def test_more_than_a_host_says_what_to_write(host: str, words: str) -> None:
+    found = problems_of({"mqtt": {"host": host}})
+    assert set(found) == {"mqtt.host"}
+    assert words in found["mqtt.host"]
+    assert SECRET not in found["mqtt.host"]
+
+
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [("[::1]", "::1"), ("::1", "::1"), ("fe80::1%eth0", "fe80::1%eth0"), ("broker.lan", "broker.lan"), ("::", "::")],
+)
+def test_a_host_may_be_written_with_the_brackets_of_urls(written: str, host: str) -> None:
+    assert parse({"mqtt": {"host": written}}).mqtt.host == host
 
 
 def test_all_problems_are_told_at_once() -> None:
