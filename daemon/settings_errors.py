@@ -12,8 +12,8 @@ from visaged.pipelines.config import Hidden
 from visaged.pipelines.redact import redact
 
 _NO_TEXT = (
-    "is a key that is no text; YAML reads on, off, yes and no as booleans and digits as numbers, so quote it if it is "
-    "meant as a word"
+    "has a key that is no text, but a number or a boolean; YAML reads on, off, yes and no as booleans, so put the key "
+    "in quotes if it is meant as a word"
 )
 
 
@@ -30,7 +30,8 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
 def _problem(details: Any, model: type[BaseModel]) -> Problem:
     loc = details["loc"]
     if details["type"] == "invalid_key" or loc[-1:] == ("[key]",):
-        return Problem(_path([part for part in loc if part != "[key]"]), _NO_TEXT)
+        parent = loc[:-2] if loc[-1:] == ("[key]",) else loc[:-1]
+        return Problem(_path(parent), _NO_TEXT)
     text = details["msg"].removeprefix("Value error, ")
     if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         text = "is not a known key; look for a spelling mistake (`visaged schema` lists all keys)"
@@ -44,8 +45,7 @@ def _problem(details: Any, model: type[BaseModel]) -> Problem:
 def _path(loc: Sequence[str | int]) -> str:
     path = ""
     for part in loc:
-        is_index = isinstance(part, int) and not isinstance(part, bool)
-        path += f"[{part}]" if is_index else f".{part}" if path else str(part)
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     return path
 
 

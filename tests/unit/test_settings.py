@@ -121,7 +121,10 @@ def test_wrong_types_are_refused_by_their_path(document: dict[str, Any], path: s
         (cameras({"url": "rtsp:///1"}), "cameras[0].url", "no host"),
         (cameras({"url": "rtsp://h:99999/1"}), "cameras[0].url", "not a valid URL"),
         ({"cameras": [{"url": "rtsp://h/1"}]}, "cameras[0].name", "is missing"),
-        ({"tracker": {"lost_s": -1}}, "tracker", "lost_s must be a positive number"),
+        ({"tracker": {"lost_s": -1}}, "tracker.lost_s", "greater than 0"),
+        ({"tracker": {"confirm_confidence": 5}}, "tracker.confirm_confidence", "less than or equal to 1"),
+        ({"tracker": {"lost_s": float("inf")}}, "tracker.lost_s", "finite"),
+        ({"log": {"max_mb": float("inf")}}, "log.max_mb", "finite"),
         ({"tracker": {"low_confidence": 0.9}}, "tracker", "low_confidence"),
         ({"inference": {"min_confidence": -0.1}}, "inference.min_confidence", "greater than or equal to 0"),
         ({"kit": {"min_confidence": 1.1}}, "kit.min_confidence", "less than or equal to 1"),
@@ -226,10 +229,9 @@ def test_one_password_and_a_user_to_it(where: str) -> None:
         assert set(found) == {where}
         return found[where]
 
-    assert "one of password and password_env" in problem({"username": "u", "password": "a", "password_env": "B"})
-    assert "one of password_file and password_env" in problem(
-        {"username": "u", "password_file": "a", "password_env": "B"}
-    )
+    assert "not password and password_env" in problem({"username": "u", "password": "a", "password_env": "B"})
+    assert "not password_file and password_env" in problem({"username": "u", "password_file": "a", "password_env": "B"})
+    assert "password is empty; leave it out" in problem({"username": "u", "password": ""})
     for name in ("password", "password_file", "password_env"):
         assert problem({name: "x"}) == f"{name} is given, but no username"
 
@@ -264,10 +266,10 @@ def test_passwords_that_cannot_be_had_are_problems(tmp_path: Path, monkeypatch: 
             ),
         }
     )
-    assert "environment variable VISAGED_TEST_PASSWORD (password_env) is not set" in found["mqtt"]
+    assert "environment variable VISAGED_TEST_PASSWORD (password_env) is not set, or empty" in found["mqtt"]
     assert "No such file" in found["cameras[0]"]
     assert "is empty" in found["cameras[1]"]
-    assert "not text" in found["cameras[2]"]
+    assert "not UTF-8 text" in found["cameras[2]"]
     assert "directory" in found["cameras[3]"]
 
 
@@ -409,7 +411,11 @@ def test_least_confidences_of_attributes_that_do_not_exist() -> None:
         ("[" * 3000, "nested too deeply"),
         ("? [a]\n: 3\n", "unhashable key"),
         ("node: !!python/object/apply:os.getcwd []", "not YAML"),
-        ("1: 2\n", "Keys should be strings"),
+        ("1: 2\n", "has a key that is no text"),
+        ("yes: 2\n", "has a key that is no text"),
+        ("http: {on: 2}\n", "http: has a key that is no text"),
+        ("min_confidence: {yes: 0.5}\n", "min_confidence: has a key that is no text"),
+        ("cameras: [{name: a, url: b, attributes: {no: true}}]\n", "cameras[0].attributes: has a key that is no"),
         ("node: &a [*a]\n", "valid string"),
     ],
 )
