@@ -6,21 +6,17 @@ import importlib.util
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import (
+    AfterValidator,
     Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
     SecretStr,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
-from pydantic_core.core_schema import no_info_after_validator_function
 
 from visaged.daemon.document import Problem
 from visaged.daemon.fetch.settings import S3_MISSING, S3Settings
@@ -38,30 +34,31 @@ ATTRIBUTES = frozenset(
 """The attributes that the answers of this endpoint have a field for."""
 
 
-@dataclass(frozen=True)
-class _Form:
-    """A pattern that a text has to fit, with words for people: pydantic's own error says the pattern alone."""
+def _fitting(pattern: str, words: str) -> AfterValidator:
+    """Return what refuses a text that does not fit a pattern, in words: pydantic's own error says the pattern alone."""
 
-    pattern: str
-    words: str
-
-    def __get_pydantic_core_schema__(self, source: type[str], handler: GetCoreSchemaHandler) -> CoreSchema:
-        return no_info_after_validator_function(self._fitting, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(schema) | {"pattern": f"^{self.pattern}$"}
-
-    def _fitting(self, text: str) -> str:
-        if re.fullmatch(self.pattern, text) is None:
-            raise ValueError(f"is not {self.words}")
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"is not {words}")
         return text
+
+    return AfterValidator(check)
+
+
+def _schema(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
 _LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_HOST = rf"{_LABEL}(\.{_LABEL})*"
+_BUCKET = "[a-z0-9][a-z0-9-]{1,61}[a-z0-9]"
+_ACCESS_KEY_ID = r"[\x21-\x2b\x2d-\x39\x3b-\x7e]{1,128}"
+_REGION = "[a-z0-9-]{1,64}"
 HostName = Annotated[
     str,
     Field(max_length=253),
-    _Form(rf"{_LABEL}(\.{_LABEL})*", "a host's name alone, in lower case, without scheme, port and path"),
+    _fitting(_HOST, "a host's name alone, in lower case, without scheme, port and path"),
+    WithJsonSchema({"type": "string", "maxLength": 253, "pattern": f"^{_HOST}$"}),
 ]
 """A DNS name in lower case, without a port."""
 
@@ -70,7 +67,9 @@ class BucketSettings(StrictConfig):
     """A bucket: a folder, a list of files, or a bucket of an S3-compatible store."""
 
     name: Annotated[
-        str, _Form("[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", "3 to 63 lower-case letters, digits and, inside, hyphens")
+        str,
+        _fitting(_BUCKET, "3 to 63 lower-case letters, digits and, inside, hyphens"),
+        _schema(_BUCKET),
     ]
     """As clients call it: 3 to 63 lower-case letters, digits and hyphens, as in OSS."""
     folder: Path | None = None
@@ -122,7 +121,8 @@ class KeySettings(StrictConfig):
     """Whose it is; for people."""
     access_key_id: Annotated[
         str,
-        _Form(r"[\x21-\x2b\x2d-\x39\x3b-\x7e]{1,128}", "1 to 128 ASCII characters without spaces, commas and colons"),
+        _fitting(_ACCESS_KEY_ID, "1 to 128 ASCII characters without spaces, commas and colons"),
+        _schema(_ACCESS_KEY_ID),
     ]
     """The id that clients send; no spaces, commas and colons. Of your own making: no key of Alibaba Cloud is needed."""
     access_key_secret: SecretStr | None = None
@@ -162,7 +162,7 @@ class OssSettings(StrictConfig):
     """Names under which clients know the endpoint; `<bucket>.<name>` then means the bucket (virtual-host style).
     Under the names themselves and under addresses the bucket is the first part of the path (path style); with `keys`,
     under all other names too."""
-    region: Annotated[str, _Form("[a-z0-9-]{1,64}", "a region such as cn-hangzhou")] | None = None
+    region: Annotated[str, _fitting(_REGION, "a region such as cn-hangzhou"), _schema(_REGION)] | None = None
     """The one region that V4 signatures are taken for, such as `cn-hangzhou`; null for any."""
     buckets: list[BucketSettings] = Field([])
     """The buckets."""
