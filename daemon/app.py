@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 STOP_S = 5.0
 """Seconds from the wish to stop to the end of the process, whatever hangs."""
+_BROKER_START_S = 10.0
 
 
 class Daemon:
@@ -134,7 +135,8 @@ class Daemon:
         except StartError:
             self.web.close()
             if self._broker_worker is not None:
-                self._broker_worker.join(1.0)
+                self._broker_worker.stop()
+                self.left_behind = not self._broker_worker.join(1.0)
             raise
         try:
             self._watch()
@@ -154,7 +156,11 @@ class Daemon:
     def _start(self) -> None:
         if self._broker is not None and self._broker_worker is not None:
             self._broker_worker.start()
-            self._broker.ready.wait(10)
+            if not self._broker.ready.wait(_BROKER_START_S):
+                raise StartError(
+                    f"the embedded MQTT broker did not start within {_BROKER_START_S:g} s; start visaged again, or set "
+                    "mqtt.embedded to false and run a broker of your own"
+                )
             if self._broker.failure is not None:
                 raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
         self._publisher_worker.start()
