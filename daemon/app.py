@@ -46,6 +46,7 @@ log = logging.getLogger(__name__)
 
 STOP_S = 5.0
 """Seconds from the wish to stop to the end of the process, whatever hangs."""
+_BROKER_START_S = 10.0
 
 _STALL_S = 3.0
 """Seconds by which a connected camera may be silent for longer than `tracker.lost_s` before its tracks end. A network
@@ -92,6 +93,8 @@ class Daemon:
         self.metrics = metrics or Metrics()
         self.metrics.build.labels(version).set(1)
         cv2.setNumThreads(1)  # cameras and callers have threads of their own; OpenCV's would only compete with them
+        # What OpenCV cannot decode is answered to who sent it; its own lines on stderr would be anybody's to fill.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self.detector, self._reader = self._load_models()
         inference = settings.inference
         on_gpu = self.detector.on_gpu
@@ -139,7 +142,8 @@ class Daemon:
         except StartError:
             self.web.close()
             if self._broker_worker is not None:
-                self._broker_worker.join(1.0)
+                self._broker_worker.stop()
+                self.left_behind = not self._broker_worker.join(1.0)
             raise
         try:
             self._watch()
@@ -159,7 +163,11 @@ class Daemon:
     def _start(self) -> None:
         if self._broker is not None and self._broker_worker is not None:
             self._broker_worker.start()
-            self._broker.ready.wait(10)
+            if not self._broker.ready.wait(_BROKER_START_S):
+                raise StartError(
+                    f"the embedded MQTT broker did not start within {_BROKER_START_S:g} s; start visaged again, or set "
+                    "mqtt.embedded to false and run a broker of your own"
+                )
             if self._broker.failure is not None:
                 raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
         self._publisher_worker.start()
@@ -309,7 +317,8 @@ class Daemon:
 
     @property
     def _threshold(self) -> float:
-        return self._settings.inference.min_confidence or self.detector.face_threshold
+        configured = self._settings.inference.min_confidence
+        return self.detector.face_threshold if configured is None else configured
 
     def _web(self, version: str) -> Web:
         settings, heads = self._settings, self._reader.heads
@@ -323,6 +332,7 @@ class Daemon:
             self.metrics,
             settings.least(heads),
             decode_in_callers=not self.detector.on_gpu,
+            floor=self.detector.floor,
         )
         names = settings.models
         manifest = Manifest(names.manifest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 from collections import Counter
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SecretStr,
     ValidationError,
@@ -23,8 +21,10 @@ from pydantic import (
 from visaged.daemon.api.aliyun_oss.settings import OssSettings
 from visaged.daemon.api.aliyun_oss.settings import check as check_oss
 from visaged.daemon.api.aws_kit.settings import KitSettings
-from visaged.daemon.config.base import Frozen, Name, is_loopback
+from visaged.daemon.config.base import Name, is_loopback
 from visaged.daemon.config.document import Problem, SettingsError, read
+from visaged.daemon.config.errors import problems_of
+from visaged.daemon.config.secrets import Secret
 from visaged.daemon.fetch.settings import FetchSettings
 from visaged.daemon.fetch.settings import check as check_fetch
 from visaged.daemon.http.settings import HttpSettings, check_http, http_warnings
@@ -33,7 +33,7 @@ from visaged.models.manifest import PACKAGED, Head, Manifest
 from visaged.models.session import Provider
 from visaged.pipelines.attributes import COMPUTED
 from visaged.pipelines.outputs.mqtt import PublisherConfig
-from visaged.pipelines.runtime.redact import redact
+from visaged.pipelines.runtime.config import NotBoolean, StrictConfig
 from visaged.pipelines.source.video import SourceConfig
 from visaged.pipelines.tracking.tracker import TrackerConfig
 
@@ -43,32 +43,24 @@ _UNQUOTED = (
 )
 
 
-def _no_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("is a boolean; give the smallest confidence as a number, or switch it off under attributes")
-    return value
+_Confidence = Annotated[float, NotBoolean, Field(ge=0, le=1)]
 
 
-_Confidence = Annotated[float, BeforeValidator(_no_boolean), Field(ge=0, le=1)]
-
-
-class _Login(Frozen):
+class _Login(StrictConfig):
     username: str | None = None
     """User name; may also stand in the URL of a camera."""
     password: SecretStr | None = None
     """Password in plain text; `password_file` and `password_env` keep it out of this file."""
     password_file: Path | None = None
-    """File whose first line is the password."""
+    """File whose first line is the password, without the line's ending and a byte order mark; spaces are kept."""
     password_env: str | None = None
-    """Environment variable that holds the password."""
+    """Environment variable whose value is the password."""
 
     @model_validator(mode="after")
     def _one_password(self) -> _Login:
-        given = [n for n in ("password", "password_file", "password_env") if getattr(self, n) is not None]
-        if len(given) > 1:
-            raise ValueError(f"give one of {' and '.join(given)}, not {len(given)}")
-        if given and self.username is None:
-            raise ValueError(f"{given[0]} is given, but no username")
+        secret = Secret.given(self, "password")
+        if secret is not None and self.username is None:
+            raise ValueError(f"{secret.key} is given, but no username")
         return self
 
     def login(self) -> tuple[str | None, str | None]:
@@ -77,31 +69,44 @@ class _Login(Frozen):
         Raises:
             ValueError: The file or variable that should hold the password does not; the text names it.
         """
-        if self.password_file is not None:
-            try:
-                lines = self.password_file.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = getattr(error, "strerror", None) or "it is not text"
-                raise ValueError(f"password_file {self.password_file} cannot be read: {reason}") from None
-            if not lines or not lines[0]:
-                raise ValueError(f"password_file {self.password_file} is empty")
-            return self.username, lines[0]
-        if self.password_env is not None:
-            if self.password_env not in os.environ:
-                raise ValueError(f"environment variable {self.password_env} (password_env) is not set")
-            return self.username, os.environ[self.password_env]
-        return self.username, None if self.password is None else self.password.get_secret_value()
+        secret = Secret.given(self, "password")
+        return self.username, None if secret is None else secret.read()
+
+
+def _host_alone(text: str) -> str:
+    """Return the host of a broker, without the brackets that an IPv6 address has in URLs.
+
+    Raises:
+        ValueError: There is more than a host; the text has the keys to write instead, and no part of a login.
+    """
+    scheme, mark, rest = text.rpartition("://")
+    login, at, site = rest.partition("/")[0].rpartition("@")
+    found = re.fullmatch(r"(?:\[(?P<address>[^\[\]\s]+)\]|(?P<name>[^:\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?", site)
+    bare = re.fullmatch(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[^\s\[\]/@]+)?", text)
+    if bare is not None:
+        return text
+    if found is None:
+        raise ValueError("is not a host; give a name or an address alone, and the port as port")
+    host = found["address"] or found["name"]
+    if site == text and found["port"] is None:
+        return host
+    what = "a URL" if mark else "a login" if at else "a host with a port" if found["port"] else "a host with a path"
+    keys = [f'host: "{host}"' if ":" in host else f"host: {host}"]
+    keys += [f"port: {found['port']}"] if found["port"] else []
+    keys += ["tls: {}"] if scheme.lower() in ("mqtts", "ssl", "tls", "wss") else []
+    keys += ["username and password_file"] if login else []
+    raise ValueError(f"is {what}, and only a host belongs here; write {', '.join(keys)} under mqtt")
 
 
 class CameraSettings(SourceConfig, _Login):
     """A camera."""
 
     name: Name
-    """Of the camera, in topics and metrics."""
+    """The camera's name in topics and metrics."""
     attributes: dict[str, bool] = Field(default={})
     """Attributes switched on or off for this camera, over the general `attributes`."""
     min_confidence: dict[str, _Confidence] = Field(default={})
-    """Of attributes of this camera's faces, over the general `min_confidence`."""
+    """Smallest confidence with which an attribute of this camera's faces is published, over the general one."""
     landmarks_106: bool = False
     """Whether every face is published with 106 points; they are then read in every analysed frame."""
 
@@ -124,9 +129,7 @@ class MqttSettings(PublisherConfig, _Login):
     @field_validator("host")
     @classmethod
     def _names_a_host(cls, host: str) -> str:
-        if not re.fullmatch(r"[^\s/@]+", host):
-            raise ValueError("is not a host; give a name or an address alone, and the port as port")
-        return host
+        return _host_alone(host)
 
     @model_validator(mode="after")
     def _embedded_is_local(self) -> MqttSettings:
@@ -137,7 +140,7 @@ class MqttSettings(PublisherConfig, _Login):
         return self
 
 
-class ModelSettings(Frozen):
+class ModelSettings(StrictConfig):
     """Which networks are used."""
 
     manifest: Path = PACKAGED
@@ -148,7 +151,7 @@ class ModelSettings(Frozen):
     """Name of the analyzer; null for faces without attributes."""
 
 
-class InferenceSettings(Frozen):
+class InferenceSettings(StrictConfig):
     """How networks run."""
 
     provider: Provider = "auto"
@@ -169,8 +172,9 @@ class InferenceSettings(Frozen):
     """Frames are scaled to this for the detector. Larger finds smaller faces and costs time with its square."""
     close_up: bool = False
     """Search every frame on a canvas of 256 px too, for faces that fill the picture; single pictures always are."""
-    min_confidence: Annotated[float, Field(ge=0.2, lt=1)] | None = None
-    """Smallest confidence of faces without a track; null for the detector's own threshold."""
+    min_confidence: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Smallest confidence of faces without a track, and of those in single pictures unless a request asks for another;
+    null for the detector's own threshold. Nothing is found below `tracker.low_confidence`."""
     refresh_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
     """A tracked face is read again when its newest reading is this old, or its shot is clearly better."""
     min_face_px: Annotated[float, Field(ge=8, le=1000)] = 20.0
@@ -179,20 +183,20 @@ class InferenceSettings(Frozen):
     """Least time between two `update` events of a track."""
 
 
-class LogSettings(Frozen):
+class LogSettings(StrictConfig):
     """The log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least weight of lines."""
     file: Path | None = None
     """File to write to as well as to stderr; it is rotated."""
-    max_mb: Annotated[float, Field(gt=0)] = 10
+    max_mb: Annotated[float, Field(gt=0, le=1_000_000)] = 10
     """Size at which the file is rotated."""
     keep: Annotated[int, Field(ge=0, le=1000)] = 5
     """Rotated files to keep."""
 
 
-class Settings(Frozen):
+class Settings(StrictConfig):
     """The configuration of visaged."""
 
     node: Name = Field(default_factory=lambda: socket.gethostname().split(".")[0][:64] or "node")
@@ -200,12 +204,19 @@ class Settings(Frozen):
     cameras: list[CameraSettings] = Field(default=[])
     """The cameras."""
     mqtt: MqttSettings = MqttSettings()
+    """The broker, and what is published there."""
     http: HttpSettings = HttpSettings()
+    """The HTTP server with the API."""
     kit: KitSettings = KitSettings()
+    """`POST /face_detection`, for clients of the AWS AI Solution Kit."""
     oss: OssSettings = OssSettings.model_validate({})
+    """The endpoint for clients of Alibaba Cloud OSS."""
     fetch: FetchSettings = FetchSettings.model_validate({})
+    """Fetching pictures by URL."""
     models: ModelSettings = ModelSettings()
+    """Which networks are used."""
     inference: InferenceSettings = InferenceSettings()
+    """How networks run."""
     attributes: dict[str, bool] = Field(default={})
     """Attributes switched off (or on) for all cameras and the HTTP API; what is not named is on."""
     min_confidence: dict[str, _Confidence] = Field(default={})
@@ -213,7 +224,9 @@ class Settings(Frozen):
     not named has the network's own, which stands in its manifest. The two cloud APIs' answers have every field: their
     clients expect it, and most fields come with their confidence."""
     tracker: TrackerConfig = TrackerConfig()
+    """What the tracker believes and for how long."""
     log: LogSettings = LogSettings()
+    """The log."""
 
     @field_validator("cameras")
     @classmethod
@@ -252,7 +265,7 @@ def parse(document: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        raise SettingsError([_problem(details) for details in error.errors()]) from None
+        raise SettingsError(problems_of(error, Settings)) from None
 
 
 def check(settings: Settings) -> list[Problem]:
@@ -317,25 +330,3 @@ def _unknown(path: str, names: Iterable[str], known: set[str]) -> list[Problem]:
     have = f"known are {', '.join(sorted(known))}" if known else "there is no analyzer"
     missing = sorted(set(names) - known)
     return [Problem(f"{path}.{name}", f"there is no such attribute; {have}") for name in missing]
-
-
-def _problem(details: Any) -> Problem:
-    path = ""
-    for part in details["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    text = details["msg"].removeprefix("Value error, ")
-    if path.endswith(".url") and text.startswith("is not a valid URL"):
-        text = _UNQUOTED  # the reason quotes a part of the URL
-    if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        text = "is not a known key; look for a spelling mistake (`visaged schema` lists all keys)"
-    elif details["type"] == "missing":
-        text = "is missing"
-    elif not isinstance(details.get("input"), dict | list) and not _secret(path):
-        text += f" (got {redact(repr(details.get('input')))})"
-    return Problem(path, text)
-
-
-def _secret(path: str) -> bool:
-    # A URL that is wrong may be so because of an unquoted character in its password, which `redact` cannot see; and an
-    # API key itself may stand where its hash should.
-    return "password" in path or "secret" in path or path.endswith((".url", ".endpoint", ".sha256"))

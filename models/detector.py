@@ -57,6 +57,7 @@ class Detector:
 
     Attributes:
         face_threshold: The confidence from which the manifest calls something a face.
+        floor: Smallest confidence that is reported at all.
         nms_iou: From which overlap on two boxes are one face.
         fixed_size: Whether the file takes pictures of one size only.
     """
@@ -70,7 +71,7 @@ class Detector:
         self.multiple_of = entry.input.multiple_of
         self.face_threshold = entry.threshold
         self.nms_iou = entry.nms_iou
-        self._floor = entry.threshold if floor is None else floor
+        self.floor = entry.threshold if floor is None else floor
         self._decoder = DECODERS[entry.decoder]
         self._keys = [(kind, stride) for kind in self._decoder.kinds for stride in entry.strides]
         self._outputs = entry.output_names(self._decoder.kinds)
@@ -99,7 +100,7 @@ class Detector:
             return [d for i in range(0, len(canvases), most) for d in self.detect(canvases[i : i + most])]
         values = self._session.run(self._outputs, {self._entry.input.name: tensor(canvases, self._entry.input)})
         raw = dict(zip(self._keys, values, strict=True))
-        decoded = self._decoder.decode(raw, self._entry.strides, Batch(*canvases.shape[:3]), self._floor)
+        decoded = self._decoder.decode(raw, self._entry.strides, Batch(*canvases.shape[:3]), self.floor)
         return [suppress(candidates, self.nms_iou) for candidates in decoded]
 
 

@@ -89,9 +89,11 @@ class Pictures:
         metrics: Counts them.
         least: Smallest confidence of each attribute that is reported.
         clock: Monotonic seconds.
+        floor: The confidence below which the detector reports nothing, whatever a request asks for.
 
     Attributes:
         threshold: The confidence from which something is a face, unless a query asks for another.
+        floor: The confidence below which the detector reports nothing.
         attributes: What can be read and is switched on, without the points.
         points: The heads of all landmarks that can be read and are switched on; empty if there is none.
         most_bytes: Largest file of a picture.
@@ -107,12 +109,14 @@ class Pictures:
         metrics: Metrics,
         least: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        floor: float = 0.0,
     ) -> None:
         self._settings = settings
         self._analyzer = analyzer
         self.points = frozenset(name for name, head in heads.items() if head.kind == "points") & enabled
         self.attributes = enabled - self.points
         self.threshold = threshold
+        self.floor = floor
         self._metrics = metrics
         self._least = least or {}
         self._clock = clock

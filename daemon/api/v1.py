@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from visaged.daemon.api.docs import install_docs
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.http.access import is_unknown
+from visaged.daemon.http.head import HeadAsGet
 from visaged.daemon.http.problems import Problem, install, responses
 from visaged.daemon.http.uploads import read_picture
 from visaged.pipelines.images.job import PictureQuery
@@ -21,8 +22,8 @@ from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.schemas import schema
 
 _ATTRIBUTES = (
-    "Names, separated by commas; empty for none. All that are on by default. What is less sure than its min_confidence "
-    "in the configuration is left out."
+    "The attributes to read, by their names and separated by commas; empty for none. Left out: all that are switched "
+    "on. An attribute that is less sure than its min_confidence in the configuration is left out of the answer."
 )
 
 
@@ -61,6 +62,16 @@ def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str, w
     )
     install(app)
     install_docs(app, with_keys)
+    app.add_middleware(HeadAsGet)
+
+    # An annotation could not name what is known here alone.
+    least: float = Query(
+        pictures.threshold,
+        ge=0,
+        le=1,
+        description=f"The least confidence of a face in the answer. This server's detector reports nothing below "
+        f"{pictures.floor:g} (tracker.low_confidence in the configuration), so smaller values count as that.",
+    )
 
     @app.post(
         "/v1/faces",
@@ -83,9 +94,10 @@ def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str, w
     )
     async def faces(
         request: Request,
-        min_confidence: Annotated[float, Query(ge=0.2, le=1, description="Of the faces wanted.")] = pictures.threshold,
+        min_confidence: float = least,
         landmarks: Annotated[
-            Literal["5", "106"], Query(description="Five points a face, or the 106 of the analyzer beside them.")
+            Literal["5", "106"],
+            Query(description="Whether a face has five points, or the analyzer's 106 points beside them."),
         ] = "5",
         attributes: Annotated[str | None, Query(description=_ATTRIBUTES)] = None,
     ) -> Response:

@@ -26,7 +26,7 @@ from visaged.daemon import logs
 from visaged.daemon.app import Daemon
 from visaged.daemon.cli import models as models_command
 from visaged.daemon.cli.console import EventLines, flush, show
-from visaged.daemon.config.document import Problem, SettingsError
+from visaged.daemon.config.document import Problem, SettingsError, read
 from visaged.daemon.errors import StartError
 from visaged.daemon.http.keys import hash_key, make_key
 from visaged.daemon.http.settings import KeySettings
@@ -178,14 +178,19 @@ def main() -> None:
 
 
 def _settings(config: Path | None, urls: list[str], require_gpu: bool) -> Settings:
-    settings = load(config) if config is not None else _default()
-    document = settings.model_dump(exclude_unset=True)
+    """Return the settings of a file, or those for a first try, with what the command line has put over them.
+
+    Cameras of the command line replace those of the file, which are then not even looked at.
+
+    Raises:
+        SettingsError: The file cannot be read, or together they say something that cannot be.
+    """
+    document = read(config) if config is not None else _default()
     if urls:
         document["cameras"] = [_camera(index, url) for index, url in enumerate(urls, 1)]
-    elif config is None:
-        document["cameras"] = [{"name": "demo", "url": str(DEMO), "loop": True, "fps": 10}]
-    if require_gpu:
-        document["inference"] = document.get("inference", {}) | {"require_gpu": True}
+    inference = document.get("inference", {})
+    if require_gpu and isinstance(inference, dict):
+        document["inference"] = inference | {"require_gpu": True}
     return parse(document)
 
 
@@ -196,27 +201,28 @@ def _camera(index: int, text: str) -> dict[str, Any]:
     return {"name": f"camera{index}", "url": text}
 
 
-def _default() -> Settings:
-    """Return settings for a first try: everything on loopback, on free ports."""
-    return parse(
-        {
-            "mqtt": {"embedded": True, "port": _free_port("127.0.0.1", 1883)},
-            "http": {"port": _free_port("127.0.0.1", 8080)},
-            # The names that the document of OSS's face detection uses.
-            "oss": {
-                "enabled": True,
-                "port": _free_port("127.0.0.1", 8081),
-                "endpoints": ["localhost"],
-                "buckets": [{"name": n, "objects": {"person.jpg": str(PERSON)}} for n in ("imm-demo", "image-demo")],
-            },
-        }
-    )
+def _default() -> dict[str, Any]:
+    """Return a configuration for a first try: the demo clip, and everything on loopback, on free ports."""
+    return {
+        "cameras": [{"name": "demo", "url": str(DEMO), "loop": True, "fps": 10}],
+        "mqtt": {"embedded": True, "port": _free_port("127.0.0.1", 1883)},
+        "http": {"port": _free_port("127.0.0.1", 8080)},
+        # The names that the document of OSS's face detection uses.
+        "oss": {
+            "enabled": True,
+            "port": _free_port("127.0.0.1", 8081),
+            "endpoints": ["localhost"],
+            "buckets": [{"name": n, "objects": {"person.jpg": str(PERSON)}} for n in ("imm-demo", "image-demo")],
+        },
+    }
 
 
 def _free_port(host: str, wanted: int) -> int:
     """Return the wanted port, or another one if it is taken."""
     for port in (wanted, 0):
         with socket.socket() as probe:
+            if os.name == "posix":  # as the listeners do: connections of the last run may linger on the port
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
             except OSError:

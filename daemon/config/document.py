@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Any]:
         SettingsError: It cannot be read, or is not a YAML mapping.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - it is a SafeLoader
+        document = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - it is a SafeLoader
     except OSError as error:
         raise SettingsError([Problem("", f"cannot read {path}: {error.strerror}")]) from None
     except UnicodeDecodeError:

@@ -1,49 +1,92 @@
 """Secrets of the configuration: in plain text, as the first line of a file, or in an environment variable.
 
-A part of the configuration that has a secret `name` has the fields `name`, `name_file` and `name_env`.
+A part of the configuration with a secret `name` has the keys `name`, `name_file` and `name_env`, of which one is given.
 """
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
 
-from visaged.daemon.config.base import Frozen
+from visaged.pipelines.runtime.config import StrictConfig
 
 
-def check_given(settings: Frozen, name: str) -> None:
-    """Check that a secret is given in one way, and if in plain text is not empty; raises `ValueError`."""
-    names = (name, f"{name}_file", f"{name}_env")
-    given = [one for one in names if getattr(settings, one) is not None]
-    if len(given) != 1:
-        raise ValueError(f"give one of {', '.join(names)}, not {' and '.join(given) or 'none'}")
-    plain: SecretStr | None = getattr(settings, name)
-    if plain is not None and not plain.get_secret_value():
-        raise ValueError(f"{name} is empty")
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret and where it is; it is never shown, and read when it is needed.
 
-
-def read_secret(settings: Frozen, name: str) -> str:
-    """Return a secret that is given in one way.
-
-    Raises:
-        ValueError: The file or variable that should hold it does not; the text names it.
+    Attributes:
+        name: The key for plain text, such as `password`; the others are named after it.
+        text: The secret itself.
+        file: File whose first line is the secret.
+        variable: Environment variable that holds it.
     """
-    plain: SecretStr | None = getattr(settings, name)
-    path: Path | None = getattr(settings, f"{name}_file")
-    if plain is not None:
-        return plain.get_secret_value()
-    if path is not None:
+
+    name: str
+    text: SecretStr | None
+    file: Path | None
+    variable: str | None
+
+    @classmethod
+    def given(cls, settings: StrictConfig, name: str) -> Secret | None:
+        """Return the secret of a part of the configuration; None if none of its keys is given.
+
+        Raises:
+            ValueError: More than one of them is, or the plain text is empty.
+        """
+        keys = (name, f"{name}_file", f"{name}_env")
+        names = [key for key in keys if getattr(settings, key) is not None]
+        if len(names) > 1:
+            raise ValueError(f"give one of {', '.join(keys)}, not {' and '.join(names)}")
+        if not names:
+            return None
+        secret = cls(name, *(getattr(settings, key) for key in keys))
+        if secret.text is not None and not secret.text.get_secret_value():
+            raise ValueError(f"{name} is empty; leave it out if there is none")
+        return secret
+
+    @classmethod
+    def required(cls, settings: StrictConfig, name: str) -> Secret:
+        """Return the secret of a part of the configuration that cannot be without one; raises `ValueError`."""
+        secret = cls.given(settings, name)
+        if secret is None:
+            raise ValueError(f"give one of {name}, {name}_file, {name}_env")
+        return secret
+
+    @property
+    def key(self) -> str:
+        """The key that is given."""
+        return f"{self.name}_file" if self.file is not None else f"{self.name}_env" if self.variable else self.name
+
+    def read(self) -> str:
+        """Return the secret.
+
+        Of a file it is the first line without its line ending and without a byte order mark; spaces are kept. Of a
+        variable it is the whole value.
+
+        Raises:
+            ValueError: The file or variable has none; the text names it.
+        """
+        if self.text is not None:
+            return self.text.get_secret_value()
+        if self.file is not None:
+            return self._first_line(self.file)
+        value = os.environ.get(self.variable or "", "")
+        if not value:
+            raise ValueError(f"environment variable {self.variable} ({self.key}) is not set, or empty")
+        return value
+
+    def _first_line(self, file: Path) -> str:
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            text = file.read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "it is not text"
-            raise ValueError(f"{name}_file {path} cannot be read: {reason}") from None
-        if not lines or not lines[0].strip():
-            raise ValueError(f"{name}_file {path} is empty")
-        return lines[0].strip()
-    variable: str = getattr(settings, f"{name}_env")
-    if not os.environ.get(variable):
-        raise ValueError(f"environment variable {variable} ({name}_env) is not set")
-    return os.environ[variable]
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            raise ValueError(f"{self.key} {file} cannot be read: {reason}") from None
+        # `splitlines` would also split at characters that a password may have.
+        line = text.replace("\r\n", "\n").replace("\r", "\n").partition("\n")[0]
+        if not line.strip():
+            raise ValueError(f"{self.key} {file} is empty: its first line has nothing but spaces")
+        return line

@@ -6,7 +6,7 @@ import ssl
 import time
 from pathlib import Path
 
-from visaged.daemon.config.base import Frozen
+from visaged.pipelines.runtime.config import StrictConfig
 
 # Half of the 30 days before the end in which certificate tools renew: if it is still the old one, that has failed.
 _SOON_S = 15 * 86400
@@ -16,7 +16,7 @@ class TlsError(Exception):
     """Files that TLS cannot be done with. The text says which, and what to do."""
 
 
-class TlsSettings(Frozen):
+class TlsSettings(StrictConfig):
     """A certificate and its key."""
 
     certificate: Path

@@ -12,16 +12,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from visaged.daemon.config.base import Frozen
 from visaged.daemon.config.document import Problem
-from visaged.daemon.config.secrets import check_given, read_secret
+from visaged.daemon.config.secrets import Secret
 from visaged.daemon.fetch.addresses import Address, Network, never
 from visaged.daemon.fetch.errors import FetchError
 from visaged.daemon.fetch.urls import DEFAULT_PORTS, parse, parse_host
+from visaged.pipelines.runtime.config import HiddenText, NotBoolean, StrictConfig
 
 S3_MISSING = "needs a package that is not installed: pip install 'visaged[s3]'"
 
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, NotBoolean, Field(ge=1, le=65535)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,10 @@ def parse_rule(text: str) -> Rule:
     return Rule(name, is_wildcard, None, port)
 
 
-class S3Settings(Frozen):
+class S3Settings(StrictConfig):
     """Object storage that speaks S3. Nothing but this is looked at: no variables and no files of AWS's tools."""
 
-    endpoint: str | None = None
+    endpoint: HiddenText | None = None
     """`https://host:port` of MinIO, Ceph, ...; null for AWS in `region`. It may be on this network."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "us-east-1"
     """Region that requests are signed for."""
@@ -90,9 +90,9 @@ class S3Settings(Frozen):
     secret_access_key: SecretStr | None = None
     """Secret of the access key in plain text; the next two keep it out of this file."""
     secret_access_key_file: Path | None = None
-    """File whose first line is the secret."""
+    """File whose first line is the secret, without the line's ending and a byte order mark; spaces are kept."""
     secret_access_key_env: str | None = None
-    """Environment variable that holds the secret."""
+    """Environment variable whose value is the secret."""
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
     """path: `endpoint/bucket/key`; virtual: `bucket.endpoint/key`; auto: path with an endpoint, virtual with AWS."""
     buckets: list[str] | None = None
@@ -115,7 +115,7 @@ class S3Settings(Frozen):
 
     @model_validator(mode="after")
     def _one_secret(self) -> S3Settings:
-        check_given(self, "secret_access_key")
+        Secret.required(self, "secret_access_key")
         return self
 
     def secret(self) -> str:
@@ -124,10 +124,10 @@ class S3Settings(Frozen):
         Raises:
             ValueError: The file or variable that should hold it does not; the text names it.
         """
-        return read_secret(self, "secret_access_key")
+        return Secret.required(self, "secret_access_key").read()
 
 
-class FetchSettings(Frozen):
+class FetchSettings(StrictConfig):
     """Fetching pictures by URL. Off: a daemon that fetches what strangers name can be made to ask its own network."""
 
     enabled: bool = False
@@ -141,11 +141,11 @@ class FetchSettings(Frozen):
     deny: list[str] = Field([])
     """Hosts and ranges that are refused whatever else is said, with ports left out: public addresses of your own."""
     schemes: list[Literal["http", "https"]] = Field(["https", "http"], min_length=1)
-    """Of URLs; s3 is switched on by `s3`."""
+    """Schemes of URLs that are fetched; `s3://` is switched on by the key `s3`."""
     ports: list[Port] = Field(sorted(DEFAULT_PORTS.values()))
     """Ports of URLs whose entry in `allow` has none."""
     max_mb: Annotated[float, Field(gt=0, le=100)] = 20
-    """Largest file."""
+    """Largest file that is fetched, in megabytes."""
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     """Longest time from the URL to the last byte, over looking the name up, connecting, redirects and all."""
     max_concurrent: Annotated[int, Field(ge=1, le=1000)] = 8

@@ -8,17 +8,18 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
-from visaged.daemon.config.base import Frozen, Name, is_loopback
+from visaged.daemon.config.base import Name, is_loopback
 from visaged.daemon.config.document import Problem
 from visaged.daemon.config.tls import TlsError, TlsSettings
+from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 
 
-class KeySettings(Frozen):
+class KeySettings(StrictConfig):
     """An API key. `visaged key NAME` makes one and prints these lines."""
 
     name: Name
     """Whose it is, in metrics and the log."""
-    sha256: str
+    sha256: HiddenText
     """SHA-256 of the key in hexadecimal digits. The key itself is nowhere but with its holder."""
     max_per_second: Annotated[float, Field(gt=0, le=100_000)] | None = None
     """Requests that the key may make a second, on average; null for any number."""
@@ -44,7 +45,7 @@ class KeySettings(Frozen):
         return self
 
 
-class HttpSettings(Frozen):
+class HttpSettings(StrictConfig):
     """The HTTP server."""
 
     host: str = "127.0.0.1"

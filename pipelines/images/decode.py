@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 
 from visaged.models.alignment import Matrix, transform
 from visaged.models.types import Image
+from visaged.pipelines.images.bitmap import read_palette_bitmap
 from visaged.pipelines.records import Face
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
@@ -162,10 +163,12 @@ def _reduce(picture: Pillow.Image, least_side: int | None) -> int:
 
 
 def _by_opencv(data: bytes, picture: Pillow.Image, factor: int) -> Image | None:
-    """Return a JPEG's pixels as stored, or None for what is left to Pillow: what it can tell the damage of, and CMYK.
+    """Return pixels as stored, or None for what is left to Pillow: what it can tell the damage of, and CMYK.
 
-    The pixels are the same, but Pillow makes RGB of four bytes a pixel first: 3.9 and not 2.9 ms at 720p.
+    A JPEG's pixels are the same, but Pillow makes RGB of four bytes a pixel first: 3.9 and not 2.9 ms at 720p.
     """
+    if picture.format == "BMP" and picture.mode in ("1", "L", "P"):
+        return read_palette_bitmap(data, *picture.size)
     if picture.format != "JPEG" or picture.mode not in ("RGB", "L"):
         return None
     image = cv2.imdecode(np.frombuffer(data, np.uint8), _SCALES[factor])

@@ -30,9 +30,9 @@ class PublisherConfig(LinkConfig):
     """What is published, and where to."""
 
     prefix: Annotated[str, Field(pattern=r"^[^#+/\s][^#+\s]*[^#+/\s]$|^[^#+/\s]$")] = "visaged"
-    """Of all topics; may have levels (`site/visaged`)."""
+    """What all topics begin with; may have levels (`site/visaged`)."""
     faces_qos: Literal[0, 1] = 0
-    """QoS of the per-frame `faces`; events have 1."""
+    """MQTT quality of service of the per-frame `faces` messages, 0 or 1; events always have 1."""
     max_waiting_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Events that may wait for the broker in memory (about 2 kB each); the oldest are lost first, and counted."""
 

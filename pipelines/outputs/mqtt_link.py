@@ -27,22 +27,22 @@ from typing import Annotated, Any, Literal
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 
 log = logging.getLogger(__name__)
 
 
-class TlsConfig(BaseModel):
+class TlsConfig(StrictConfig):
     """TLS to the broker."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ca_file: Path | None = None
     """Certificates of the authorities that may sign the broker's; null for the system's."""
     cert_file: Path | None = None
     """This client's certificate, where the broker asks for one."""
     key_file: Path | None = None
-    """Its key."""
+    """The PEM file of that certificate's private key, without a password."""
 
     @model_validator(mode="after")
     def _complete(self) -> TlsConfig:
@@ -71,13 +71,11 @@ class _ClosingSocket(ssl.SSLSocket):
             raise
 
 
-class LinkConfig(BaseModel):
+class LinkConfig(StrictConfig):
     """A broker and how to reach it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    """The broker's name or address."""
+    host: Annotated[HiddenText, Field(min_length=1)] = "127.0.0.1"
+    """The broker's name or address, without a port."""
     port: Annotated[int, Field(ge=1, le=65535)] = 1883
     """The broker's port; 8883 is usual with TLS."""
     protocol: Literal["3.1.1", "5"] = "3.1.1"
@@ -85,7 +83,7 @@ class LinkConfig(BaseModel):
     client_id: str | None = None
     """MQTT client id; null for `visaged-` and the node's name."""
     tls: TlsConfig | None = None
-    """Null for no TLS."""
+    """How to connect with TLS; null for no TLS."""
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
     """A broker that is silent for 1.5 times this is lost."""
     reconnect_most_s: Annotated[int, Field(ge=1, le=3600)] = 30

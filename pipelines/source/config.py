@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 from visaged.pipelines.runtime.redact import redact
 
 _LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp", "rtp"})
 _DEVICE_SCHEMES = {"v4l2": "v4l2", "avfoundation": "avfoundation", "dshow": "dshow"}
 
 
-class SourceConfig(BaseModel):
+class SourceConfig(StrictConfig):
     """Where a camera's pictures come from and how they are read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    url: str
+    url: HiddenText
     """`rtsp://`, `rtsps://`, `http(s)://`, `rtmp://`, `srt://`, `udp://`; a file's path; `/dev/video0` (Linux),
     `avfoundation:NAME` (macOS) or `dshow:NAME` (Windows) for a USB camera."""
     transport: Literal["tcp", "udp"] = "tcp"
@@ -40,7 +39,7 @@ class SourceConfig(BaseModel):
     """Threads to decode with. Each one more holds back a frame; one decodes some 300 frames of 1080p a second."""
     hardware: Literal["off", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
     """Hardware decoder to try; without it the stream is decoded in software, and the log says so."""
-    options: dict[str, str] = {}
+    options: dict[str, str] = Field(default={})
     """More options for FFmpeg's demuxer, by its names."""
 
     @field_validator("url")

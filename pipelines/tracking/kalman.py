@@ -16,43 +16,35 @@ which is next to a random walk, 88.1 %, 223: the size of a face's box is too noi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+from visaged.pipelines.runtime.config import StrictConfig
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
-class MotionConfig:
-    """How faces move and how well they are measured. A face size is sqrt(width x height) in pixels.
+class MotionConfig(StrictConfig):
+    """How faces move and how well they are measured. A face size is sqrt(width x height) in pixels."""
 
-    Attributes:
-        speed_sizes_per_s: Spread (standard deviation) of the centre's velocity, face sizes a second.
-        memory_s: How long a velocity lasts, seconds.
-        growth_per_s: Spread of the relative growth of width and height, 1 / second.
-        growth_memory_s: How long a growth lasts, seconds.
-        centre_noise_sizes: Standard deviation of a detection's centre, face sizes.
-        size_noise: Standard deviation of a detection's width and height, relative.
-        outlier_freedom: Degrees of freedom of the likelihood's tails; fewer forgive more sudden moves.
-    """
-
-    speed_sizes_per_s: float = 2.0
-    memory_s: float = 1.5
-    growth_per_s: float = 0.5
-    growth_memory_s: float = 0.05
-    centre_noise_sizes: float = 0.05
-    size_noise: float = 0.06
-    outlier_freedom: float = 12.0
-
-    def __post_init__(self) -> None:
-        """Refuse values that are not positive."""
-        for name in self.__slots__:
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number, got {value}")
+    speed_sizes_per_s: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    """Spread (standard deviation) of the speed of a face's centre, face sizes a second."""
+    memory_s: Annotated[float, Field(gt=0, le=3600)] = 1.5
+    """How long a face keeps its speed, seconds."""
+    growth_per_s: Annotated[float, Field(gt=0, le=1000)] = 0.5
+    """Spread (standard deviation) of the relative growth of a face's width and height, 1 / second."""
+    growth_memory_s: Annotated[float, Field(gt=0, le=3600)] = 0.05
+    """How long a face keeps growing, seconds."""
+    centre_noise_sizes: Annotated[float, Field(gt=0, le=100)] = 0.05
+    """Standard deviation of the centre of a detection, face sizes."""
+    size_noise: Annotated[float, Field(gt=0, le=100)] = 0.06
+    """Standard deviation of the width and height of a detection, relative."""
+    outlier_freedom: Annotated[float, Field(gt=0, le=1000)] = 12.0
+    """Degrees of freedom of the likelihood's tails; fewer forgive more sudden moves."""
 
 
 class BoxFilters:

@@ -34,12 +34,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from visaged.models.types import Detections
+from visaged.pipelines.runtime.config import StrictConfig
 from visaged.pipelines.tracking.association import Floats, Indices, assign, buffered_iou
 from visaged.pipelines.tracking.kalman import BoxFilters, MotionConfig
 
@@ -50,70 +53,55 @@ _TENTATIVE = 0  # the number of a track that is not confirmed; real ones start a
 _TRACK = np.dtype([("id", "i8"), ("born_s", "f8"), ("seen_s", "f8"), ("hits", "i8"), ("confidence", "f8")])
 
 
-@dataclass(frozen=True, slots=True)
-class TrackerConfig:
-    """What the tracker believes and for how long.
+_Confidence = Annotated[float, Field(ge=0, le=1)]
+_Seconds = Annotated[float, Field(ge=0, le=3600)]
 
-    Attributes:
-        high_confidence: Detections from here on are matched first, 0..1.
-        low_confidence: Detections from here on may continue a track, but not start one; below, they are ignored. The
-            detector must be asked for detections down to here.
-        new_confidence: Detections from here on may start a track.
-        confirm_hits: A track is confirmed, and gets its number, with this many detections ...
-        confirm_s: ... or with two detections that are this far apart, seconds (at 1 fps hits are slow to come) ...
-        confirm_confidence: ... if at least one of them was as confident as this.
-        tentative_s: An unconfirmed track that misses a frame is forgotten this long after its last detection, seconds.
-        lost_s: A confirmed track ends this long after its last detection, seconds; where frames come less often than
-            2.5 times within it, after 2.5 of their intervals.
-        first_buffer_ratio: Buffer of the buffered IoU for confident detections, in widths and heights of the boxes.
-        second_buffer_ratio: The same for the others.
-        buffer_deviations: The buffer grows by this many standard deviations of the predicted centre, in face sizes.
-        min_similarity: Buffered IoU below which a pair is not considered, 0..1.
-        min_log_likelihood: Fit below which a pair is not considered (see `BoxFilters.log_likelihoods`).
-        absence_penalty_per_s: What a second of absence takes off a pair's fit: a face that was gone for long is
-            likelier to be somebody else.
-        low_noise_scale: How much less exact than confident detections the others are.
-        motion: How faces move.
-    """
 
-    high_confidence: float = 0.5
-    low_confidence: float = 0.35
-    new_confidence: float = 0.6
-    confirm_hits: int = 2
-    confirm_s: float = 1.0
-    confirm_confidence: float = 0.6
-    tentative_s: float = 0.5
-    lost_s: float = 2.0
-    first_buffer_ratio: float = 0.5
-    second_buffer_ratio: float = 0.5
-    buffer_deviations: float = 2.0
-    min_similarity: float = 0.01
-    min_log_likelihood: float = -4.0
-    absence_penalty_per_s: float = 2.0
-    low_noise_scale: float = 2.0
-    motion: MotionConfig = field(default_factory=MotionConfig)
+class TrackerConfig(StrictConfig):
+    """What the tracker believes and for how long."""
 
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
-        if not 0 <= self.low_confidence <= self.high_confidence <= self.new_confidence <= 1:
-            raise ValueError("0 <= low_confidence <= high_confidence <= new_confidence <= 1 must hold")
-        if self.confirm_hits < 1:
-            raise ValueError(f"confirm_hits must be at least 1, got {self.confirm_hits}")
-        for name in ("lost_s", "low_noise_scale"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)}")
-        for name in (
-            "confirm_s",
-            "confirm_confidence",
-            "tentative_s",
-            "first_buffer_ratio",
-            "second_buffer_ratio",
-            "buffer_deviations",
-            "min_similarity",
-            "absence_penalty_per_s",
-        ):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+    high_confidence: _Confidence = 0.5
+    """Detections with at least this confidence are matched to tracks first."""
+    low_confidence: _Confidence = 0.35
+    """Detections with at least this confidence may continue a track, but not start one; below, nothing is detected at
+    all, neither in cameras' frames nor in single pictures."""
+    new_confidence: _Confidence = 0.6
+    """Detections with at least this confidence may start a track."""
+    confirm_hits: Annotated[int, Field(ge=1, le=1000)] = 2
+    """A track is confirmed, and gets its number, with this many detections, if one has `confirm_confidence`."""
+    confirm_s: _Seconds = 1.0
+    """A track is confirmed too with two detections that are this far apart, seconds: at 1 frame a second hits are slow
+    to come."""
+    confirm_confidence: _Confidence = 0.6
+    """No track is confirmed before one of its detections has at least this confidence."""
+    tentative_s: _Seconds = 0.5
+    """An unconfirmed track that misses a frame is forgotten this long after its last detection, seconds."""
+    lost_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
+    """A confirmed track ends this long after its last detection, seconds; where frames come less often than 2.5 times
+    within it, after 2.5 of their intervals."""
+    first_buffer_ratio: Annotated[float, Field(ge=0, le=100)] = 0.5
+    """Buffer of the buffered IoU for detections with `high_confidence`, in widths and heights of the boxes."""
+    second_buffer_ratio: Annotated[float, Field(ge=0, le=100)] = 0.5
+    """Buffer of the buffered IoU for detections below `high_confidence`, in widths and heights of the boxes."""
+    buffer_deviations: Annotated[float, Field(ge=0, le=100)] = 2.0
+    """The buffer grows by this many standard deviations of the predicted centre, in face sizes."""
+    min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Buffered IoU below which a track and a detection are not considered a pair."""
+    min_log_likelihood: Annotated[float, Field(ge=-1000, le=1000)] = -4.0
+    """Logarithm of the likelihood below which a track and a detection are not considered a pair."""
+    absence_penalty_per_s: Annotated[float, Field(ge=0, le=1000)] = 2.0
+    """What a second of absence takes off the log likelihood: a face that was gone for long is likelier to be somebody
+    else."""
+    low_noise_scale: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    """By what factor detections below `high_confidence` are less exact than the others."""
+    motion: MotionConfig = MotionConfig()
+    """How faces move and how well they are measured."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> TrackerConfig:
+        if not self.low_confidence <= self.high_confidence <= self.new_confidence:
+            raise ValueError("low_confidence <= high_confidence <= new_confidence must hold")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

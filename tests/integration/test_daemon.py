@@ -539,6 +539,27 @@ def test_a_port_of_the_broker_that_is_taken_leaves_nothing_open() -> None:
     assert not [thread.name for thread in threading.enumerate() if thread.name in ("broker", "publisher", "http")]
 
 
+class SilentBroker:
+    """A broker that neither comes up nor fails."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.ready = threading.Event()
+        self.failure = None
+
+    def run(self, stopping: threading.Event) -> None:
+        stopping.wait()
+
+
+def test_a_broker_that_does_not_come_up_is_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visaged.daemon.app.EmbeddedBroker", SilentBroker)
+    monkeypatch.setattr("visaged.daemon.app._BROKER_START_S", 0.01)
+    daemon = Daemon(parse({"http": {"port": 0}, "mqtt": {"embedded": True, "port": free_port()}}), "test")
+    with pytest.raises(StartError, match="embedded MQTT broker did not start within"):
+        daemon.run()
+    assert not daemon.left_behind
+    assert not [thread.name for thread in threading.enumerate() if thread.name in ("broker", "publisher", "http")]
+
+
 def test_health_tells_of_a_dead_part() -> None:
     daemon = Daemon(parse({"http": {"port": 0}, "mqtt": {"port": free_port()}}), "test")
     assert daemon.health() == (True, {"status": "ok", "dead": None})

@@ -64,6 +64,14 @@ def daemon(folder: Path, demo_clip: Path) -> Iterator[tuple[ManagedProcess, http
         process.stop()
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/cameras", "/docs", "/openapi.json"])
+def test_head_takes_a_key_where_get_does(daemon: tuple[ManagedProcess, httpx.Client], path: str) -> None:
+    _, client = daemon
+    assert client.head(path).status_code == client.get(path).status_code
+    response = client.head(path, headers=bearer(KEY))
+    assert (response.status_code, response.content) == (200, b"")
+
+
 def test_a_picture_takes_a_key(daemon: tuple[ManagedProcess, httpx.Client]) -> None:
     _, client = daemon
     body = encoded(Image.new("RGB", (64, 48), (90, 120, 90)))

@@ -30,6 +30,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.pictures import cut, encoded
+from tests.support.bitmaps import RLE4, RLE8, bitmap, run_lengths
 from tests.support.broker import free_port
 from tests.support.process import ManagedProcess
 from tests.support.waiting import until
@@ -195,6 +196,19 @@ def test_faces_are_read_and_ordered(post: Post, jpeg: bytes) -> None:
         assert {"age", "gender", "emotion", "head_pose", "blur"} <= set(face["attributes"])
 
 
+@pytest.mark.parametrize("kind", [RLE8, RLE4])
+def test_run_length_encoded_bitmaps_show_their_faces(post: Post, picture: Image.Image, kind: int) -> None:
+    # As ImageMagick does, rows are encoded with their padding.
+    small = picture.resize((637, 358)).quantize(256 if kind == RLE8 else 16)
+    palette = np.array(small.getpalette(), np.uint8).reshape(-1, 3)[:, ::-1]
+    indices = np.pad(np.asarray(small), ((0, 0), (0, 3)), "edge")
+    bits = 8 if kind == RLE8 else 4
+    response = post(bitmap(small.size, bits, run_lengths(indices, kind == RLE4), kind, palette))
+    assert response.status_code == 200, response.text
+    assert response.json()["image"] == {"width": 637, "height": 358}
+    assert response.json()["faces"]
+
+
 def test_the_confidence_wanted(post: Post, jpeg: bytes) -> None:
     everything = post(jpeg, min_confidence="0.2").json()["faces"]
     usual = post(jpeg).json()["faces"]
@@ -202,6 +216,19 @@ def test_the_confidence_wanted(post: Post, jpeg: bytes) -> None:
     bound = usual[0]["confidence"]
     assert all(face["confidence"] >= 0.9 for face in post(jpeg, min_confidence="0.9").json()["faces"])
     assert post(jpeg, min_confidence="1").json()["faces"] == [] or bound == 1
+
+
+def test_confidences_below_the_detector_s_floor_are_answered_from_the_floor_up(
+    server: Server, post: Post, jpeg: bytes
+) -> None:
+    at_the_floor = post(jpeg, min_confidence="0.35")
+    for least in ("0.02", "0", "0.2"):
+        response = post(jpeg, min_confidence=least)
+        assert response.status_code == 200
+        assert response.json() == at_the_floor.json()
+    parameters = server.client.get("/openapi.json").json()["paths"][FACES]["post"]["parameters"]
+    text = next(one["description"] for one in parameters if one["name"] == "min_confidence")
+    assert "nothing below 0.35 (tracker.low_confidence in the configuration)" in text
 
 
 def test_all_landmarks(server: Server, post: Post, jpeg: bytes) -> None:
@@ -229,7 +256,7 @@ def test_the_attributes_wanted(post: Post, jpeg: bytes) -> None:
         {"attributes": "landmarks_106"},
         {"landmarks": "68"},
         {"landmarks": ""},
-        {"min_confidence": "0.1"},
+        {"min_confidence": "-0.1"},
         {"min_confidence": "1.1"},
         {"min_confidence": "nan"},
         {"min_confidence": "high"},
@@ -426,6 +453,26 @@ def test_wrong_methods(server: Server, method: str) -> None:
     assert response.headers["content-type"] == PROBLEM
     if method != "HEAD":
         is_problem(response, 405)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/v1/cameras", "/docs", "/openapi.json"])
+def test_head_answers_with_the_headers_of_get_and_no_body(server: Server, path: str) -> None:
+    asked = server.client.get(path)
+    response = server.client.head(path)
+    assert (response.status_code, response.content) == (200, b"")
+    own = {"date", "x-request-id", "content-length"}
+    assert response.headers.keys() == asked.headers.keys()
+    for name in response.headers.keys() - own:
+        assert response.headers[name] == asked.headers[name]
+    # What is counted and how many frames there were changes from answer to answer.
+    if path in ("/healthz", "/docs", "/openapi.json"):
+        assert response.headers["content-length"] == asked.headers["content-length"]
+    assert server.client.get(path).status_code == 200  # the connection is still in step
+
+
+def test_head_is_no_operation_of_the_document(server: Server) -> None:
+    paths = server.client.get("/openapi.json").json()["paths"]
+    assert not [path for path, operations in paths.items() if "head" in operations]
 
 
 def test_head_and_options_crash_nothing(server: Server) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +28,19 @@ FOREIGN = {
 # Part of the training, which is not installed: a client of the daemon, and of its broker, from outside.
 CLIENTS = {"models/training/evaluation/product.py": {"paho"}}
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+# Packages whose module has another name.
+MODULES = {
+    "onnxruntime-gpu": "onnxruntime",
+    "opencv-python-headless": "cv2",
+    "paho-mqtt": "paho",
+    "pillow": "PIL",
+    "python-multipart": "python_multipart",
+    "pyyaml": "yaml",
+}
+# Tools of the repository, which need more than the daemon does.
+NOT_INSTALLED = ("models/training/", "daemon/demo/")
+
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 SOURCES = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in FILES]
 
@@ -41,6 +57,13 @@ def imported(tree: ast.Module) -> set[str]:
             names.add(node.module)
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
+
+
+def declared_modules() -> set[str]:
+    """Return the modules of the packages that the project declares for users, without those for development."""
+    requirements = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["s3"]]
+    names = {re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0] for requirement in requirements}
+    return {MODULES.get(name, name.replace("-", "_")) for name in names}
 
 
 def under(name: str, package: str) -> bool:
@@ -89,6 +112,24 @@ def test_imports_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES)
 def test_nothing_reads_the_environment_at_import(path: Path) -> None:
     assert environment_reads(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    declared = declared_modules()
+    missing = {}
+    for path in FILES:
+        if path.relative_to(ROOT).as_posix().startswith(NOT_INSTALLED):
+            continue
+        roots = {name.partition(".")[0] for name in imported(ast.parse(path.read_text(encoding="utf-8")))}
+        unknown = roots - sys.stdlib_module_names - declared - {"visaged"}
+        if unknown:
+            missing[path.name] = unknown
+    assert not missing
+
+
+def test_the_insides_of_uvicorn_are_those_of_tested_minors() -> None:
+    (uvicorn,) = (one for one in PROJECT["dependencies"] if one.startswith("uvicorn"))
+    assert re.search(r"<0\.\d+$", uvicorn)
 
 
 def test_only_the_composition_knows_every_stage() -> None:

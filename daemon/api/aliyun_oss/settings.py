@@ -6,27 +6,24 @@ import importlib.util
 import os
 import re
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import (
+    AfterValidator,
     Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
     SecretStr,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
-from pydantic_core.core_schema import no_info_after_validator_function
 
-from visaged.daemon.config.base import Frozen, Name, is_loopback
+from visaged.daemon.config.base import Name, is_loopback
 from visaged.daemon.config.document import Problem
-from visaged.daemon.config.secrets import check_given, read_secret
+from visaged.daemon.config.secrets import Secret
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.fetch.settings import S3_MISSING, S3Settings
+from visaged.pipelines.runtime.config import StrictConfig
 
 ATTRIBUTES = frozenset(
     {
@@ -37,39 +34,42 @@ ATTRIBUTES = frozenset(
 """The attributes that the answers of this endpoint have a field for."""
 
 
-@dataclass(frozen=True)
-class _Form:
-    """A pattern that a text has to fit, with words for people: pydantic's own error says the pattern alone."""
+def _fitting(pattern: str, words: str) -> AfterValidator:
+    """Return what refuses a text that does not fit a pattern, in words: pydantic's own error says the pattern alone."""
 
-    pattern: str
-    words: str
-
-    def __get_pydantic_core_schema__(self, source: type[str], handler: GetCoreSchemaHandler) -> CoreSchema:
-        return no_info_after_validator_function(self._fitting, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(schema) | {"pattern": f"^{self.pattern}$"}
-
-    def _fitting(self, text: str) -> str:
-        if re.fullmatch(self.pattern, text) is None:
-            raise ValueError(f"is not {self.words}")
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"is not {words}")
         return text
+
+    return AfterValidator(check)
+
+
+def _schema(pattern: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
 _LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_HOST = rf"{_LABEL}(\.{_LABEL})*"
+_BUCKET = "[a-z0-9][a-z0-9-]{1,61}[a-z0-9]"
+_ACCESS_KEY_ID = r"[\x21-\x2b\x2d-\x39\x3b-\x7e]{1,128}"
+_REGION = "[a-z0-9-]{1,64}"
 HostName = Annotated[
     str,
     Field(max_length=253),
-    _Form(rf"{_LABEL}(\.{_LABEL})*", "a host's name alone, in lower case, without scheme, port and path"),
+    _fitting(_HOST, "a host's name alone, in lower case, without scheme, port and path"),
+    WithJsonSchema({"type": "string", "maxLength": 253, "pattern": f"^{_HOST}$"}),
 ]
 """A DNS name in lower case, without a port."""
 
 
-class BucketSettings(Frozen):
+class BucketSettings(StrictConfig):
     """A bucket: a folder, a list of files, or a bucket of an S3-compatible store."""
 
     name: Annotated[
-        str, _Form("[a-z0-9][a-z0-9-]{1,61}[a-z0-9]", "3 to 63 lower-case letters, digits and, inside, hyphens")
+        str,
+        _fitting(_BUCKET, "3 to 63 lower-case letters, digits and, inside, hyphens"),
+        _schema(_BUCKET),
     ]
     """As clients call it: 3 to 63 lower-case letters, digits and hyphens, as in OSS."""
     folder: Path | None = None
@@ -114,26 +114,27 @@ class BucketSettings(Frozen):
         return None
 
 
-class KeySettings(Frozen):
+class KeySettings(StrictConfig):
     """An access key that requests may be signed with."""
 
     name: Name
     """Whose it is; for people."""
     access_key_id: Annotated[
         str,
-        _Form(r"[\x21-\x2b\x2d-\x39\x3b-\x7e]{1,128}", "1 to 128 ASCII characters without spaces, commas and colons"),
+        _fitting(_ACCESS_KEY_ID, "1 to 128 ASCII characters without spaces, commas and colons"),
+        _schema(_ACCESS_KEY_ID),
     ]
     """The id that clients send; no spaces, commas and colons. Of your own making: no key of Alibaba Cloud is needed."""
     access_key_secret: SecretStr | None = None
     """The secret in plain text; the next two keep it out of this file."""
     access_key_secret_file: Path | None = None
-    """File whose first line is the secret."""
+    """File whose first line is the secret, without the line's ending and a byte order mark; spaces are kept."""
     access_key_secret_env: str | None = None
-    """Environment variable that holds the secret."""
+    """Environment variable whose value is the secret."""
 
     @model_validator(mode="after")
     def _one_secret(self) -> KeySettings:
-        check_given(self, "access_key_secret")
+        Secret.required(self, "access_key_secret")
         return self
 
     def secret(self) -> str:
@@ -142,10 +143,10 @@ class KeySettings(Frozen):
         Raises:
             ValueError: The file or variable that should hold it does not; the text names it.
         """
-        return read_secret(self, "access_key_secret")
+        return Secret.required(self, "access_key_secret").read()
 
 
-class OssSettings(Frozen):
+class OssSettings(StrictConfig):
     """The endpoint that answers clients of Alibaba Cloud OSS: `GET /<bucket>/<key>?x-oss-process=imm/detectface`."""
 
     enabled: bool = False
@@ -161,7 +162,7 @@ class OssSettings(Frozen):
     """Names under which clients know the endpoint; `<bucket>.<name>` then means the bucket (virtual-host style).
     Under the names themselves and under addresses the bucket is the first part of the path (path style); with `keys`,
     under all other names too."""
-    region: Annotated[str, _Form("[a-z0-9-]{1,64}", "a region such as cn-hangzhou")] | None = None
+    region: Annotated[str, _fitting(_REGION, "a region such as cn-hangzhou"), _schema(_REGION)] | None = None
     """The one region that V4 signatures are taken for, such as `cn-hangzhou`; null for any."""
     buckets: list[BucketSettings] = Field([])
     """The buckets."""

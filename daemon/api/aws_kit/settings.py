@@ -6,16 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
-from visaged.daemon.config.base import Frozen
+from visaged.pipelines.runtime.config import StrictConfig
 
 
-class KitSettings(Frozen):
+class KitSettings(StrictConfig):
     """`POST /face_detection`, as the AWS AI Solution Kit has it."""
 
     enabled: bool = True
     """Answer `/face_detection` and `/face-detection`."""
-    min_confidence: Annotated[float, Field(ge=0.2, le=1)] | None = None
-    """Of the faces told; null for the detector's own threshold."""
+    min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The least confidence of a face in the answer; null for that of `inference.min_confidence`. Nothing is found below
+    `tracker.low_confidence`."""
     max_side: Annotated[int, Field(ge=1, le=65_535)] = 4096
     """Longest side of a picture in pixels; 4096 is what the kit documents."""
     upright: bool = False

@@ -299,6 +299,6 @@ def test_causes_fit_a_header() -> None:
 def test_settings() -> None:
     assert KitSettings().max_side == 4096
     assert KitSettings(min_confidence=0.5).min_confidence == 0.5
-    for wrong in ({"max_side": 0}, {"max_side": True}, {"min_confidence": 0.1}, {"upright": "stored"}, {"side": 1}):
+    for wrong in ({"max_side": 0}, {"max_side": True}, {"min_confidence": -0.1}, {"upright": "stored"}, {"side": 1}):
         with pytest.raises(ValidationError, match=next(iter(wrong))):
             KitSettings.model_validate(wrong)

@@ -39,7 +39,7 @@ def test_defaults() -> None:
         ({"keys": [KEY, KEY]}, "more than one is named alice"),
         ({"keys": [KEY, KEY | {"name": "bob"}]}, "access_key_id AK1"),
         ({"keys": [KEY | {"access_key_secret_env": "X"}]}, "not access_key_secret and access_key_secret_env"),
-        ({"keys": [{"name": "alice", "access_key_id": "a"}]}, "not none"),
+        ({"keys": [{"name": "alice", "access_key_id": "a"}]}, "give one of access_key_secret, access_key_secret_file"),
         ({"keys": [KEY | {"access_key_id": "a:b"}]}, "without spaces, commas and colons"),
         ({"keys": [KEY | {"access_key_id": "a b"}]}, "without spaces, commas and colons"),
         ({"keys": [KEY | {"access_key_secret": ""}]}, "empty"),

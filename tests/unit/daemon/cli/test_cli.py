@@ -16,7 +16,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tests.support import requirements
-from visaged.daemon.cli.main import Schema, app, version_string
+from visaged.daemon.cli.main import Schema, _free_port, _settings, app, version_string
+from visaged.daemon.config.document import SettingsError
 from visaged.models.session import nvidia_driver_present
 from visaged.pipelines.schemas import NAMES
 
@@ -192,6 +193,35 @@ def test_cameras_of_the_command_line_are_checked(camera: str, text: str) -> None
     assert SECRET not in done.stderr
 
 
+def test_the_command_line_goes_over_the_file(tmp_path: Path, demo_clip: Path) -> None:
+    path = config(
+        tmp_path,
+        {
+            "cameras": [{"name": "old", "url": "gopher://h/1"}],
+            "inference": {"callers": 3},
+            "mqtt": {"username": "u", "password": SECRET},
+        },
+    )
+    settings = _settings(path, [f"door={demo_clip}"], require_gpu=True)
+    assert [(camera.name, camera.url) for camera in settings.cameras] == [("door", str(demo_clip))]
+    assert (settings.inference.callers, settings.inference.require_gpu) == (3, True)
+    assert settings.mqtt.login() == ("u", SECRET)
+    with pytest.raises(SettingsError, match="gopher"):
+        _settings(path, [], require_gpu=False)
+
+
+@pytest.mark.parametrize("inference", [None, 3, [1]])
+def test_the_command_line_mends_no_wrong_document(tmp_path: Path, inference: object) -> None:
+    with pytest.raises(SettingsError, match="inference"):
+        _settings(config(tmp_path, {"inference": inference}), [], require_gpu=True)
+
+
+def test_without_a_file_there_is_the_demo_or_the_cameras_of_the_command_line(demo_clip: Path) -> None:
+    assert [camera.name for camera in _settings(None, [], False).cameras] == ["demo"]
+    assert [camera.name for camera in _settings(None, [str(demo_clip)], False).cameras] == ["camera1"]
+    assert _settings(None, [], True).inference.require_gpu
+
+
 def test_two_cameras_of_one_name_on_the_command_line(demo_clip: Path) -> None:
     done = invoke("run", "--camera", f"a={demo_clip}", "--camera", f"a={demo_clip}")
     assert done.exit_code == 2
@@ -210,6 +240,24 @@ def test_a_port_that_is_taken(tmp_path: Path, what: str) -> None:
     assert f"127.0.0.1:{port}" in done.stderr
     assert "visaged cannot start: " in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_connections_that_linger_do_not_take_a_port() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = listener.accept()
+            accepted.close()  # who closes first keeps the connection in TIME_WAIT
+            assert client.recv(1) == b""
+    with socket.socket() as plain, pytest.raises(OSError, match="in use"):
+        plain.bind(("127.0.0.1", port))
+    assert _free_port("127.0.0.1", port) == port
+
+
+def test_a_port_that_somebody_listens_on_is_not_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert _free_port("127.0.0.1", port) != port
 
 
 def test_a_network_that_is_damaged_after_the_check_is_an_exit_code(tmp_path: Path) -> None:

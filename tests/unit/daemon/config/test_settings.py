@@ -111,7 +111,7 @@ def test_wrong_types_are_refused_by_their_path(document: dict[str, Any], path: s
         ({"mqtt": {"prefix": "a/#"}}, "mqtt.prefix", "a/#"),
         ({"mqtt": {"protocol": "4"}}, "mqtt.protocol", "'4'"),
         ({"mqtt": {"host": ""}}, "mqtt.host", ""),
-        ({"mqtt": {"host": "mqtt://broker"}}, "mqtt.host", "not a host"),
+        ({"mqtt": {"host": "two words"}}, "mqtt.host", "not a host"),
         ({"log": {"level": "loud"}}, "log.level", "'loud'"),
         (cameras({"fps": 0}), "cameras[0].fps", "greater than 0"),
         (cameras({"name": "front door"}), "cameras[0].name", "front door"),
@@ -121,9 +121,13 @@ def test_wrong_types_are_refused_by_their_path(document: dict[str, Any], path: s
         (cameras({"url": "rtsp:///1"}), "cameras[0].url", "no host"),
         (cameras({"url": "rtsp://h:99999/1"}), "cameras[0].url", "not a valid URL"),
         ({"cameras": [{"url": "rtsp://h/1"}]}, "cameras[0].name", "is missing"),
-        ({"tracker": {"lost_s": -1}}, "tracker", "lost_s must be a positive number"),
+        ({"tracker": {"lost_s": -1}}, "tracker.lost_s", "greater than 0"),
+        ({"tracker": {"confirm_confidence": 5}}, "tracker.confirm_confidence", "less than or equal to 1"),
+        ({"tracker": {"lost_s": float("inf")}}, "tracker.lost_s", "finite"),
+        ({"log": {"max_mb": float("inf")}}, "log.max_mb", "finite"),
         ({"tracker": {"low_confidence": 0.9}}, "tracker", "low_confidence"),
-        ({"inference": {"min_confidence": 0.1}}, "inference.min_confidence", "0.2"),
+        ({"inference": {"min_confidence": -0.1}}, "inference.min_confidence", "greater than or equal to 0"),
+        ({"kit": {"min_confidence": 1.1}}, "kit.min_confidence", "less than or equal to 1"),
         ({"inference": {"provider": "rocm"}}, "inference.provider", "rocm"),
         ({"mqtt": {"tls": {"cert_file": "a"}}}, "mqtt.tls", "belong together"),
     ],
@@ -132,6 +136,39 @@ def test_values_that_cannot_be_are_refused(document: dict[str, Any], path: str, 
     found = problems_of(document)
     assert set(found) == {path}
     assert text in found[path]
+
+
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        (
+            "broker:1883",
+            "is a host with a port, and only a host belongs here; write host: broker, port: 1883 under mqtt",
+        ),
+        ("[::1]:8883", 'write host: "::1", port: 8883 under mqtt'),
+        ("127.0.0.1:1883", "write host: 127.0.0.1, port: 1883 under mqtt"),
+        ("mqtt://broker", "is a URL, and only a host belongs here; write host: broker under mqtt"),
+        ("mqtt://broker:1884/", "write host: broker, port: 1884 under mqtt"),
+        ("mqtts://broker.lan:8883", "write host: broker.lan, port: 8883, tls: {} under mqtt"),
+        ("mqtt://[fe80::1]:1883", 'write host: "fe80::1", port: 1883 under mqtt'),
+        (f"mqtt://user:{SECRET}@broker", "write host: broker, username and password_file under mqtt"),
+        (f"user:{SECRET}@broker", "is a login, and only a host belongs here; write host: broker, username"),
+        ("broker/path", "is a host with a path, and only a host belongs here; write host: broker under mqtt"),
+    ],
+)
+def test_more_than_a_host_says_what_to_write(host: str, words: str) -> None:
+    found = problems_of({"mqtt": {"host": host}})
+    assert set(found) == {"mqtt.host"}
+    assert words in found["mqtt.host"]
+    assert SECRET not in found["mqtt.host"]
+
+
+@pytest.mark.parametrize(
+    ("written", "host"),
+    [("[::1]", "::1"), ("::1", "::1"), ("fe80::1%eth0", "fe80::1%eth0"), ("broker.lan", "broker.lan"), ("::", "::")],
+)
+def test_a_host_may_be_written_with_the_brackets_of_urls(written: str, host: str) -> None:
+    assert parse({"mqtt": {"host": written}}).mqtt.host == host
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -192,10 +229,9 @@ def test_one_password_and_a_user_to_it(where: str) -> None:
         assert set(found) == {where}
         return found[where]
 
-    assert "one of password and password_env" in problem({"username": "u", "password": "a", "password_env": "B"})
-    assert "one of password_file and password_env" in problem(
-        {"username": "u", "password_file": "a", "password_env": "B"}
-    )
+    assert "not password and password_env" in problem({"username": "u", "password": "a", "password_env": "B"})
+    assert "not password_file and password_env" in problem({"username": "u", "password_file": "a", "password_env": "B"})
+    assert "password is empty; leave it out" in problem({"username": "u", "password": ""})
     for name in ("password", "password_file", "password_env"):
         assert problem({name: "x"}) == f"{name} is given, but no username"
 
@@ -230,10 +266,10 @@ def test_passwords_that_cannot_be_had_are_problems(tmp_path: Path, monkeypatch: 
             ),
         }
     )
-    assert "environment variable VISAGED_TEST_PASSWORD (password_env) is not set" in found["mqtt"]
+    assert "environment variable VISAGED_TEST_PASSWORD (password_env) is not set, or empty" in found["mqtt"]
     assert "No such file" in found["cameras[0]"]
     assert "is empty" in found["cameras[1]"]
-    assert "not text" in found["cameras[2]"]
+    assert "not UTF-8 text" in found["cameras[2]"]
     assert "directory" in found["cameras[3]"]
 
 
@@ -375,7 +411,11 @@ def test_least_confidences_of_attributes_that_do_not_exist() -> None:
         ("[" * 3000, "nested too deeply"),
         ("? [a]\n: 3\n", "unhashable key"),
         ("node: !!python/object/apply:os.getcwd []", "not YAML"),
-        ("1: 2\n", "Keys should be strings"),
+        ("1: 2\n", "has a key that is no text"),
+        ("yes: 2\n", "has a key that is no text"),
+        ("http: {on: 2}\n", "http: has a key that is no text"),
+        ("min_confidence: {yes: 0.5}\n", "min_confidence: has a key that is no text"),
+        ("cameras: [{name: a, url: b, attributes: {no: true}}]\n", "cameras[0].attributes: has a key that is no"),
         ("node: &a [*a]\n", "valid string"),
     ],
 )

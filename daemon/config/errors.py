@@ -1,0 +1,93 @@
+"""How trouble with a configuration is reported: by the path of the key, in words, and without what may be secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+
+from visaged.daemon.config.document import Problem
+from visaged.pipelines.runtime.config import Hidden
+from visaged.pipelines.runtime.redact import redact
+
+_NO_TEXT = (
+    "has a key that is no text, but a number or a boolean; YAML reads on, off, yes and no as booleans, so put the key "
+    "in quotes if it is meant as a word"
+)
+
+
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+    """Return the problems that pydantic found in a document.
+
+    Args:
+        error: What it raised.
+        model: What the document was to be. A value is repeated in a text only where the model has no secret.
+    """
+    return [_problem(details, model) for details in error.errors()]
+
+
+def _problem(details: Any, model: type[BaseModel]) -> Problem:
+    loc = details["loc"]
+    if details["type"] == "invalid_key" or loc[-1:] == ("[key]",):
+        parent = loc[:-2] if loc[-1:] == ("[key]",) else loc[:-1]
+        return Problem(_path(parent), _NO_TEXT)
+    text = details["msg"].removeprefix("Value error, ")
+    if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        text = "is not a known key; look for a spelling mistake (`visaged schema` lists all keys)"
+    elif details["type"] == "missing":
+        text = "is missing"
+    elif not isinstance(details.get("input"), dict | list) and not may_be_secret(model, loc):
+        text += f" (got {redact(repr(details.get('input')))})"
+    return Problem(_path(loc), text)
+
+
+def _path(loc: Sequence[str | int]) -> str:
+    path = ""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path
+
+
+def may_be_secret(model: type[BaseModel], loc: Sequence[str | int]) -> bool:
+    """Return whether the value at a place of a document is, or may hold, a secret, by the types of the model.
+
+    Args:
+        model: What the document is to be.
+        loc: Keys and indices that lead to the value. Beyond what the model knows, everything may be secret.
+    """
+    places: list[Any] = [model]
+    for part in loc:
+        places = [inner for place in places for inner in _below(place, part)]
+    return not places or any(_holds_secret(place) for place in places)
+
+
+def _below(annotation: Any, part: str | int) -> list[Any]:
+    """Return the types of the values that a key or index of a value leads to."""
+    if _is_model(annotation):
+        field = annotation.model_fields.get(part)
+        return [] if field is None else [Annotated[field.annotation, *field.metadata, None]]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        hidden = any(isinstance(one, Hidden) for one in arguments[1:])
+        return [annotation] if hidden else _below(arguments[0], part)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return [arguments[1]]
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return [arguments[0]]
+    return [inner for argument in arguments for inner in _below(argument, part)]
+
+
+def _holds_secret(annotation: Any) -> bool:
+    if annotation in (SecretStr, SecretBytes) or isinstance(annotation, Hidden):
+        return True
+    if _is_model(annotation):
+        return any(
+            _holds_secret(field.annotation) or any(isinstance(one, Hidden) for one in field.metadata)
+            for field in annotation.model_fields.values()
+        )
+    return any(_holds_secret(argument) for argument in get_args(annotation))
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
