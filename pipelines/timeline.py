@@ -29,9 +29,10 @@ _DRIFT_PER_S = LEAST_DEVIATION
 # Until it can be known how fast the stamps run, frames are late only against this much of the past. Longer than the
 # half second for which cameras hold frames back at key frames; short, because stamps at 0.84 of real time make
 # frames seem older by 0.19 s for each second of it.
-_YOUNG_S, _YOUNG_MEMORY_S = 6.0, 0.75
-# The same for stamps at a wrong rate, which is known to about one per cent: 0.1 s of age at most.
-_WRONG_RATE_MEMORY_S = 10.0
+_YOUNG_S, _YOUNG_MEMORY_S = 6.0, 0.6
+# The same for stamps at a wrong rate, which is known to a few per cent at first, and to one per cent when it was seen
+# for longer: 0.1 s of age at most.
+_UNSETTLED_MEMORY_S, _WRONG_RATE_MEMORY_S = 2.0, 10.0
 # A change of the estimate by more than this is a change of the rate, and not only a better estimate.
 _RATE_CHANGED = 0.01
 # The fastest frame of each such stretch is remembered.
@@ -162,7 +163,8 @@ class Timeline:
             self._real_per_stamp = rate
         self._fastest.add(stamp_s, arrival_s, rate)
         if rate != 1.0:
-            return self._fastest.due(stamp_s, rate, arrival_s - _WRONG_RATE_MEMORY_S)
+            memory_s = _WRONG_RATE_MEMORY_S if self._rate.settled else _UNSETTLED_MEMORY_S
+            return self._fastest.due(stamp_s, rate, arrival_s - memory_s)
         if arrival_s - self._began_s < _YOUNG_S:
             return self._fastest.due(stamp_s, rate, arrival_s - _YOUNG_MEMORY_S)
         return line_s
