@@ -35,6 +35,7 @@ from av.video.stream import VideoStream
 from visaged.models.preprocess import Canvas, canvas_for
 from visaged.pipelines.records import Clock, Frame
 from visaged.pipelines.runtime.redact import redact, with_credentials
+from visaged.pipelines.source.camera_clock import CameraClock
 from visaged.pipelines.source.config import SourceConfig, scheme_of
 from visaged.pipelines.source.errors import SourceError, explain
 from visaged.pipelines.source.pixels import CanvasPool, VideoPixels
@@ -48,8 +49,8 @@ log = logging.getLogger(__name__)
 
 Discard = Literal["DEFAULT", "NONREF"]
 
-# A camera clock further from the machine's than this says nothing about the age of a frame.
-_PLAUSIBLE_AGE_S = (-0.5, 60.0)
+# Stamps that run at a rate further from real time than this are worth a warning.
+_WARN_OF_RATE = 0.01
 # Bare pictures one after another: FFmpeg counts them and calls that time.
 _UNSTAMPED_FORMATS = frozenset({"mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc", "m4v"})
 # FFmpeg draws text files as pictures; a camera whose path is one is a mistake.
@@ -100,7 +101,8 @@ class VideoSource:
         self._wall = wall
         self._stream = 0
         self._opened = False
-        self._clock_warned = False
+        self._camera_clock = CameraClock(camera)
+        self._rate_warned = False
         self._hardware_works = False
         self._hardware_warned = False
         self._size = (0, 0)
@@ -118,7 +120,8 @@ class VideoSource:
         self._stream += 1
         self._size = (0, 0)
         self._sampler = Sampler(config.fps)
-        self._timeline = Timeline()
+        self._timeline = Timeline(live=not config.is_file)
+        self._camera_clock.begin(self._clock())
         self._stamps = Stamps(live=not config.is_file)
         self._pace_start: float | None = None
         self._wanted = True
@@ -243,9 +246,12 @@ class VideoSource:
             arrived_s = self._clock()
             frames: list[av.VideoFrame] = []
             if packet.stream_index == stream.index:
+                if not self._config.is_file:
+                    self._camera_clock.report(packet, container.start_time_realtime)
                 stamp = self._stamps.of_packet(packet)
                 # Frames that no other frame needs and that the sampler will not want are not even decoded.
-                wanted: Discard = "NONREF" if stamp is not None and self._sampler.certainly_not(stamp) else "DEFAULT"
+                unwanted = stamp is not None and self._sampler.certainly_not(self._timeline.real(stamp))
+                wanted: Discard = "NONREF" if unwanted else "DEFAULT"
                 if wanted != discard:
                     context.skip_frame = discard = wanted
                 frames = self._decode(packet)
@@ -257,7 +263,7 @@ class VideoSource:
                     if self._pause(stamp, stopping):
                         return pictures
                     arrived_s = self._clock()
-                if not self._handle(frame, stamp, container, stream, arrived_s, stopping):
+                if not self._handle(frame, stamp, stream, arrived_s, stopping):
                     return pictures
             if not self._config.is_file and arrived_s - last_frame_s > 2 * self._config.read_timeout_s:
                 raise SourceError("invalid", f"data comes, but no picture in {2 * self._config.read_timeout_s:.0f} s")
@@ -292,7 +298,6 @@ class VideoSource:
         self,
         frame: av.VideoFrame,
         stamp: float,
-        container: InputContainer,
         stream: VideoStream,
         arrived_s: float,
         stopping: threading.Event,
@@ -300,14 +305,15 @@ class VideoSource:
         if frame.is_corrupt:
             self._on_damaged()
         motion_s = self._timeline.capture(stamp, arrived_s)
-        kept = self._sampler.keep(stamp)
+        kept = self._sampler.keep(self._timeline.real(stamp))
+        self._warn_of_rate()
         if (frame.width, frame.height) != self._size:
             self._resize(frame, stream)
         self._on_received(kept)
         if not kept:
             return True
         position_s = frame.time if self._stamps.trusted else None
-        captured_s, captured_at, clock = self._capture_time(container, position_s, motion_s, arrived_s)
+        captured_s, captured_at, clock = self._capture_time(position_s, motion_s, arrived_s)
         if self._config.pace == "fast" and self._config.is_file:
             motion_s = self._fast_start + stamp
         pool = self._pool
@@ -341,21 +347,24 @@ class VideoSource:
         self._scaler = Scaler(self._canvas)
         self._on_open(stream.codec_context.name, frame.width, frame.height)
 
-    def _capture_time(
-        self, container: InputContainer, position: float | None, motion_s: float, arrived_s: float
-    ) -> tuple[float, float, Clock]:
-        now_s, now_at = self._clock(), self._wall()
-        start = container.start_time_realtime if not self._config.is_file else None
-        if start is not None and position is not None:
-            captured_at = start / 1e6 + position
-            age_s = now_at - captured_at
-            if _PLAUSIBLE_AGE_S[0] <= age_s <= _PLAUSIBLE_AGE_S[1]:
-                return min(now_s - age_s, arrived_s), captured_at, "camera"
-            if not self._clock_warned:
-                self._clock_warned = True
-                log.warning(
-                    "camera %s: its clock is %.1f s off this machine's, taking arrival times instead; "
-                    "let both follow the same NTP server", self._camera, age_s,
-                )  # fmt: skip
-        captured_s = motion_s if self._config.live else arrived_s
-        return captured_s, now_at - (now_s - captured_s), "arrival"
+    def _warn_of_rate(self) -> None:
+        timeline = self._timeline
+        if self._rate_warned or not timeline.stamp_rate_settled or abs(timeline.stamp_rate - 1.0) < _WARN_OF_RATE:
+            return
+        self._rate_warned = True
+        log.warning(
+            "camera %s: its time stamps run at %.2f of real time, going by arrival times instead; "
+            "set the frame rate that it really has, or mend its clock", self._camera, timeline.stamp_rate,
+        )  # fmt: skip
+
+    def _capture_time(self, position_s: float | None, motion_s: float, arrived_s: float) -> tuple[float, float, Clock]:
+        """Return when a frame was captured, in monotonic seconds and in seconds since 1970, and by whose clock."""
+        if not self._config.live:
+            motion_s = arrived_s
+        to_wall_s = self._wall() - self._clock()
+        captured_at = None
+        if self._timeline.stamp_rate == 1.0:  # the camera's clock is read every few seconds; stamps go on from there
+            captured_at = self._camera_clock.captured_at(position_s, motion_s, arrived_s, to_wall_s)
+        if captured_at is None:
+            return motion_s, motion_s + to_wall_s, "arrival"
+        return min(captured_at - to_wall_s, arrived_s), captured_at, "camera"

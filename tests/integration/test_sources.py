@@ -6,6 +6,7 @@ import http.server
 import itertools
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -50,12 +51,12 @@ def test_a_cameras_clock_that_is_an_hour_off_is_not_believed(
 ) -> None:
     run = SourceRun(rtsp_server.url("/normal"), arguments={"wall": lambda: time.time() - 3600})
     with run:
-        frames = run.wait_for_frames(30)
+        frames = run.wait_for_frames(100)
     assert {frame.clock for frame in frames} == {"arrival"}
     assert all(-0.001 <= frame.ready_s - frame.captured_s < 2.0 for frame in frames)
     warnings = [record.message for record in caplog.records if "its clock" in record.message]
     assert len(warnings) == 1
-    assert "-3" in warnings[0], "says by how much"
+    assert re.search(r"its clock is (3599|3600)\.\d s ahead of", warnings[0]), "says by how much and which way"
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
