@@ -33,9 +33,9 @@ from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
 from visaged.pipelines.batcher import Batcher, Overloaded, Picture
 from visaged.pipelines.camera import Camera, CameraStatus
 from visaged.pipelines.inference import FrameResult, Inference
-from visaged.pipelines.messages import Composer, status_document
 from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.publisher import Publisher
+from visaged.pipelines.outputs.messages import Composer, status_document
+from visaged.pipelines.outputs.mqtt import Publisher
 from visaged.pipelines.source_error import SourceError
 from visaged.pipelines.tracks import CameraTracks, ReadingPolicy, TrackEvent
 from visaged.pipelines.worker import Worker

@@ -15,8 +15,8 @@ from visaged.daemon.docs import install_docs
 from visaged.daemon.pictures import Pictures
 from visaged.daemon.problems import Problem, install, responses
 from visaged.daemon.uploads import read_picture
-from visaged.pipelines.messages import face_document
 from visaged.pipelines.metrics import Metrics
+from visaged.pipelines.outputs.messages import face_document
 from visaged.pipelines.schemas import schema
 
 _ATTRIBUTES = (

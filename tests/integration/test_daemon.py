@@ -435,7 +435,7 @@ def die(self, *args, **kwargs):
 @pytest.mark.parametrize(
     ("part", "code"),
     [
-        ("publisher", "from visaged.pipelines.publisher import Publisher as P; P._turn = die"),
+        ("publisher", "from visaged.pipelines.outputs.mqtt import Publisher as P; P._turn = die"),
         ("camera-door", "from visaged.pipelines.camera import Camera as C; C._supervise = die"),
         ("inference-", "from visaged.pipelines.batcher import Batcher as B; B.take = die"),
         ("http", "import uvicorn; uvicorn.Server.serve = die"),

@@ -23,9 +23,9 @@ from tests.support.subscriber import Subscriber
 from tests.support.waiting import until
 from visaged.daemon import broker as module
 from visaged.daemon.broker import EmbeddedBroker
-from visaged.pipelines.messages import Composer
 from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.publisher import Publisher, PublisherConfig
+from visaged.pipelines.outputs.messages import Composer
+from visaged.pipelines.outputs.mqtt import Publisher, PublisherConfig
 from visaged.pipelines.worker import Worker
 
 PATIENCE_S = 40.0

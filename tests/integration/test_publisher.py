@@ -27,10 +27,10 @@ from tests.support.process import ManagedProcess
 from tests.support.requirements import MOSQUITTO, require
 from tests.support.subscriber import Message, Subscriber
 from tests.support.waiting import until
-from visaged.pipelines.messages import Composer
 from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.mqtt import TlsConfig
-from visaged.pipelines.publisher import Publisher, PublisherConfig
+from visaged.pipelines.outputs.messages import Composer
+from visaged.pipelines.outputs.mqtt import Publisher, PublisherConfig
+from visaged.pipelines.outputs.mqtt_link import TlsConfig
 from visaged.pipelines.worker import Worker
 
 # For a busy machine; what a test waits for comes far earlier.
@@ -429,9 +429,9 @@ def test_tls_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 PROGRAM = """
 import sys, threading
-from visaged.pipelines.messages import Composer
+from visaged.pipelines.outputs.messages import Composer
 from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.publisher import Publisher, PublisherConfig
+from visaged.pipelines.outputs.mqtt import Publisher, PublisherConfig
 config = PublisherConfig(port=int(sys.argv[1]), protocol=sys.argv[2])
 publisher = Publisher(config, Composer("node", 1, "v"), Metrics(), "1.2.3")
 publisher.run(threading.Event())

@@ -16,7 +16,7 @@ from visaged.models.manifest import Head
 from visaged.pipelines.attributes import Reading, single
 from visaged.pipelines.camera import STATES, CameraStatus
 from visaged.pipelines.inference import FrameResult
-from visaged.pipelines.messages import Composer, face_document, status_document, timestamp
+from visaged.pipelines.outputs.messages import Composer, face_document, status_document, timestamp
 from visaged.pipelines.source import SourceError
 from visaged.pipelines.tracks import Face, Shot, TrackEvent
 

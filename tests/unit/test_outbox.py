@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from visaged.pipelines.messages import Message
-from visaged.pipelines.outbox import Letter, MemoryOutbox
+from visaged.pipelines.outputs.messages import Message
+from visaged.pipelines.outputs.outbox import Letter, MemoryOutbox
 
 
 def letter(number: int) -> Letter:

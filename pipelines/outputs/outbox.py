@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from visaged.pipelines.messages import Message
+from visaged.pipelines.outputs.messages import Message
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from pydantic import Field
 
 from visaged.pipelines.camera import CameraStatus
 from visaged.pipelines.inference import FrameResult
-from visaged.pipelines.messages import Composer, Kind
 from visaged.pipelines.metrics import Metrics
-from visaged.pipelines.mqtt import BrokerLink, LinkConfig
-from visaged.pipelines.outbox import Letter, MemoryOutbox, Outbox
+from visaged.pipelines.outputs.messages import Composer, Kind
+from visaged.pipelines.outputs.mqtt_link import BrokerLink, LinkConfig
+from visaged.pipelines.outputs.outbox import Letter, MemoryOutbox, Outbox
 from visaged.pipelines.ratelimit import LimitedLog
 from visaged.pipelines.tracks import TrackEvent
 

@@ -1,0 +1,1 @@
+"""What leaves the pipeline: results, events and status as messages, and the outputs that take them."""
