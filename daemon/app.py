@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -32,10 +32,13 @@ from visaged.models.trial import try_out
 from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
 from visaged.pipelines.batcher import Batcher, Overloaded, Picture
 from visaged.pipelines.camera import Camera, CameraStatus
-from visaged.pipelines.inference import FrameResult, Inference
+from visaged.pipelines.inference import Inference
 from visaged.pipelines.metrics import Metrics
+from visaged.pipelines.outputs.fan_out import FanOut
 from visaged.pipelines.outputs.messages import Composer, status_document
-from visaged.pipelines.outputs.mqtt import Publisher
+from visaged.pipelines.outputs.mqtt import MqttOutput
+from visaged.pipelines.outputs.outbox import MemoryOutbox
+from visaged.pipelines.outputs.output import Output
 from visaged.pipelines.source_error import SourceError
 from visaged.pipelines.tracks import CameraTracks, ReadingPolicy, TrackEvent
 from visaged.pipelines.worker import Worker
@@ -52,9 +55,9 @@ class Daemon:
     Args:
         settings: The configuration, checked.
         version: Of the program.
-        on_event: Called with every event of a track.
         once: End when every camera is a file and all have ended; one that cannot be read makes the exit code 1.
         metrics: On a registry of its own.
+        outputs: Where messages go besides the MQTT broker.
 
     Raises:
         StartError: A model cannot be loaded, a port is taken, or a file cannot be used.
@@ -70,12 +73,11 @@ class Daemon:
         self,
         settings: Settings,
         version: str,
-        on_event: Callable[[TrackEvent], None] = lambda event: None,
         once: bool = False,
         metrics: Metrics | None = None,
+        outputs: Sequence[Output] = (),
     ) -> None:
         self._settings = settings
-        self._on_event = on_event
         self._once = once
         self._stop_wanted = False
         # An Event or a Lock may be held by the very code that a signal interrupts; this queue may be put to from there.
@@ -95,16 +97,10 @@ class Daemon:
         )
         self.metrics.waiting.labels("cameras").set_function(lambda: self._batcher.waiting()[0])
         self.metrics.waiting.labels("pictures").set_function(lambda: self._batcher.waiting()[1])
-        try:
-            self._publisher = Publisher(
-                settings.mqtt,
-                Composer(settings.node, int(time.time() * 1000), settings.mqtt.prefix),
-                self.metrics,
-                version,
-                settings.mqtt.login(),
-            )
-        except (OSError, ValueError) as error:
-            raise StartError(f"the MQTT connection cannot be set up: {error}") from error
+        composer = Composer(settings.node, int(time.time() * 1000))
+        self._mqtt = self._mqtt_output(composer, version)
+        self._outputs: list[Output] = [self._mqtt, *outputs]
+        self._fan_out = FanOut(composer, self._outputs, self.metrics)
         self._tracks = {camera.name: self._camera_tracks(camera) for camera in settings.cameras}
         self._cameras = [self._camera(camera) for camera in settings.cameras]
         work = Inference(
@@ -113,7 +109,7 @@ class Daemon:
             self._reader,
             self._tracks,
             self.metrics,
-            self._publish,
+            self._fan_out.submit,
             close_up=Scales.of(self.detector, inference.long_side) if inference.close_up else None,
         )
         self.web = self._web(version)
@@ -121,7 +117,8 @@ class Daemon:
         callers = inference.callers or (1 if on_gpu else os.cpu_count() or 1)
         self._camera_workers = [self._worker(f"camera-{camera.name}", camera.run) for camera in self._cameras]
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(callers)]
-        self._publisher_worker = self._worker("publisher", self._publisher.run)
+        self._fan_out_worker = self._worker("fan-out", self._fan_out.run)
+        self._output_workers = [self._worker(output.name, output.run) for output in self._outputs]
         self._http_worker = self._worker("http", self.web.run)
         self._broker_worker = None if self._broker is None else self._worker("broker", self._broker.run)
 
@@ -155,7 +152,8 @@ class Daemon:
             self._broker.ready.wait(10)
             if self._broker.failure is not None:
                 raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
-        self._publisher_worker.start()
+        for worker in [*self._output_workers, self._fan_out_worker]:
+            worker.start()
         for worker in self._inference_workers:
             worker.start()
         self._http_worker.start()
@@ -206,9 +204,8 @@ class Daemon:
         for tracks in self._tracks.values():
             self._tell_all(tracks.end_all(now_s, "shutdown"))
         left += [w for w in self._camera_workers if not w.join(deadline_s - 2.0 - time.monotonic())]
-        self._publisher.drain(deadline_s - 0.7)
-        self._publisher_worker.stop()
-        left += [w for w in [self._publisher_worker, self._http_worker] if not w.join(deadline_s - time.monotonic())]
+        left += self._drain_outputs(deadline_s)
+        left += [] if self._http_worker.join(deadline_s - time.monotonic()) else [self._http_worker]
         if self._broker_worker is not None:
             self._broker_worker.stop()
             left += [] if self._broker_worker.join(max(0.2, deadline_s - time.monotonic())) else [self._broker_worker]
@@ -223,15 +220,26 @@ class Daemon:
         self._failure = self._failure or (name, error)
         self.stop()
 
-    def _publish(self, result: FrameResult) -> None:
-        self._publisher.submit(result)
-        for event in result.events:
-            self._on_event(event)
-
     def _tell_all(self, events: list[TrackEvent]) -> None:
         for event in events:
-            self._publisher.submit_event(event)
-            self._on_event(event)
+            self._fan_out.submit_event(event)
+
+    def _drain_outputs(self, deadline_s: float) -> list[Worker]:
+        """Let everything that is known go out; return the workers that did not end in time."""
+        self._fan_out_worker.stop()
+        left = [] if self._fan_out_worker.join(deadline_s - 1.0 - time.monotonic()) else [self._fan_out_worker]
+        for output, worker in zip(self._outputs, self._output_workers, strict=True):
+            output.drain(deadline_s - 0.7)
+            worker.stop()
+        return left + [w for w in self._output_workers if not w.join(deadline_s - 0.2 - time.monotonic())]
+
+    def _mqtt_output(self, composer: Composer, version: str) -> MqttOutput:
+        config = self._settings.mqtt
+        outbox = MemoryOutbox(config.max_waiting_events, config.max_waiting_mb * 1_000_000)
+        try:
+            return MqttOutput(config, composer, self.metrics, version, outbox, config.login())
+        except (OSError, ValueError) as error:
+            raise StartError(f"the MQTT connection cannot be set up: {error}") from error
 
     def _load_models(self) -> tuple[Detector, FaceReader]:
         wanted, inference = self._settings.models, self._settings.inference
@@ -291,7 +299,7 @@ class Daemon:
             self.detector.multiple_of,
             self._batcher,
             self.metrics,
-            self._publisher.submit_status,
+            self._fan_out.submit_status,
             login,
         )
 
@@ -331,13 +339,13 @@ class Daemon:
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Return whether pictures can be analysed and something is known of the broker, with the cameras' states."""
-        link = self._publisher.link
-        known = link.connected or bool(link.trouble)
+        mqtt = self._mqtt.state()
+        known = mqtt.connected or bool(mqtt.trouble)
         ready = known and self._failure is None and not self._stop_wanted
         models = {"detector": self.detector.name, "provider": self.detector.provider}
         return ready, {
             "status": "ready" if ready else "not ready",
             "models": models,
-            "mqtt": {"broker": link.address, "connected": link.connected, "error": link.trouble or None},
+            "mqtt": {"broker": mqtt.address, "connected": mqtt.connected, "error": mqtt.trouble or None},
             "cameras": {camera.name: camera.status.state for camera in self._cameras},
         }
