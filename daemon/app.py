@@ -11,47 +11,50 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 
-from visaged.daemon.api.aws_kit.answer import model_version
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.broker import EmbeddedBroker
+from visaged.daemon.config.document import SettingsError
 from visaged.daemon.errors import StartError
-from visaged.daemon.settings import CameraSettings, Settings
+from visaged.daemon.networks import load_networks
+from visaged.daemon.settings import Settings
+from visaged.daemon.specs import camera_specs, face_threshold
 from visaged.daemon.web import Web
-from visaged.models.analyzer import Analyzer
-from visaged.models.detector import Detector
-from visaged.models.errors import ModelError
-from visaged.models.manifest import PACKAGED, Manifest
 from visaged.models.search import Scales
-from visaged.models.session import SessionConfig
-from visaged.models.trial import try_out
-from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
-from visaged.pipelines.batcher import Batcher, Overloaded, Picture
+from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.cameras import CameraSet, Changes, Sinks
+from visaged.pipelines.images.analyze import PictureAnalyzer
 from visaged.pipelines.inference import Inference
 from visaged.pipelines.outputs.documents import status_document
+from visaged.pipelines.outputs.fan_out import FanOut
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.mqtt import Publisher
-from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
+from visaged.pipelines.outputs.mqtt import MqttOutput
+from visaged.pipelines.outputs.outbox import MemoryOutbox
+from visaged.pipelines.outputs.output import Output
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
-from visaged.pipelines.source.camera import Camera
 from visaged.pipelines.source.errors import SourceError
-from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy
 
 log = logging.getLogger(__name__)
 
 STOP_S = 5.0
 """Seconds from the wish to stop to the end of the process, whatever hangs."""
-_BROKER_START_S = 10.0
 
-_STALL_S = 3.0
-"""Seconds by which a connected camera may be silent for longer than `tracker.lost_s` before its tracks end. A network
-that was held up delivers the pictures afterwards, and in them the faces were there all the time. A connection that
-broke delivers nothing more, and gets no such time."""
+# How the time to stop is shared out: seconds before the end at which each part is not waited for any longer.
+_EXIT_RESERVE_S = 0.5
+_INFERENCE_RESERVE_S = 2.5
+_CAMERAS_RESERVE_S = 2.0
+_FAN_OUT_RESERVE_S = 1.0
+_DRAIN_RESERVE_S = 0.7
+_OUTPUTS_RESERVE_S = 0.2
+_BROKER_LEAST_S = 0.2
+
+_BROKER_START_S = 10.0
+_WATCH_S = 0.5
 
 
 class Daemon:
@@ -59,16 +62,18 @@ class Daemon:
 
     Args:
         settings: The configuration, checked.
-        version: Of the program.
-        on_event: Called with every event of a track.
+        version: Version of the program.
         once: End when every camera is a file and all have ended; one that cannot be read makes the exit code 1.
-        metrics: On a registry of its own.
+        metrics: The series, on a registry of their own.
+        outputs: Where messages go besides the MQTT broker.
+        epoch: Number of this run, larger than any earlier one's; milliseconds since 1970 unless given.
 
     Raises:
         StartError: A model cannot be loaded, a port is taken, or a file cannot be used.
 
     Attributes:
-        metrics: Its series.
+        settings: The configuration in force.
+        metrics: The series.
         detector: The detector in use.
         web: The HTTP side.
         left_behind: After `run`: whether a thread hangs and was not waited for any longer.
@@ -78,60 +83,43 @@ class Daemon:
         self,
         settings: Settings,
         version: str,
-        on_event: Callable[[TrackEvent], None] = lambda event: None,
         once: bool = False,
         metrics: Metrics | None = None,
+        outputs: Sequence[Output] = (),
+        epoch: int | None = None,
     ) -> None:
-        self._settings = settings
-        self._on_event = on_event
+        self.settings = settings
         self._once = once
         self._stop_wanted = False
         # An Event or a Lock may be held by the very code that a signal interrupts; this queue may be put to from there.
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wake: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._failure: tuple[str, BaseException] | None = None
         self.left_behind = False
         self.metrics = metrics or Metrics()
         self.metrics.build.labels(version).set(1)
-        cv2.setNumThreads(1)  # cameras and callers have threads of their own; OpenCV's would only compete with them
+        cv2.setNumThreads(1)  # cameras and workers have threads of their own; OpenCV's would only compete with them
         # What OpenCV cannot decode is answered to who sent it; its own lines on stderr would be anybody's to fill.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        self.detector, self._reader = self._load_models()
-        inference = settings.inference
-        on_gpu = self.detector.on_gpu
-        self._batcher = Batcher(
-            max_batch=inference.max_batch or (16 if on_gpu else 1),
-            max_wait_s=inference.max_wait_ms / 1000,
-            max_pictures=settings.http.max_waiting,
-        )
-        self.metrics.waiting.labels("cameras").set_function(lambda: self._batcher.waiting()[0])
-        self.metrics.waiting.labels("pictures").set_function(lambda: self._batcher.waiting()[1])
+        networks = load_networks(settings.models, settings.inference, settings.tracker.low_confidence, self.metrics)
+        self.detector, self._reader = networks.detector, networks.reader
+        self._batcher = self._make_batcher()
+        composer = Composer(settings.node, int(time.time() * 1000) if epoch is None else epoch)
+        self._mqtt = self._make_mqtt(composer, version)
+        self._outputs: list[Output] = [self._mqtt, *outputs]
+        self._fan_out = FanOut(composer, self._outputs, self.metrics)
+        self._cameras = self._make_cameras()
         try:
-            self._publisher = Publisher(
-                settings.mqtt,
-                Composer(settings.node, int(time.time() * 1000), settings.mqtt.prefix),
-                self.metrics,
-                version,
-                settings.mqtt.login(),
-            )
-        except (OSError, ValueError) as error:
-            raise StartError(f"the MQTT connection cannot be set up: {error}") from error
-        self._tracks = {camera.name: self._camera_tracks(camera) for camera in settings.cameras}
-        self._cameras = [self._camera(camera) for camera in settings.cameras]
-        work = Inference(
-            self._batcher,
-            self.detector,
-            self._reader,
-            self._tracks,
-            self.metrics,
-            self._publish,
-            close_up=Scales.of(self.detector, inference.long_side) if inference.close_up else None,
-        )
-        self.web = self._web(version)
+            self._specs = camera_specs(settings, self.detector, self._reader.heads)
+        except SettingsError as error:
+            raise StartError(str(error)) from error
+        self._pictures = self._make_pictures()
+        self.web = Web(settings, self, self._pictures, self.metrics, version, networks.versions)
         self._broker = EmbeddedBroker(settings.mqtt.host, settings.mqtt.port) if settings.mqtt.embedded else None
-        callers = inference.callers or (1 if on_gpu else os.cpu_count() or 1)
-        self._camera_workers = [self._worker(f"camera-{camera.name}", camera.run) for camera in self._cameras]
-        self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(callers)]
-        self._publisher_worker = self._worker("publisher", self._publisher.run)
+        work = Inference(self._batcher, self.detector, self._reader, self.metrics)
+        count = settings.inference.callers or (1 if self.detector.on_gpu else os.cpu_count() or 1)
+        self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]
+        self._fan_out_worker = self._worker("fan-out", self._fan_out.run)
+        self._output_workers = [self._worker(output.name, output.run) for output in self._outputs]
         self._http_worker = self._worker("http", self.web.run)
         self._broker_worker = None if self._broker is None else self._worker("broker", self._broker.run)
 
@@ -142,13 +130,12 @@ class Daemon:
         except StartError:
             self.web.close()
             if self._broker_worker is not None:
-                self._broker_worker.stop()
-                self.left_behind = not self._broker_worker.join(1.0)
+                self._broker_worker.join(1.0)
             raise
         try:
             self._watch()
         finally:
-            self._shut_down(time.monotonic() + STOP_S - 0.5)
+            self._shut_down(time.monotonic() + STOP_S - _EXIT_RESERVE_S)
         if self._failure is not None:
             name, error = self._failure
             log.critical("ended because %s failed: %s: %s", name, type(error).__name__, error)
@@ -160,6 +147,33 @@ class Daemon:
         self._stop_wanted = True
         self._wake.put(None)
 
+    def call(self, function: Callable[[], None]) -> None:
+        """Have a function called soon in the thread of `run`; may be called from a signal handler.
+
+        It must not raise. It is not called if the daemon stops before its turn.
+        """
+        self._wake.put(function)
+
+    def apply(self, settings: Settings) -> Changes:
+        """Run with another configuration as far as that can change at run time; only in the thread of `run`.
+
+        Cameras that are the same in both go on undisturbed.
+
+        Args:
+            settings: The configuration, checked. What cannot change at run time must be as it was.
+
+        Raises:
+            SettingsError: The password of a camera cannot be read; nothing has changed.
+        """
+        specs = camera_specs(settings, self.detector, self._reader.heads)
+        self.settings, self._specs = settings, specs
+        changes = self._cameras.apply(specs)
+        heads = self._reader.heads
+        self._pictures.configure(
+            settings.enabled(set(heads)), face_threshold(settings, self.detector), settings.least(heads)
+        )
+        return changes
+
     def _start(self) -> None:
         if self._broker is not None and self._broker_worker is not None:
             self._broker_worker.start()
@@ -170,67 +184,50 @@ class Daemon:
                 )
             if self._broker.failure is not None:
                 raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
-        self._publisher_worker.start()
-        for worker in self._inference_workers:
+        for worker in [*self._output_workers, self._fan_out_worker, *self._inference_workers, self._http_worker]:
             worker.start()
-        self._http_worker.start()
-        for worker in self._camera_workers:
-            worker.start()
+        self._cameras.apply(self._specs)
 
     def _watch(self) -> None:
         while not self._stop_wanted:
-            now_s = time.monotonic()
-            over = 0
-            unreadable: list[CameraStatus] = []
-            for camera in self._cameras:
-                tracks, status = self._tracks[camera.name], camera.status
-                idle = self._batcher.idle(camera.name)
-                if status.state == "ended" and idle:
-                    over += 1
-                    self._tell_all(tracks.end_all(now_s, "stream_ended"))
-                elif camera.config.live:
-                    # What a frame that waits or is being computed shows is not known yet: no silence, however long.
-                    if idle:
-                        stall_s = _STALL_S if status.state == "streaming" else 0.0
-                        self._tell_all(tracks.expire(now_s, stall_s=stall_s))
-                elif status.state == "waiting":
-                    unreadable.append(status)
-            if self._once and over + len(unreadable) == len(self._cameras):
-                if unreadable:
-                    self._failure = (f"camera {unreadable[0].camera}", SourceError("invalid", unreadable[0].error))
-                log.info("every camera has ended")
-                return
+            self._cameras.watch()
+            if self._once:
+                over, unreadable = self._cameras.over()
+                if over:
+                    if unreadable is not None:
+                        self._failure = (f"camera {unreadable.camera}", SourceError("invalid", unreadable.error))
+                    log.info("every camera has ended")
+                    return
             try:
-                self._wake.get(timeout=0.5)
+                function = self._wake.get(timeout=_WATCH_S)
             except queue.Empty:
-                pass
+                continue
+            if function is not None and not self._stop_wanted:
+                function()
 
     def _shut_down(self, deadline_s: float) -> None:
         """Stop in the order of the frames' way, so that what is known still gets out."""
         log.info("stopping")
-        for worker in self._camera_workers:
-            worker.stop()
+        self._cameras.stop()
         self._http_worker.stop()
         self.web.stop()
-        for item in self._batcher.close():
-            if isinstance(item, Picture):
-                if item.future.set_running_or_notify_cancel():
-                    item.future.set_exception(Overloaded())
-            else:
-                self.metrics.camera(item.camera).dropped("shutdown")
+        for job in self._batcher.close():
+            job.drop("shutdown")
         for worker in self._inference_workers:
             worker.stop()
-        left = [w for w in self._inference_workers if not w.join(deadline_s - 2.5 - time.monotonic())]
-        now_s = time.monotonic()
-        for tracks in self._tracks.values():
-            self._tell_all(tracks.end_all(now_s, "shutdown"))
-        left += [w for w in self._camera_workers if not w.join(deadline_s - 2.0 - time.monotonic())]
-        self._publisher.drain(deadline_s - 0.7)
-        self._publisher_worker.stop()
-        left += [w for w in [self._publisher_worker, self._http_worker] if not w.join(deadline_s - time.monotonic())]
+        left = _not_joined(self._inference_workers, deadline_s - _INFERENCE_RESERVE_S)
+        self._cameras.end_tracks()
+        left += self._cameras.join(deadline_s - _CAMERAS_RESERVE_S)
+        self._fan_out_worker.stop()
+        left += _not_joined([self._fan_out_worker], deadline_s - _FAN_OUT_RESERVE_S)
+        for output, worker in zip(self._outputs, self._output_workers, strict=True):
+            output.drain(deadline_s - _DRAIN_RESERVE_S)
+            worker.stop()
+        left += _not_joined(self._output_workers, deadline_s - _OUTPUTS_RESERVE_S)
+        left += _not_joined([self._http_worker], deadline_s)
         if self._broker_worker is not None:
             self._broker_worker.stop()
-            left += [] if self._broker_worker.join(max(0.2, deadline_s - time.monotonic())) else [self._broker_worker]
+            left += _not_joined([self._broker_worker], max(deadline_s, time.monotonic() + _BROKER_LEAST_S))
         self.left_behind = bool(left)
         if left:
             log.warning("did not end in time and were left behind: %s", ", ".join(worker.name for worker in left))
@@ -242,109 +239,48 @@ class Daemon:
         self._failure = self._failure or (name, error)
         self.stop()
 
-    def _publish(self, result: FrameResult) -> None:
-        self._publisher.submit(result)
-        for event in result.events:
-            self._on_event(event)
-
-    def _tell_all(self, events: list[TrackEvent]) -> None:
-        for event in events:
-            self._publisher.submit_event(event)
-            self._on_event(event)
-
-    def _load_models(self) -> tuple[Detector, FaceReader]:
-        wanted, inference = self._settings.models, self._settings.inference
-        config = SessionConfig(
-            inference.provider,
-            inference.require_gpu,
-            inference.gpu_memory_mb,
-            inference.cache,
+    def _make_batcher(self) -> Batcher:
+        inference = self.settings.inference
+        batcher = Batcher(
+            max_batch=inference.max_batch or (16 if self.detector.on_gpu else 1),
+            max_wait_s=inference.max_wait_ms / 1000,
+            max_pictures=self.settings.http.max_waiting,
         )
-        # Below the threshold of a face, the tracker still makes use of what may be one.
-        floor = self._settings.tracker.low_confidence
-        try:
-            manifest = Manifest(wanted.manifest)
-            detector = Detector.load(manifest, wanted.detector, config, floor)
-            loaded: list[Detector | Analyzer] = [detector]
-            reader: FaceReader = NoReader()
-            if wanted.analyzer is not None:
-                analyzer = Analyzer.load(manifest, wanted.analyzer, config)
-                loaded.append(analyzer)
-                reader = AnalyzerReader(analyzer, self.metrics)
-            # The package's own are tried by its tests; TensorRT would build an engine for every shape.
-            if wanted.manifest != PACKAGED and inference.provider != "tensorrt":
-                for model in loaded:
-                    try_out(model)
-        except ModelError as error:
-            raise StartError(str(error)) from error
-        for model in loaded:
-            log.info("%s runs on %s", model.name, model.provider)
-            self.metrics.provider.labels(model.name, model.provider).set(1)
-        return detector, reader
+        self.metrics.waiting.labels("cameras").set_function(lambda: batcher.waiting()[0])
+        self.metrics.waiting.labels("pictures").set_function(lambda: batcher.waiting()[1])
+        return batcher
 
-    def _camera_tracks(self, camera: CameraSettings) -> CameraTracks:
-        inference, heads = self._settings.inference, self._reader.heads
-        enabled = self._settings.enabled(set(heads), camera)
-        points = {name for name, head in heads.items() if head.kind == "points"}
-        return CameraTracks(
-            camera.name,
-            self._settings.tracker,
-            ReadingPolicy(refresh_s=inference.refresh_s, min_face_px=inference.min_face_px),
+    def _make_mqtt(self, composer: Composer, version: str) -> MqttOutput:
+        config = self.settings.mqtt
+        outbox = MemoryOutbox(config.max_waiting_events, config.max_waiting_mb * 1_000_000)
+        try:
+            return MqttOutput(config, composer, self.metrics, version, outbox, config.login())
+        except (OSError, ValueError) as error:
+            raise StartError(f"the MQTT connection cannot be set up: {error}") from error
+
+    def _make_cameras(self) -> CameraSet:
+        out = self._fan_out
+        sinks = Sinks(out.submit, out.submit_event, out.submit_status, out.forget)
+        scales = Scales.of(self.detector, self.settings.inference.long_side)
+        return CameraSet(self._batcher, self._reader, scales, self.metrics, sinks, self._died)
+
+    def _make_pictures(self) -> Pictures:
+        settings, heads = self.settings, self._reader.heads
+        analyzer = PictureAnalyzer(
+            self._batcher,
             self._reader,
-            enabled - points,
-            self._threshold,
-            inference.update_s,
-            camera.landmarks_106 and bool(enabled & points),
-            self._settings.least(heads, camera),
-            camera.fps,
-        )
-
-    def _camera(self, camera: CameraSettings) -> Camera:
-        try:
-            login = camera.login()
-        except ValueError as error:
-            raise StartError(f"camera {camera.name}: {error}") from error
-        return Camera(
-            camera.name,
-            camera,
-            self._settings.inference.long_side,
-            self.detector.multiple_of,
-            self._batcher,
-            self.metrics,
-            self._publisher.submit_status,
-            login,
-        )
-
-    @property
-    def _threshold(self) -> float:
-        configured = self._settings.inference.min_confidence
-        return self.detector.face_threshold if configured is None else configured
-
-    def _web(self, version: str) -> Web:
-        settings, heads = self._settings, self._reader.heads
-        pictures = Pictures(
-            settings.http,
-            self._batcher,
-            heads,
-            settings.enabled(set(heads)),
             Scales.of(self.detector, settings.inference.long_side, settings.http.long_side),
-            self._threshold,
-            self.metrics,
-            settings.least(heads),
-            decode_in_callers=not self.detector.on_gpu,
-            floor=self.detector.floor,
+            settings.http.max_pixels,
+            settings.http.deadline_s,
+            decode_in_workers=not self.detector.on_gpu,
         )
-        names = settings.models
-        manifest = Manifest(names.manifest)
-        analyzer = None if names.analyzer is None else manifest.analyzer(names.analyzer).version
-        model = model_version(manifest.detector(names.detector).version, analyzer)
-        return Web(settings, self, pictures, self.metrics, version, model)
+        pictures = Pictures(settings.http, analyzer, heads, self.metrics, self.detector.floor)
+        pictures.configure(settings.enabled(set(heads)), face_threshold(settings, self.detector), settings.least(heads))
+        return pictures
 
     def cameras(self) -> list[dict[str, Any]]:
         """Return every camera's state and how many faces it sees."""
-        return [
-            status_document(camera.status) | {"tracks": self._tracks[camera.name].present()} for camera in self._cameras
-        ]
+        return [status_document(status) | {"tracks": tracks} for status, tracks in self._cameras.statuses()]
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Return whether every part is alive, and which died."""
@@ -353,13 +289,17 @@ class Daemon:
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Return whether pictures can be analysed and something is known of the broker, with the cameras' states."""
-        link = self._publisher.link
-        known = link.connected or bool(link.trouble)
+        mqtt = self._mqtt.state()
+        known = mqtt.connected or bool(mqtt.trouble)
         ready = known and self._failure is None and not self._stop_wanted
         models = {"detector": self.detector.name, "provider": self.detector.provider}
         return ready, {
             "status": "ready" if ready else "not ready",
             "models": models,
-            "mqtt": {"broker": link.address, "connected": link.connected, "error": link.trouble or None},
-            "cameras": {camera.name: camera.status.state for camera in self._cameras},
+            "mqtt": {"broker": mqtt.address, "connected": mqtt.connected, "error": mqtt.trouble or None},
+            "cameras": {status.camera: status.state for status, _ in self._cameras.statuses()},
         }
+
+
+def _not_joined(workers: Sequence[Worker], deadline_s: float) -> list[Worker]:
+    return [worker for worker in workers if not worker.join(deadline_s - time.monotonic())]

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from visaged.daemon.api.aliyun_oss.app import OssApp
 from visaged.daemon.api.aws_kit import app as kit
+from visaged.daemon.api.aws_kit.answer import model_version
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.api.v1 import View, create_app
 from visaged.daemon.config.tls import TlsError, TlsSettings
@@ -46,14 +47,20 @@ class Web:
         pictures: Analyses pictures.
         metrics: Counts.
         version: Of the daemon.
-        model: What the kit's answers call the networks' version.
+        networks: Versions of the detector and of the analyzer; None without an analyzer.
 
     Raises:
         StartError: A port is taken, or a file or secret cannot be used.
     """
 
     def __init__(
-        self, settings: Settings, view: View, pictures: Pictures, metrics: Metrics, version: str, model: str
+        self,
+        settings: Settings,
+        view: View,
+        pictures: Pictures,
+        metrics: Metrics,
+        version: str,
+        networks: tuple[str, str | None],
     ) -> None:
         self._metrics = metrics
         self._listeners: list[_Listener] = []
@@ -63,7 +70,7 @@ class Web:
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         guarded: ASGIApp
         if settings.kit.enabled:
-            kit.install_kit(app, pictures, self._fetcher, settings.kit, model)
+            kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
             guarded = kit.KitEdge(KeyGuard(app, http, metrics, kit.refuse))
         else:
             guarded = KeyGuard(app, http, metrics)

@@ -84,16 +84,13 @@ class Pictures:
         settings: Limits.
         analyzer: Analyses pictures.
         heads: The attributes that can be read.
-        enabled: Those that are switched on.
-        threshold: The detector's own confidence threshold.
-        metrics: Counts them.
-        least: Smallest confidence of each attribute that is reported.
+        metrics: Counts pictures.
+        floor: The confidence below which the detector reports nothing, whatever a query asks for.
         clock: Monotonic seconds.
-        floor: The confidence below which the detector reports nothing, whatever a request asks for.
 
     Attributes:
-        threshold: The confidence from which something is a face, unless a query asks for another.
         floor: The confidence below which the detector reports nothing.
+        threshold: The confidence from which something is a face, unless a query asks for another.
         attributes: What can be read and is switched on, without the points.
         points: The heads of all landmarks that can be read and are switched on; empty if there is none.
         most_bytes: Largest file of a picture.
@@ -104,25 +101,33 @@ class Pictures:
         settings: HttpSettings,
         analyzer: PictureAnalyzer,
         heads: Mapping[str, Head],
-        enabled: frozenset[str],
-        threshold: float,
         metrics: Metrics,
-        least: Mapping[str, float] | None = None,
-        clock: Callable[[], float] = time.monotonic,
         floor: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._analyzer = analyzer
-        self.points = frozenset(name for name, head in heads.items() if head.kind == "points") & enabled
-        self.attributes = enabled - self.points
-        self.threshold = threshold
+        self._all_points = frozenset(name for name, head in heads.items() if head.kind == "points")
         self.floor = floor
         self._metrics = metrics
-        self._least = least or {}
         self._clock = clock
         self._in_work = 0
         self.most_bytes = int(settings.max_body_mb * 1e6)
         self._room = Room(2 * settings.max_pixels)
+        self.configure(frozenset(heads), 0.5, {})
+
+    def configure(self, enabled: frozenset[str], threshold: float, least: Mapping[str, float]) -> None:
+        """Set what may change while the daemon runs.
+
+        Args:
+            enabled: The attributes that are switched on.
+            threshold: The confidence from which something is a face, unless a query asks for another.
+            least: Smallest confidence with which each attribute is reported.
+        """
+        self.points = self._all_points & enabled
+        self.attributes = enabled - self._all_points
+        self.threshold = threshold
+        self._least = least
 
     @contextlib.asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:

@@ -65,11 +65,12 @@ def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str, w
     app.add_middleware(HeadAsGet)
 
     # An annotation could not name what is known here alone.
-    least: float = Query(
-        pictures.threshold,
+    least: float | None = Query(
+        None,
         ge=0,
         le=1,
-        description=f"The least confidence of a face in the answer. This server's detector reports nothing below "
+        description="The least confidence of a face in the answer; inference.min_confidence of the configuration, or "
+        "else the detector's own, unless given. This server's detector reports nothing below "
         f"{pictures.floor:g} (tracker.low_confidence in the configuration), so smaller values count as that.",
     )
 
@@ -94,7 +95,7 @@ def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str, w
     )
     async def faces(
         request: Request,
-        min_confidence: float = least,
+        min_confidence: float | None = least,
         landmarks: Annotated[
             Literal["5", "106"],
             Query(description="Whether a face has five points, or the analyzer's 106 points beside them."),
@@ -105,7 +106,8 @@ def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str, w
             detail = "landmarks: 106 cannot be had: there is no analyzer for them, or they are switched off"
             raise Problem(HTTPStatus.BAD_REQUEST, "invalid-parameter", detail)
         wanted = _chosen(attributes, pictures.attributes)
-        query = PictureQuery(min_confidence, wanted | (pictures.points if landmarks == "106" else frozenset()))
+        confidence = pictures.threshold if min_confidence is None else min_confidence
+        query = PictureQuery(confidence, wanted | (pictures.points if landmarks == "106" else frozenset()))
         async with pictures.admitted():
             result = await pictures.analyse(await read_picture(request, pictures.most_bytes), query)
         return _json(

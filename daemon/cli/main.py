@@ -96,8 +96,7 @@ def run(
     metrics = Metrics()
     try:
         logs.configure(settings.log, metrics.log_errors.inc)
-        lines = EventLines(out)
-        daemon = Daemon(settings, version_string(), lines, once, metrics)
+        daemon = Daemon(settings, version_string(), once, metrics, [EventLines(out, metrics)])
     except (StartError, OSError) as error:
         err.print(f"visaged cannot start: {error}", style="bold red", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_CANNOT_START) from None
@@ -110,12 +109,10 @@ def run(
         err.print(f"visaged cannot start: {error}", style="bold red", markup=False, soft_wrap=True)
         code = EXIT_CANNOT_START
     logging.shutdown()
-    printed = lines.close(0.3)
-    if printed:
-        flush(out)
-    if daemon.left_behind or not printed:
+    if daemon.left_behind:
         # A thread hangs in a library or a write; an orderly exit would wait for it or pull memory from under it.
         os._exit(code)
+    flush(out)
     raise typer.Exit(code)
 
 

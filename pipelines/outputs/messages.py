@@ -1,13 +1,14 @@
 """The JSON that goes out. Its form is fixed by the schemas in `schemas/`, and tests hold every message against them.
 
-A message is encoded once, when its content is known. Only two fields are not known until it is handed to the broker,
-how old it is by then and whether it had to wait for the broker: `seal` puts them in front.
+The body of a message is encoded once, when its content is known. Only two fields are not known until an output sends
+it, how old it is by then and whether it had to wait for the output: `Message.encode` puts them in front.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,27 +17,42 @@ import orjson
 from visaged.pipelines.outputs.documents import face_document, milliseconds, shot_document, status_document, timestamp
 from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
 
-Kind = Literal["faces", "events"]
+Kind = Literal["faces", "events", "status"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message on its way.
+    """A message, composed once for all outputs. Where it is sent to (a topic, an address) is each output's own choice.
+
+    `epoch`, `camera`, `kind` and `seq` together name one message for ever.
 
     Attributes:
-        kind: What it tells.
-        topic: Where to.
-        body: The JSON object without the fields that `seal` adds.
-        captured_s: Monotonic seconds of capture of what it tells.
+        kind: `faces` of an analysed frame, `events` of tracks, or the `status` of a camera.
+        camera: The camera that it is about.
+        seq: Number of the message, counted from 1 for each camera and kind since the start of the process.
+        epoch: Identifies the run of the process: milliseconds since 1970 at its start.
+        body: A JSON object in UTF-8; complete for `status`, without `age_ms` and `replayed` for the others.
+        captured_s: Monotonic seconds of the capture of the frame; means nothing to another process or after a restart.
+        captured_at: The same moment as wall clock time, in seconds since 1970.
     """
 
     kind: Kind
-    topic: str
+    camera: str
+    seq: int
+    epoch: int
     body: bytes
     captured_s: float
+    captured_at: float
 
-    def seal(self, now_s: float, replayed: bool) -> bytes:
-        """Return the JSON to send at monotonic `now_s`; `replayed` says that it had to wait for the broker."""
+    def encode(self, now_s: float, replayed: bool) -> bytes:
+        """Return the JSON to send.
+
+        Args:
+            now_s: Monotonic seconds at which it is sent.
+            replayed: Whether the message had to wait until the receiver could be reached.
+        """
+        if self.kind == "status":
+            return self.body
         age_ms = max(0.0, (now_s - self.captured_s) * 1000)
         head = f'{{"age_ms":{age_ms:.1f},"replayed":{"true" if replayed else "false"},'
         return head.encode() + self.body[1:]
@@ -48,28 +64,20 @@ class Composer:
     Args:
         node: The node's name.
         epoch: Of this run: milliseconds since 1970 at its start, so that a later run's is larger.
-        prefix: Of all topics.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, node: str, epoch: int, prefix: str) -> None:
+    def __init__(self, node: str, epoch: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.node = node
         self.epoch = epoch
-        self._prefix = prefix
+        self._clock = clock
         self._sequences: dict[tuple[str, str], Iterator[int]] = {}
-
-    @property
-    def node_topic(self) -> str:
-        """The topic of the node's status."""
-        return f"{self._prefix}/{self.node}/status"
-
-    def camera_topic(self, camera: str, what: str) -> str:
-        """Return a topic of a camera: status, faces or events."""
-        return f"{self._prefix}/{camera}/{what}"
 
     def faces(self, result: FrameResult) -> Message:
         """Return the message of an analysed frame."""
         frame = result.frame
-        body = self._head("faces", frame.camera, frame.captured_at) | {
+        seq = self._next("faces", frame.camera)
+        body = self._head("faces", frame.camera, seq, frame.captured_at) | {
             "clock": frame.clock,
             "position_s": None if frame.position_s is None else round(frame.position_s, 3),
             "frame": {"width": frame.pixels.width, "height": frame.pixels.height},
@@ -80,12 +88,14 @@ class Composer:
             },
             "faces": [face_document(face) for face in result.faces],
         }
-        return self._message("faces", frame.camera, body, frame.captured_s)
+        return self._message("faces", frame.camera, seq, body, frame.captured_s, frame.captured_at)
 
     def event(self, event: TrackEvent) -> Message:
         """Return the message of a track's event."""
         track = event.face.track
-        body = self._head("events", event.camera, event.face.shot.captured_at) | {
+        captured_at = event.face.shot.captured_at
+        seq = self._next("events", event.camera)
+        body = self._head("events", event.camera, seq, captured_at) | {
             "event": event.kind,
             "track_id": track,
             "started_at": timestamp(event.started_at),
@@ -95,10 +105,17 @@ class Composer:
             "face": face_document(event.face),
             "best_shot": {"captured_at": timestamp(event.best.captured_at)} | shot_document(event.best),
         }
-        return self._message("events", event.camera, body, event.captured_s)
+        return self._message("events", event.camera, seq, body, event.captured_s, captured_at)
 
     def node_status(self, state: Literal["online", "offline"], at: float, version: str, reason: str | None) -> bytes:
-        """Return the retained status of the node; the last will is the same with state offline."""
+        """Return the status of the node as JSON.
+
+        Args:
+            state: Whether the process is there.
+            at: Seconds since 1970 since when.
+            version: Version of the program.
+            reason: Why it is offline; None when online.
+        """
         return orjson.dumps(
             {
                 "schema": "visaged.node-status/1",
@@ -111,28 +128,27 @@ class Composer:
             }
         )
 
-    def camera_status(self, status: CameraStatus) -> bytes:
-        """Return the retained status of a camera."""
-        return orjson.dumps(
-            {
-                "schema": "visaged.camera-status/1",
-                "node": self.node,
-                "epoch": self.epoch,
-            }
-            | status_document(status)
-        )
+    def status(self, status: CameraStatus) -> Message:
+        """Return the message of a camera's status; its capture time is when the camera came into that state."""
+        body = {"schema": "visaged.camera-status/1", "node": self.node, "epoch": self.epoch} | status_document(status)
+        seq = self._next("status", status.camera)
+        return self._message("status", status.camera, seq, body, self._clock(), status.since_at)
 
-    def _head(self, kind: Kind, camera: str, captured_at: float) -> dict[str, Any]:
-        sequence = self._sequences.setdefault((camera, kind), itertools.count(1))
+    def _next(self, kind: Kind, camera: str) -> int:
+        return next(self._sequences.setdefault((camera, kind), itertools.count(1)))
+
+    def _head(self, kind: Kind, camera: str, seq: int, captured_at: float) -> dict[str, Any]:
         return {
             "schema": f"visaged.{kind}/1",
             "node": self.node,
             "epoch": self.epoch,
             "camera": camera,
-            "seq": next(sequence),
+            "seq": seq,
             "captured_at": timestamp(captured_at),
         }
 
-    def _message(self, kind: Kind, camera: str, body: dict[str, Any], captured_s: float) -> Message:
+    def _message(
+        self, kind: Kind, camera: str, seq: int, body: dict[str, Any], captured_s: float, captured_at: float
+    ) -> Message:
         encoded = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-        return Message(kind, self.camera_topic(camera, kind), encoded, captured_s)
+        return Message(kind, camera, seq, self.epoch, encoded, captured_s, captured_at)

@@ -1,8 +1,11 @@
-"""The publisher: one thread that turns results into messages and sees them off.
+"""The MQTT output: one thread that sees messages off to a broker.
 
-Frames' `faces` are news and worthless when old: while the broker is away they are dropped and counted. Events tell of
-something that happened once: they wait, bounded, until the broker has acknowledged them, and say so (`replayed`).
-Status messages are state: only the newest of each is kept, and all are sent anew after every connect.
+Frames' `faces` are news and worthless when old: while the broker is away they are dropped and counted. Events happened
+once: they wait, bounded, until the broker has acknowledged them, and say so (`replayed`). Status messages are state:
+only the newest of each is kept, retained by the broker, and all are sent anew after every connect.
+
+A message that the broker cannot take (too large, refused, or answered with a hang-up) is set aside and counted, so that
+it does not stop the others.
 """
 
 from __future__ import annotations
@@ -12,47 +15,44 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Annotated, Literal
 
-from pydantic import Field
-
-from visaged.pipelines.outputs.messages import Composer, Kind
-from visaged.pipelines.outputs.mqtt_link import BrokerLink, LinkConfig
-from visaged.pipelines.outputs.outbox import Letter, MemoryOutbox, Outbox
-from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
+from visaged.pipelines.outputs.messages import Composer, Kind, Message
+from visaged.pipelines.outputs.mqtt_config import PublisherConfig
+from visaged.pipelines.outputs.mqtt_hangups import HangUps
+from visaged.pipelines.outputs.mqtt_ledger import Ledger, Sent
+from visaged.pipelines.outputs.mqtt_link import BrokerLink
+from visaged.pipelines.outputs.mqtt_losses import Losses
+from visaged.pipelines.outputs.mqtt_reports import Limits, Lost, Opened, Settled
+from visaged.pipelines.outputs.outbox import Outbox
+from visaged.pipelines.outputs.output import OutputState
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.runtime.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
-
-
-class PublisherConfig(LinkConfig):
-    """What is published, and where to."""
-
-    prefix: Annotated[str, Field(pattern=r"^[^#+/\s][^#+\s]*[^#+/\s]$|^[^#+/\s]$")] = "visaged"
-    """What all topics begin with; may have levels (`site/visaged`)."""
-    faces_qos: Literal[0, 1] = 0
-    """MQTT quality of service of the per-frame `faces` messages, 0 or 1; events always have 1."""
-    max_waiting_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Events that may wait for the broker in memory (about 2 kB each); the oldest are lost first, and counted."""
 
 
 # With 20 messages in flight a broker acknowledged 18,500 a second, with 1,000 fewer.
 _MOST_IN_FLIGHT = 20
 # Faces that the socket has not taken yet (QoS 0) or the broker not acknowledged; more of them would only be older.
-_MOST_UNSETTLED = 200
-# Results that may wait for this thread.
-_MOST_RESULTS = 500
+_MOST_FACES = 200
+# While one message at a time is sent, this long is waited after a connect: a broker that hangs up before the first
+# message does not do so because of one.
+_PROBE_S = 1.5
+
+_SET_ASIDE = {
+    "too_large": "are larger than the MQTT broker's Maximum Packet Size of {limit} bytes",
+    "hung_up": "make the MQTT broker hang up; look at its policy and at its limit for the size of a message",
+}
 
 
-class Publisher:
-    """Publishes results, events and status.
+class MqttOutput:
+    """Publishes faces, events and status.
 
     Args:
         config: What, and where to.
-        composer: Makes the messages.
-        metrics: Counts them.
+        composer: Makes the node's status.
+        metrics: Counts messages.
         version: Of the daemon, for the node's status.
+        outbox: Where events wait.
         credentials: User and password for the broker.
         clock: Monotonic seconds.
         wall: Seconds since 1970.
@@ -61,12 +61,16 @@ class Publisher:
         OSError: A TLS file cannot be used.
     """
 
+    name = "mqtt"
+    kinds: frozenset[Kind] = frozenset(("faces", "events", "status"))
+
     def __init__(
         self,
         config: PublisherConfig,
         composer: Composer,
         metrics: Metrics,
         version: str,
+        outbox: Outbox,
         credentials: tuple[str | None, str | None] = (None, None),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -75,60 +79,64 @@ class Publisher:
         self._composer = composer
         self._metrics = metrics
         self._version = version
+        self._outbox = outbox
         self._clock = clock
         self._wall = wall
+        self._node_topic = f"{config.prefix}/{composer.node}/status"
+        # Shared with other threads, under the lock of `_changed`.
         self._changed = threading.Condition()
         self._woken = False
-        self._results: deque[FrameResult] = deque()
-        self._news: deque[TrackEvent] = deque()
-        self._statuses: dict[str, CameraStatus] = {}
-        self._fresh: set[str] = set()
-        self._outbox: Outbox = MemoryOutbox(config.max_waiting_events, self._overflowed)
-        # What paho has and has not settled yet, by number.
-        self._letters: dict[int, Letter] = {}
-        self._faces: set[int] = set()
-        self._again: deque[Letter] = deque()
-        self._seen_connections = 0
+        self._new_faces: deque[Message] = deque()
+        self._new_events: deque[Message] = deque()
+        self._new_state: dict[str, bytes] = {}
         self._drain_until_s = float("inf")
-        self._complain = LimitedLog(log)
+        # This thread's own. State by topic: all that is retained, and what of it is not sent yet.
+        self._state: dict[str, bytes] = {}
+        self._unsent: dict[str, bytes] = {}
+        self._faces: deque[Message] = deque()
+        self._faces_turn = False
+        self._ledger = Ledger()
+        self._hangups = HangUps(clock)
+        self._connection = 0
+        self._limits = Limits()
+        self._opened_s = 0.0
+        self._last_event = 0
+        self._losses = Losses(self.name, metrics)
         will = composer.node_status("offline", wall(), version, "connection lost")
-        self.link = BrokerLink(
-            config,
-            config.client_id or f"visaged-{composer.node}",
-            *credentials,
-            will=(composer.node_topic, will),
-            on_change=self._wake,
-        )
-        self._publish_seconds = metrics.stage.labels("publish")
+        self._client_id = config.client_id or f"visaged-{composer.node}"
+        self._link = BrokerLink(config, self._client_id, *credentials, (self._node_topic, will), self._wake, clock)
         for kind in ("faces", "events"):
-            metrics.mqtt_published.labels(kind)
-            metrics.mqtt_acknowledged.labels(kind)
-            metrics.mqtt_waiting.labels(kind)
+            metrics.output_published.labels(self.name, kind)
+            metrics.output_acknowledged.labels(self.name, kind)
+            metrics.output_waiting.labels(self.name, kind)
 
-    def submit(self, result: FrameResult) -> None:
-        """Take a frame's result; never blocks, from any thread."""
+    def offer(self, message: Message) -> None:
+        """Take a message; never blocks, from any thread."""
+        late = None
         with self._changed:
-            self._news.extend(result.events)
-            self._results.append(result)
-            overdue = len(self._results) > _MOST_RESULTS
-            if overdue:
-                self._results.popleft()
+            if message.kind == "status":
+                self._new_state[self._topic(message.camera, "status")] = message.body
+            elif message.kind == "faces":
+                self._new_faces.append(message)
+                if len(self._new_faces) > _MOST_FACES:
+                    late = self._new_faces.popleft()
+            else:
+                self._new_events.append(message)
+                if len(self._new_events) > self._config.max_waiting_events:
+                    late = self._new_events.popleft()
             self._changed.notify()
-        if overdue:
-            self._lose("faces", "publisher_busy")
+        if late is not None:
+            self._losses.count(late.kind, "broker_slow" if late.kind == "faces" else "overflow")
 
-    def submit_event(self, event: TrackEvent) -> None:
-        """Take an event that no frame led to; never blocks, from any thread."""
+    def forget(self, camera: str) -> None:
+        """Clear the retained status of a camera that was removed; never blocks, from any thread."""
         with self._changed:
-            self._news.append(event)
+            self._new_state[self._topic(camera, "status")] = b""
             self._changed.notify()
 
-    def submit_status(self, status: CameraStatus) -> None:
-        """Take a camera's new status; never blocks, from any thread."""
-        with self._changed:
-            self._statuses[status.camera] = status
-            self._fresh.add(status.camera)
-            self._changed.notify()
+    def state(self) -> OutputState:
+        """Return how the connection is; may be called from any thread."""
+        return OutputState(self._link.connected, self._link.trouble, self._link.address)
 
     def drain(self, until_s: float) -> None:
         """Once asked to stop, go on until everything is acknowledged or monotonic time `until_s`."""
@@ -138,7 +146,7 @@ class Publisher:
 
     def run(self, stopping: threading.Event) -> None:
         """Publish until `stopping` is set and everything is seen off, or the time given to `drain` is over."""
-        self.link.start()
+        self._link.start()
         try:
             while not (stopping.is_set() and self._finished()):
                 self._turn()
@@ -147,174 +155,214 @@ class Publisher:
 
     @property
     def _online(self) -> bool:
-        """Whether messages can be sent: there is a connection, and it has been greeted."""
-        return self.link.connected and self.link.connections == self._seen_connections
+        """Whether messages can be sent: there is a connection, and `_on_connect` has seen it."""
+        return self._link.connected and self._link.connections == self._connection
+
+    def _topic(self, camera: str, kind: Kind) -> str:
+        return f"{self._config.prefix}/{camera}/{kind}"
 
     def _finished(self) -> bool:
         if self._clock() >= self._drain_until_s:
             return True
         with self._changed:
-            empty = not (self._results or self._news or self._fresh)
+            if self._new_faces or self._new_events or self._new_state:
+                return False
         # Without a broker there is nobody to wait for.
-        return empty and (not self.link.connected or not (len(self._outbox) or self._faces))
+        return not self._link.connected or not (
+            len(self._outbox) or self._faces or self._unsent or self._ledger.unsettled("faces")
+        )
 
     def _turn(self) -> None:
         with self._changed:
-            if not (self._results or self._news or self._fresh or self._woken):
+            if not (self._new_faces or self._new_events or self._new_state or self._woken):
                 self._changed.wait(0.2)
             self._woken = False
-            results, news = list(self._results), list(self._news)
-            fresh = [self._statuses[camera] for camera in self._fresh]
-            self._results.clear()
-            self._news.clear()
-            self._fresh.clear()
-        self._settle()
-        self._greet()
-        if self._online:  # else the next greeting tells of them
-            for status in fresh:
-                self._send_status(status)
-        for event in news:
-            self._keep(event)
-        for result in results:
-            self._send_faces(result)
-        self._pump()
-        self._metrics.mqtt_connected.set(self.link.connected)
-        self._metrics.mqtt_waiting.labels("events").set(len(self._outbox))
-        self._metrics.mqtt_waiting.labels("faces").set(len(self._faces))
+            faces, self._new_faces = self._new_faces, deque()
+            events, self._new_events = self._new_events, deque()
+            state, self._new_state = self._new_state, {}
+        self._handle_link_events()
+        self._state |= state
+        self._unsent |= state
+        for event in events:
+            for lost in self._outbox.put(event):
+                self._losses.count(lost.kind, "overflow")
+        for message in faces:
+            self._keep_faces(message)
+        self._send_pending()
+        self._metrics.mqtt_connected.set(self._link.connected)
+        self._metrics.output_waiting.labels(self.name, "events").set(len(self._outbox))
+        waiting = len(self._faces) + self._ledger.unsettled("faces")
+        self._metrics.output_waiting.labels(self.name, "faces").set(waiting)
 
-    def _settle(self) -> set[int]:
-        """Take note of what the broker has, or has refused; return the numbers."""
-        settled = self.link.settled()
-        for number, accepted in settled:
-            letter = self._letters.pop(number, None)
-            if letter is not None:
-                self._outbox.done(letter)
-                self._answered(letter.message.kind, accepted)
-            elif number in self._faces:
-                self._faces.remove(number)
-                if self._config.faces_qos == 1:
-                    self._answered("faces", accepted)
-        return {number for number, _ in settled}
+    def _handle_link_events(self) -> None:
+        for event in self._link.events():
+            match event:
+                case Settled():
+                    self._reap_ack(event)
+                case Opened():
+                    self._on_connect(event)
+                case Lost():
+                    self._on_loss(event)
+        for sent in self._ledger.expire(self._clock()):
+            self._hangups.passed(sent)
 
-    def _answered(self, kind: Kind, accepted: bool) -> None:
-        if accepted:
-            self._metrics.mqtt_acknowledged.labels(kind).inc()
-        else:
-            self._lose(kind, "refused")
-
-    def _greet(self) -> None:
-        """On a new connection send all state, for the broker may have forgotten it, and again what has no answer."""
-        connections = self.link.connections
-        if connections == self._seen_connections or not self.link.connected:
+    def _reap_ack(self, settled: Settled) -> None:
+        sent, passed = self._ledger.settle(settled.number)
+        for one in passed:
+            self._hangups.passed(one)
+        if sent is None:
             return
-        self._settle()
-        if self._seen_connections:
+        if sent.kind == "events":
+            self._outbox.ack(sent.id)
+        elif sent.kind == "status" and self._state.get(sent.topic) == b"":
+            del self._state[sent.topic]  # the broker has cleared it
+        if settled.refused:
+            self._losses.count(sent.kind, settled.refused.lower().replace(" ", "_"), quietly=True)
+            self._losses.report(sent.topic, settled.refused, f"are refused by the MQTT broker: {settled.refused}")
+        elif sent.qos:
+            self._metrics.output_acknowledged.labels(self.name, sent.kind).inc()
+
+    def _on_connect(self, opened: Opened) -> None:
+        """Send all state, for the broker may have forgotten it, and again every event that has no answer."""
+        if self._connection:
             self._metrics.mqtt_reconnects.inc()
-        self._seen_connections = connections
-        for _ in self._faces:
-            self._lose("faces", "connection_lost")
-        self._faces.clear()
-        self._again.extendleft(reversed(self._letters.values()))
-        self._letters.clear()
-        status = self._composer.node_status("online", self._wall(), self._version, None)
-        self.link.send(self._composer.node_topic, status, qos=1, retain=True)
-        with self._changed:
-            statuses = list(self._statuses.values())
-        for camera in statuses:
-            self._send_status(camera)
+        self._connection = opened.connection
+        self._limits = opened.limits
+        self._opened_s = self._clock()
+        self._hangups.opened()
+        if not opened.limits.qos:
+            log.warning("the MQTT broker takes QoS 0 only and acknowledges nothing: events may be lost unnoticed")
+        self._outbox.retry()
+        online = self._composer.node_status("online", self._wall(), self._version, None)
+        self._unsent = {self._node_topic: online} | self._state
 
-    def _send_status(self, status: CameraStatus) -> None:
-        try:
-            payload = self._composer.camera_status(status)
-        except Exception as error:  # one bad text must not end the publisher
-            self._complain("status of camera %s not sent: %s", status.camera, _unfit(error))
-            return
-        self.link.send(self._composer.camera_topic(status.camera, "status"), payload, qos=1, retain=True)
+    def _on_loss(self, lost: Lost) -> None:
+        suspects = self._ledger.suspects(lost.at_s) if lost.unexplained else []
+        for sent in self._ledger.clear():
+            if sent.kind == "faces":
+                self._losses.count("faces", "connection_lost")
+        if self._hangups.lost(lost, suspects) is not None:
+            self._link.relent()
+        if self._hangups.without_reason:
+            self._link.explain(
+                f"the MQTT broker {self._link.address} closes connections soon after it has accepted them, with no "
+                f'message on its way: another client may use the client id "{self._client_id}" (set mqtt.client_id '
+                "to one of its own), or the broker does not want this client"
+            )
 
-    def _send_faces(self, result: FrameResult) -> None:
-        self._publish_seconds.observe(self._clock() - result.finished_s)
+    def _keep_faces(self, message: Message) -> None:
         if not self._online:
-            self._lose("faces", "offline")
+            self._losses.count("faces", "offline")
             return
-        if len(self._faces) >= _MOST_UNSETTLED:
-            self._settle()
-        if len(self._faces) >= _MOST_UNSETTLED:
-            self._lose("faces", "broker_slow")
-            return
-        try:
-            message = self._composer.faces(result)
-        except Exception as error:  # one bad result must not end the publisher
-            self._lose("faces", "failed", _unfit(error))
-            return
-        now_s = self._clock()
-        payload = message.seal(now_s, replayed=False)
-        self._faces.add(self.link.send(message.topic, payload, qos=self._config.faces_qos))
-        self._metrics.mqtt_published.labels("faces").inc()
-        self._metrics.age.labels(result.frame.camera).observe(max(0.0, now_s - message.captured_s))
+        self._faces.append(message)
+        if len(self._faces) + self._ledger.unsettled("faces") > _MOST_FACES:
+            self._handle_link_events()
+        if len(self._faces) + self._ledger.unsettled("faces") > _MOST_FACES:
+            self._faces.popleft()
+            self._losses.count("faces", "broker_slow")
+        elif not self._faces_qos():
+            self._send_pending()
 
-    def _keep(self, event: TrackEvent) -> None:
-        try:
-            message = self._composer.event(event)
-        except Exception as error:  # one bad event must not end the publisher
-            self._lose("events", "failed", _unfit(error))
-            return
-        self._outbox.put(Letter(message, self._seen_connections if self._online else -1))
+    def _faces_qos(self) -> int:
+        # An acknowledgement is needed to tell which message makes a broker hang up.
+        return min(self._limits.qos, 1 if self._hangups.careful else self._config.faces_qos)
 
-    def _pump(self) -> None:
-        while self._online and len(self._letters) < _MOST_IN_FLIGHT:
-            again = bool(self._again)
-            letter = self._again.popleft() if again else self._outbox.take()
-            if letter is None:
+    def _send_pending(self) -> None:
+        while self._online:
+            careful = self._hangups.careful
+            if careful and (self._ledger.in_doubt or self._clock() < self._opened_s + _PROBE_S):
                 return
-            replayed = letter.connection != self._seen_connections
-            payload = letter.message.seal(self._clock(), replayed)
-            self._letters[self.link.send(letter.message.topic, payload, qos=1)] = letter
-            if not again:
-                self._metrics.mqtt_published.labels(letter.message.kind).inc()
+            room = self._ledger.in_flight < min(_MOST_IN_FLIGHT, self._limits.in_flight)
+            if self._unsent and room:
+                self._send_state()
+            elif self._faces and (room or not self._faces_qos()) and (self._faces_turn or not len(self._outbox)):
+                self._faces_turn = False
+                self._send_faces(self._faces.popleft())
+            elif room and self._send_event():
+                self._faces_turn = True
+            elif self._faces and (room or not self._faces_qos()):
+                self._send_faces(self._faces.popleft())
+            else:
+                return
+
+    def _send_state(self) -> None:
+        topic = next(iter(self._unsent))
+        self._send(topic, "status", self._unsent.pop(topic), 1, retain=True)
+
+    def _send_faces(self, message: Message) -> None:
+        now_s = self._clock()
+        payload = message.encode(now_s, replayed=False)
+        if self._send(self._topic(message.camera, "faces"), "faces", payload, self._faces_qos()):
+            self._metrics.output_published.labels(self.name, "faces").inc()
+            self._metrics.age.labels(message.camera).observe(max(0.0, now_s - message.captured_s))
+
+    def _send_event(self) -> bool:
+        """Send the next event, if there is one; return whether there was."""
+        for id, message, replayed in self._outbox.pending(1):
+            payload = message.encode(self._clock(), replayed)
+            if not self._send(self._topic(message.camera, "events"), "events", payload, 1, id=id):
+                self._outbox.ack(id)
+            elif id > self._last_event:
+                self._last_event = id
+                self._metrics.output_published.labels(self.name, "events").inc()
+            return True
+        return False
+
+    def _send(self, topic: str, kind: Kind, payload: bytes, qos: int, retain: bool = False, id: int = 0) -> bool:
+        """Hand a message to the link; return False when it is set aside, because the broker would not take it."""
+        qos = min(qos, self._limits.qos)
+        size = self._link.packet_bytes(topic, payload, qos)
+        if self._limits.packet_bytes is not None and size > self._limits.packet_bytes:
+            return self._set_aside(topic, kind, size, "too_large")
+        if self._hangups.refuses(topic, size):
+            return self._set_aside(topic, kind, size, "hung_up")
+        number = self._link.send(topic, payload, qos, retain and self._limits.retain)
+        self._ledger.add(number, Sent(kind, topic, size, qos, self._clock(), id))
+        return True
+
+    def _set_aside(self, topic: str, kind: Kind, size: int, cause: str) -> bool:
+        self._losses.count(kind, cause, quietly=True)
+        why = _SET_ASIDE[cause].format(limit=self._limits.packet_bytes)
+        self._losses.report(topic, cause, f"{why} (this one has {size} bytes)")
+        return False
 
     def _sign_off(self) -> None:
-        told = self._say_goodbye() if self._online else True
-        self._settle()
+        published = self._publish_offline() if self._online else True
+        self._handle_link_events()
         with self._changed:
-            events, faces = len(self._outbox) + len(self._news), len(self._faces) + len(self._results)
+            events = len(self._new_events) + (0 if self._outbox.durable else len(self._outbox))
+            faces = len(self._new_faces) + len(self._faces) + self._ledger.unsettled("faces")
         if faces:
-            self._metrics.mqtt_lost.labels("faces", "shutdown").inc(faces)
+            self._losses.count("faces", "shutdown", faces, quietly=True)
         if events:
-            self._metrics.mqtt_lost.labels("events", "shutdown").inc(events)
+            self._losses.count("events", "shutdown", events, quietly=True)
             log.warning("%d events were not acknowledged by the broker before the end and are lost", events)
-        # A broker that has not heard that this is the end is left to find out, and to publish the last will.
-        self.link.close(0.5, orderly=told)
+        self._outbox.close()
+        # A broker that did not acknowledge the offline status is left to notice the end and to publish the last will.
+        self._link.close(0.5, orderly=published)
         self._metrics.mqtt_connected.set(False)
 
-    def _say_goodbye(self) -> bool:
+    def _publish_offline(self) -> bool:
         status = self._composer.node_status("offline", self._wall(), self._version, "shutdown")
-        number = self.link.send(self._composer.node_topic, status, qos=1, retain=True)
+        if self._hangups.refuses(self._node_topic, self._link.packet_bytes(self._node_topic, status, 1)):
+            return True
+        qos = min(1, self._limits.qos)
+        number = self._link.send(self._node_topic, status, qos, self._limits.retain)
+        self._ledger.add(number, Sent("status", self._node_topic, 0, qos, self._clock()))
         now_s = self._clock()
         deadline_s = min(max(self._drain_until_s, now_s + 0.2), now_s + 1.0)
-        while number not in self._settle():
-            if not self.link.connected or self._clock() >= deadline_s:
+        while number in self._ledger:
+            if not self._link.connected or self._clock() >= deadline_s:
                 return False
             with self._changed:
                 if not self._woken:
                     self._changed.wait(0.05)
                 self._woken = False
+            self._handle_link_events()
         return True
-
-    def _overflowed(self, letter: Letter) -> None:
-        self._lose(letter.message.kind, "overflow")
-
-    def _lose(self, kind: Kind, cause: str, why: str = "") -> None:
-        self._metrics.mqtt_lost.labels(kind, cause).inc()
-        if cause != "offline":  # that the broker is away was said once already
-            self._complain("%s message lost: %s", kind, why or cause.replace("_", " "))
 
     def _wake(self) -> None:
         # From paho's thread, which may hold paho's locks; this thread never holds `_changed` while it calls paho.
         with self._changed:
             self._woken = True
             self._changed.notify()
-
-
-def _unfit(error: Exception) -> str:
-    log.debug("a message cannot be composed", exc_info=error)
-    return f"it cannot be composed ({type(error).__name__}: {error})"

@@ -1,12 +1,14 @@
-"""The link to an MQTT broker: connects, stays connected for ever, and says what the broker has.
+"""The link to an MQTT broker: connects, stays connected for ever, and reports what the broker has.
 
 paho's network thread owns the socket. What matters of paho here, each with a test:
 
 - `publish()` with QoS 1 while offline returns an error code and queues the message all the same: never publish again.
 - After a reconnect it sends again what was in flight, but not before what others publish in that moment: an old status
-  could follow a new one. So its queue is emptied at every connect, and the publisher sends again what has no answer.
-- Its queue of unwritten packets has no bound of its own, so the publisher counts what is not settled.
+  could follow a new one. So its queue is emptied at every connect, and the output sends again what has no answer.
+- Its queue of unwritten packets has no bound of its own, so the output counts what is not settled.
 - It holds its own locks while it calls back, so a callback only notes and wakes, and never publishes.
+- It forgets its growing pause between two tries at every accepted connection, however short that was; so the pause is
+  counted here.
 - What a server that speaks something else makes its parser raise ends its thread, and what a failed TLS handshake
   leaves behind is an open socket. Both are mended here.
 """
@@ -19,75 +21,30 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
-from pydantic import Field, model_validator
 
-from visaged.pipelines.runtime.config import HiddenText, StrictConfig
+from visaged.pipelines.outputs.mqtt_config import LinkConfig
+from visaged.pipelines.outputs.mqtt_reports import Lost, Opened, Settled, limits_of
 
 log = logging.getLogger(__name__)
 
+STEADY_S = 5.0
+"""A connection that lived as long has worked: the next pause before a try is the shortest again."""
 
-class TlsConfig(StrictConfig):
-    """TLS to the broker."""
-
-    ca_file: Path | None = None
-    """Certificates of the authorities that may sign the broker's; null for the system's."""
-    cert_file: Path | None = None
-    """This client's certificate, where the broker asks for one."""
-    key_file: Path | None = None
-    """The PEM file of that certificate's private key, without a password."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> TlsConfig:
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file belong together: give both or none")
-        return self
-
-    def context(self) -> ssl.SSLContext:
-        """Return the TLS settings; raises `OSError` or `ssl.SSLError` when a file is not what it should be."""
-        context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
-        context.sslsocket_class = _ClosingSocket
-        if self.cert_file is not None:
-            # A key with a password is refused; OpenSSL would ask the terminal for it and wait.
-            context.load_cert_chain(self.cert_file, self.key_file, password="")
-        return context
-
-
-class _ClosingSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails, which paho forgets."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except BaseException:
-            self.close()
-            raise
-
-
-class LinkConfig(StrictConfig):
-    """A broker and how to reach it."""
-
-    host: Annotated[HiddenText, Field(min_length=1)] = "127.0.0.1"
-    """The broker's name or address, without a port."""
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
-    """The broker's port; 8883 is usual with TLS."""
-    protocol: Literal["3.1.1", "5"] = "3.1.1"
-    """MQTT version."""
-    client_id: str | None = None
-    """MQTT client id; null for `visaged-` and the node's name."""
-    tls: TlsConfig | None = None
-    """How to connect with TLS; null for no TLS."""
-    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
-    """A broker that is silent for 1.5 times this is lost."""
-    reconnect_most_s: Annotated[int, Field(ge=1, le=3600)] = 30
-    """Longest wait between two tries to connect; it starts at 1 s and doubles."""
+# Reason codes of MQTT 5's DISCONNECT that have nothing to do with a message: keep-alive timeout, server busy, shutting
+# down, taken over, administrative action, another server, moved, too many connections, connected for too long.
+_NOT_FOR_A_MESSAGE = {0x8D, 0x89, 0x8B, 0x8E, 0x98, 0x9C, 0x9D, 0x9F, 0xA0}
+_TAKEN_OVER = 0x8E
+_NOT_AUTHORIZED, _NO_RETAIN, _NO_QOS = 0x87, 0x9A, 0x9B
+# Connections in a row that end before they are accepted, before one is tried without the last will.
+_MOST_UNACCEPTED = 3
 
 
 class _Client(paho.Client):
@@ -123,8 +80,8 @@ class BrokerLink:
         username: For the broker; None for none.
         password: For the broker.
         will: Topic and payload of the last will, retained.
-        on_change: Called from paho's thread when the connection comes or goes or something is acknowledged; must only
-            wake somebody.
+        on_change: Called from paho's thread when there are new `events`; must only wake somebody.
+        clock: Monotonic seconds.
 
     Raises:
         OSError: A TLS file cannot be used.
@@ -138,14 +95,24 @@ class BrokerLink:
         password: str | None,
         will: tuple[str, bytes],
         on_change: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
+        self._client_id = client_id
         self._on_change = on_change
+        self._clock = clock
         self._connected = threading.Event()
         self._closing = threading.Event()
-        self._settled: deque[tuple[int, bool]] = deque()
+        self._events: deque[Opened | Settled | Lost] = deque()
+        self._opened_s = 0.0
         self._trouble = ""
+        self._said = ""
         self._refused = False
+        self._failures = 0
+        self._unaccepted = 0
+        self._will, self._will_qos, self._will_retain = will, 1, True
+        self._with_will = True
+        self._will_reported = False
         self.connections = 0
         protocol = MQTTProtocolVersion.MQTTv5 if config.protocol == "5" else MQTTProtocolVersion.MQTTv311
         client = self._client = _Client(self._crashed, client_id, protocol)
@@ -153,7 +120,9 @@ class BrokerLink:
             client.username_pw_set(username, password)
         if config.tls is not None:
             client.tls_set_context(config.tls.context())
-        client.will_set(will[0], will[1], qos=1, retain=True)
+        # The output keeps within the broker's limit; paho must not hold anything back by one of its own.
+        client.max_inflight_messages = 1000
+        self._set_will()
         client.reconnect_delay_set(1, config.reconnect_most_s)
         client.on_connect = self._came
         client.on_connect_fail = self._failed
@@ -181,18 +150,36 @@ class BrokerLink:
         self._client.loop_start()
 
     def send(self, topic: str, payload: bytes, qos: int, retain: bool = False) -> int:
-        """Hand a message over and return its number, which `settled` gives back once the broker has it.
+        """Hand a message over and return its number, which `events` returns once the broker has it.
 
         With QoS 0 it is settled when written to the socket. What is not settled when the link breaks never will be.
+        A broker of MQTT 3.1.1 acknowledges what it throws away, for example for a rule of its access control list; that
+        cannot be noticed here. With MQTT 5 it refuses the message with a reason.
         """
         return self._client.publish(topic, payload, qos=qos, retain=retain).mid
 
-    def settled(self) -> list[tuple[int, bool]]:
-        """Return the messages settled since the last call: their numbers, and whether the broker took them."""
-        numbers = []
-        while self._settled:
-            numbers.append(self._settled.popleft())
-        return numbers
+    def packet_bytes(self, topic: str, payload: bytes, qos: int) -> int:
+        """Return the size of the packet that carries a message."""
+        rest = 2 + len(topic.encode()) + len(payload) + (2 if qos else 0) + (self._config.protocol == "5")
+        digits = 1
+        while rest >= 128**digits:
+            digits += 1
+        return 1 + digits + rest
+
+    def events(self) -> list[Opened | Settled | Lost]:
+        """Return what happened since the last call, in order."""
+        events = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events
+
+    def relent(self) -> None:
+        """Begin the pauses between tries anew: what made the broker hang up will not be sent again."""
+        self._failures = 0
+
+    def explain(self, text: str) -> None:
+        """Log what is wrong with the connection, once, and keep it as `trouble`."""
+        self._say(text)
 
     def close(self, timeout_s: float, orderly: bool) -> None:
         """End the connection; waits no longer than `timeout_s`, though paho may hang in a connect.
@@ -218,8 +205,7 @@ class BrokerLink:
         self._client.connect_async(self._config.host, self._config.port, self._config.keepalive_s)
 
     def _crashed(self, error: Exception) -> bool:
-        self._connected.clear()
-        self._on_change()
+        self._end(unexplained=False)
         reason = f"{type(error).__name__}: {error}"
         log.debug("paho's thread raised", exc_info=error)
         self._say(f"the MQTT broker {self.address} cannot be used, is it one? {reason}")
@@ -232,11 +218,24 @@ class BrokerLink:
         if reason.is_failure:
             self._refused = True
             self._say(f"the MQTT broker {self.address} refused the login: {reason}")
+            self._doubt_will(reason.value)
             return
         self._client.drop_out_messages()
         self.connections += 1
+        self._unaccepted = 0
+        self._opened_s = self._clock()
         self._trouble = ""
         log.info("connected to the MQTT broker %s", self.address)
+        if not self._with_will and not self._will_reported:
+            self._will_reported = True
+            log.warning(
+                "the MQTT broker %s accepts this client only without a last will, so subscribers are not informed when "
+                "this process dies: allow client %s to publish retained messages to %s",
+                self.address,
+                self._client_id,
+                self._will[0],
+            )
+        self._events.append(Opened(self.connections, limits_of(properties)))
         self._connected.set()
         self._on_change()
 
@@ -252,26 +251,77 @@ class BrokerLink:
         else:
             reason = getattr(error, "strerror", None) or str(error)
         self._say(f"the MQTT broker {self.address} cannot be reached: {reason}")
+        self._space_tries()
 
     def _went(self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         connected, refused = self._connected.is_set(), self._refused
-        self._connected.clear()
         self._refused = False
+        if connected and self._clock() - self._opened_s >= STEADY_S:
+            self._failures, self._said = 0, ""
         if reason.is_failure and not self._closing.is_set():
             text = "it was closed" if str(reason) == "Unspecified error" else str(reason)
-            if connected:
+            if connected and reason.value == _TAKEN_OVER:
+                self._say(self._taken_over())
+            elif connected:
                 self._say(f"the connection to the MQTT broker {self.address} was lost: {text}")
             elif not refused:
                 self._say(f"the MQTT broker {self.address} did not accept the connection: {text}")
+                self._doubt_will(None)
+        by_server = getattr(flags, "is_disconnect_packet_from_server", False)
+        self._end(
+            str(reason) == "Unspecified error" or (by_server and reason.value not in _NOT_FOR_A_MESSAGE),
+        )
+        self._space_tries()
+
+    def _taken_over(self) -> str:
+        return (
+            f'another client with the client id "{self._client_id}" took over the connection to the MQTT broker '
+            f"{self.address}: every client needs an id of its own, set mqtt.client_id"
+        )
+
+    def _end(self, unexplained: bool) -> None:
+        if self._connected.is_set():
+            self._connected.clear()
+            now_s = self._clock()
+            lived_s = now_s - self._opened_s
+            self._events.append(Lost(now_s, lived_s, unexplained))
         self._on_change()
+
+    def _space_tries(self) -> None:
+        """Set how long paho waits before the next try: 1 s, and twice as long after each failure."""
+        pause_s = min(self._config.reconnect_most_s, 2 ** min(self._failures, 12))
+        self._failures += 1
+        self._client.reconnect_delay_set(pause_s, pause_s)
+
+    def _doubt_will(self, code: int | None) -> None:
+        """After a connection that was not accepted: consider that the last will may be the reason.
+
+        Args:
+            code: The broker's reason; None when it hung up without one.
+        """
+        if code == _NO_RETAIN:
+            self._will_retain = False
+        elif code == _NO_QOS:
+            self._will_qos = 0
+        elif code in (None, _NOT_AUTHORIZED):
+            self._unaccepted += 1
+            if self._unaccepted >= _MOST_UNACCEPTED:
+                self._with_will = not self._with_will
+        self._set_will()
+
+    def _set_will(self) -> None:
+        if self._with_will:
+            self._client.will_set(self._will[0], self._will[1], qos=self._will_qos, retain=self._will_retain)
+        else:
+            self._client.will_clear()
 
     def _published(self, client: Any, userdata: Any, number: int, reason: ReasonCode, properties: Any) -> None:
         # MQTT 3.1.1 has no way to refuse a message.
-        self._settled.append((number, not reason.is_failure))
+        self._events.append(Settled(number, str(reason) if reason.is_failure else ""))
         self._on_change()
 
     def _say(self, text: str) -> None:
         # The same trouble at every try is one line.
-        if text != self._trouble:
+        if text != self._trouble and text != self._said:
             log.warning("%s; trying again for ever", text)
-        self._trouble = text
+        self._trouble = self._said = text

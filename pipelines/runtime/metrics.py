@@ -77,10 +77,16 @@ class Metrics:
 
         self.mqtt_connected = gauge("mqtt_connected", "1 while the broker is connected")
         self.mqtt_reconnects = counter("mqtt_reconnects", "Times that the broker was lost and found again")
-        self.mqtt_published = counter("mqtt_published", "Messages handed to the broker", "kind")
-        self.mqtt_acknowledged = counter("mqtt_acknowledged", "QoS 1 messages that the broker acknowledged", "kind")
-        self.mqtt_lost = counter("mqtt_lost", "Messages that never reached the broker", "kind", "cause")
-        self.mqtt_waiting = gauge("mqtt_waiting", "Messages that wait for the broker or its acknowledgement", "kind")
+        self.output_published = counter("output_published", "Messages handed to an output's receiver", "output", "kind")
+        self.output_acknowledged = counter(
+            "output_acknowledged", "Messages that an output's receiver acknowledged", "output", "kind"
+        )
+        self.output_lost = counter(
+            "output_lost", "Messages that never reached an output's receiver", "output", "kind", "cause"
+        )
+        self.output_waiting = gauge(
+            "output_waiting", "Messages that wait for an output's receiver or its acknowledgement", "output", "kind"
+        )
 
         self.pictures = counter("pictures", "Pictures of the HTTP API", "outcome")
         self.picture_seconds = histogram(

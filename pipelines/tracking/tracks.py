@@ -65,8 +65,8 @@ class TrackingSpec:
         fps: Frames a second that the sampler keeps; None for all.
     """
 
-    tracker: TrackerConfig = TrackerConfig()
-    policy: ReadingPolicy = ReadingPolicy()
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    policy: ReadingPolicy = field(default_factory=ReadingPolicy)
     attributes: frozenset[str] = frozenset()
     min_confidence: float = 0.5
     update_s: float = 5.0

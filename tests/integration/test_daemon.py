@@ -32,6 +32,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support import media, tiny_networks
 from tests.support.broker import MosquittoBroker, free_port
+from tests.support.outputs import Collector
 from tests.support.process import ManagedProcess
 from tests.support.requirements import MOSQUITTO, RTSP_SERVER, needs
 from tests.support.rtsp import RtspServer
@@ -39,7 +40,6 @@ from tests.support.subscriber import Message, Subscriber
 from tests.support.waiting import until
 from visaged.daemon.app import Daemon, StartError
 from visaged.daemon.settings import parse
-from visaged.pipelines.records import TrackEvent
 
 VISAGED = Path(sys.executable).with_name("visaged")
 START_S = 60.0
@@ -73,7 +73,7 @@ class Program:
         config.write_text(yaml.safe_dump({"http": {"port": 0}} | document))
         command = [str(VISAGED)]
         if code:
-            command = [sys.executable, "-c", f"{code}\nfrom visaged.daemon.cli.main import main\nmain()"]
+            command = [sys.executable, "-c", f"{code}\nfrom visaged.daemon.cli import main\nmain()"]
         self.process = ManagedProcess([*command, "run", "--config", str(config), *options], env=ENVIRONMENT)
 
     def wait_for_http(self) -> str:
@@ -435,7 +435,9 @@ def die(self, *args, **kwargs):
 @pytest.mark.parametrize(
     ("part", "code"),
     [
-        ("publisher", "from visaged.pipelines.outputs.mqtt import Publisher as P; P._turn = die"),
+        ("mqtt", "from visaged.pipelines.outputs.mqtt import MqttOutput as M; M._turn = die"),
+        ("fan-out", "from visaged.pipelines.outputs.fan_out import FanOut as F; F._turn = die"),
+        ("terminal", "from visaged.daemon.cli.console import EventLines as E; E.run = die"),
         ("camera-door", "from visaged.pipelines.source.camera import Camera as C; C._supervise = die"),
         ("inference-", "from visaged.pipelines.batcher import Batcher as B; B.take = die"),
         ("http", "import uvicorn; uvicorn.Server.serve = die"),
@@ -475,7 +477,6 @@ def test_a_network_that_keeps_failing_ends_the_process(run: Run, demo_clip: Path
 
 
 def test_a_network_that_fails_now_and_then_does_not(demo_clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    events: list[TrackEvent] = []
     settings = parse(
         {
             "http": {"port": 0},
@@ -484,7 +485,7 @@ def test_a_network_that_fails_now_and_then_does_not(demo_clip: Path, monkeypatch
             "inference": {"callers": 1},
         }
     )
-    daemon = Daemon(settings, "test", events.append, once=True)
+    daemon = Daemon(settings, "test", once=True)
     detect, calls = type(daemon.detector).detect, 0
 
     def unlucky(self: Any, images: Any) -> Any:
@@ -508,16 +509,16 @@ def test_a_network_that_fails_now_and_then_does_not(demo_clip: Path, monkeypatch
     [({"age": False}, True), ({"landmarks_106": False, "gender": False}, False)],
 )
 def test_what_is_switched_off_is_absent(demo_clip: Path, attributes: dict[str, bool], told: bool) -> None:
-    events: list[TrackEvent] = []
+    events = Collector()
     camera = clip_camera(demo_clip, loop=False, pace="fast", fps=2, landmarks_106=True)
     document = {"http": {"port": 0}, "mqtt": {"port": free_port()}, "attributes": attributes, "cameras": [camera]}
-    assert Daemon(parse(document), "test", events.append, once=True).run() == 0
-    begins = [event.face for event in events if event.kind == "begin"]
+    assert Daemon(parse(document), "test", once=True, outputs=[events]).run() == 0
+    begins = [event["face"] for event in events.of("events") if event["event"] == "begin"]
     assert begins
     for face in begins:
-        assert (face.landmarks_106 is not None) == told
-        assert not attributes.keys() & face.attributes.keys()
-    assert any("emotion" in face.attributes for face in begins)
+        assert ("landmarks_106" in face) == told
+        assert not attributes.keys() & face["attributes"].keys()
+    assert any("emotion" in face["attributes"] for face in begins)
 
 
 def test_a_network_that_is_not_what_its_entry_says_is_refused_at_the_start(tmp_path: Path) -> None:
@@ -536,27 +537,6 @@ def test_a_port_of_the_broker_that_is_taken_leaves_nothing_open() -> None:
         daemon = Daemon(settings, "test")
         with pytest.raises(StartError, match="embedded MQTT broker cannot start"):
             daemon.run()
-    assert not [thread.name for thread in threading.enumerate() if thread.name in ("broker", "publisher", "http")]
-
-
-class SilentBroker:
-    """A broker that neither comes up nor fails."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self.ready = threading.Event()
-        self.failure = None
-
-    def run(self, stopping: threading.Event) -> None:
-        stopping.wait()
-
-
-def test_a_broker_that_does_not_come_up_is_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visaged.daemon.app.EmbeddedBroker", SilentBroker)
-    monkeypatch.setattr("visaged.daemon.app._BROKER_START_S", 0.01)
-    daemon = Daemon(parse({"http": {"port": 0}, "mqtt": {"embedded": True, "port": free_port()}}), "test")
-    with pytest.raises(StartError, match="embedded MQTT broker did not start within"):
-        daemon.run()
-    assert not daemon.left_behind
     assert not [thread.name for thread in threading.enumerate() if thread.name in ("broker", "publisher", "http")]
 
 

@@ -24,7 +24,9 @@ from tests.support.waiting import until
 from visaged.daemon import broker as module
 from visaged.daemon.broker import EmbeddedBroker
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.mqtt import Publisher, PublisherConfig
+from visaged.pipelines.outputs.mqtt import MqttOutput
+from visaged.pipelines.outputs.mqtt_config import PublisherConfig
+from visaged.pipelines.outputs.outbox import MemoryOutbox
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
 
@@ -148,16 +150,16 @@ def text(value: str) -> bytes:
 
 
 def test_publisher_and_subscribers(embedded: Embedded) -> None:
-    publisher = Publisher(
-        PublisherConfig(port=embedded.port), Composer("node", 1, "v"), Metrics(CollectorRegistry()), "1.2.3"
-    )
+    composer, metrics = Composer("node", 1), Metrics(CollectorRegistry())
+    config = PublisherConfig(port=embedded.port, prefix="v")
+    publisher = MqttOutput(config, composer, metrics, "1.2.3", MemoryOutbox(1000, 1_000_000))
     worker = Worker("publisher", publisher.run, lambda name, error: None)
     with subscriber(embedded.port, "v/#") as heard:
         worker.start()
         online = heard.wait_for(lambda m: m.topic == "v/node/status", PATIENCE_S)
         assert valid(online)["state"] == "online"
         for number in range(1, 101):
-            publisher.submit_event(event(number))
+            publisher.offer(composer.event(event(number)))
         told = heard.wait_for_all(lambda seen: sum(m.topic.endswith("events") for m in seen) == 100, PATIENCE_S)
         assert [valid(m)["seq"] for m in told if m.topic.endswith("events")] == list(range(1, 101))
         with subscriber(embedded.port, "v/+/status") as late:
@@ -166,7 +168,7 @@ def test_publisher_and_subscribers(embedded: Embedded) -> None:
             assert valid(kept)["state"] == "online"
         heard.clear()
         # A connection that breaks: the last will, and then the return.
-        publisher.link._client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        publisher._link._client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
         will = heard.wait_for(lambda m: m.topic == "v/node/status" and valid(m)["state"] == "offline", PATIENCE_S)
         assert valid(will)["reason"] == "connection lost"
         heard.wait_for(lambda m: m.topic == "v/node/status" and valid(m)["state"] == "online", PATIENCE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import os
@@ -10,19 +11,44 @@ import time
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 from rich.console import Console
 
 from visaged.daemon.cli.console import EventLines, describe, flush, line, show
+from visaged.pipelines.outputs.messages import Composer, Message
 from visaged.pipelines.records import EventKind, Face, Shot, TrackEvent
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.worker import Worker
 
 WAIT_S = 30.0
 
 
-def event(kind: EventKind = "begin", track: int = 1, **attributes: object) -> TrackEvent:
+def event(kind: EventKind = "begin", track: int = 1, **attributes: object) -> Message:
     box = np.array([100, 100, 186, 200], dtype=np.float32)
     shot = Shot(1_700_000_000.0, box, np.zeros((5, 2), dtype=np.float32), 0.9, 0.8)
     known = {name: {"value": value, "confidence": 0.9, "age_ms": 0} for name, value in attributes.items()}
-    return TrackEvent("door", kind, Face(shot, track, known), shot, 1_700_000_000.0, 3.14159, 7, 0.0)
+    happened = TrackEvent("door", kind, Face(shot, track, known), shot, 1_700_000_000.0, 3.14159, 7, 0.0)
+    return Composer("node", 1).event(happened)
+
+
+class Printing:
+    """Lines with the thread that prints them."""
+
+    def __init__(self, file: object, most_waiting: int = 1000) -> None:
+        self.metrics = Metrics(CollectorRegistry())
+        self.lines = EventLines(console(file), self.metrics, most_waiting)
+        self.deaths: list[BaseException] = []
+        self.worker = Worker("terminal", self.lines.run, lambda name, error: self.deaths.append(error))
+        self.worker.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Return whether everything was printed in time."""
+        self.worker.stop()
+        return self.worker.join(timeout_s) and not self.deaths
+
+    def lost(self) -> float:
+        labels = {"output": "terminal", "kind": "events", "cause": "overflow"}
+        return self.metrics.registry.get_sample_value("visaged_output_lost_total", labels) or 0.0
 
 
 def console(file: object) -> Console:
@@ -53,9 +79,10 @@ class Full(io.StringIO):
 
 
 def test_a_line_tells_what_is_known() -> None:
-    text = line(event("update", age=31.4, gender="female", mask="none", glasses="glasses", attractiveness=0.4)).plain
+    known = event("update", age=31.4, gender="female", mask="none", glasses="glasses", attractiveness=0.4)
+    text = line(known.body).plain
     assert text.endswith("door  face 1 update about 31, female, glasses, 86 px, sure 90%, seen 3.1 s")
-    assert line(event()).plain.endswith("face 1 begin  86 px, sure 90%")
+    assert line(event().body).plain.endswith("face 1 begin  86 px, sure 90%")
 
 
 def test_open_eyes_and_what_is_not_worn_go_without_saying() -> None:
@@ -74,10 +101,10 @@ def test_structured_values_are_not_described() -> None:
 
 def test_lines_are_printed_in_order_and_whole() -> None:
     file = io.StringIO()
-    lines = EventLines(console(file))
+    printing = Printing(file)
     for number in range(100):
-        lines(event("end", number, age=30, gender="female", emotion="happy", glasses="glasses"))
-    assert lines.close(WAIT_S)
+        printing.lines.offer(event("end", number, age=30, gender="female", emotion="happy", glasses="glasses"))
+    assert printing.stop(WAIT_S)
     printed = file.getvalue().splitlines()
     assert [text.split()[3] for text in printed] == [str(number) for number in range(100)]
 
@@ -90,28 +117,51 @@ def test_a_camera_name_is_not_markup() -> None:
 
 def test_a_paused_terminal_holds_up_nobody() -> None:
     file = Blocked()
-    lines = EventLines(console(file), most_waiting=10)
-    lines(event())
+    printing = Printing(file, most_waiting=10)
+    printing.lines.offer(event())
     assert file.reached.wait(WAIT_S)
     for number in range(1000):
-        lines(event(track=number))
+        printing.lines.offer(event(track=number))
     began = time.monotonic()
-    assert not lines.close(0.05)
+    assert not printing.stop(0.05)
     assert time.monotonic() - began < WAIT_S / 2
     file.go_on.set()
-    assert lines.close(WAIT_S)
+    assert printing.stop(WAIT_S)
     printed = file.getvalue().splitlines()
     assert len(printed) == 11
     assert " face 999 " in printed[-1]
+    assert printing.lost() == 990
+
+
+def test_an_event_of_another_kind_has_a_plain_line_and_ends_nothing() -> None:
+    file = io.StringIO()
+    printing = Printing(file)
+    other = b'{"camera": "door", "captured_at": "2026-11-21T08:06:18.638Z", "event": "line_crossed", "track_id": 7}'
+    printing.lines.offer(dataclasses.replace(event(), body=other))
+    printing.lines.offer(event())
+    assert printing.stop(WAIT_S)
+    first, second = file.getvalue().splitlines()
+    assert first.endswith("door  event line_crossed track_id 7")
+    assert " begin" in second
+
+
+def test_a_line_that_cannot_be_made_ends_nothing() -> None:
+    file = io.StringIO()
+    printing = Printing(file)
+    for body in (b"{}", b"[]", b"no JSON", b'{"camera": "door", "captured_at": "x"}', b'{"event": "begin"}'):
+        printing.lines.offer(dataclasses.replace(event(), body=body))
+    printing.lines.offer(event())
+    assert printing.stop(WAIT_S)
+    assert len(file.getvalue().splitlines()) == 6
 
 
 def test_a_full_disk_ends_the_printing_only() -> None:
     file = Full()
-    lines = EventLines(console(file))
+    printing = Printing(file)
     for _ in range(5):
-        lines(event())
-    assert lines.close(WAIT_S)
-    lines(event())
+        printing.lines.offer(event())
+    assert printing.stop(WAIT_S)
+    printing.lines.offer(event())
     assert file.tries == 1
 
 
@@ -132,4 +182,4 @@ def test_a_closed_stdout_is_an_error_for_nobody() -> None:
 
 @pytest.mark.parametrize("kind", ["begin", "update", "end"])
 def test_every_kind_has_a_line(kind: EventKind) -> None:
-    assert f" {kind}" in line(event(kind)).plain
+    assert f" {kind}" in line(event(kind).body).plain

@@ -59,7 +59,7 @@ def validate(kind: str, payload: bytes) -> Any:
 
 @pytest.fixture
 def composer() -> Composer:
-    return Composer("node-1", 1_700_000_000_000, "site/visaged")
+    return Composer("node-1", 1_700_000_000_000)
 
 
 def shot(confidence: float = 0.87654) -> Shot:
@@ -92,8 +92,9 @@ def test_the_schemas_are_schemas_and_refer_to_each_other() -> None:
 
 def test_faces_of_a_frame(composer: Composer) -> None:
     message = composer.faces(result(face(), face(None, points=False)))
-    assert (message.kind, message.topic, message.captured_s) == ("faces", "site/visaged/door/faces", 1000.0)
-    document = validate("faces", message.seal(1000.25, replayed=False))
+    assert (message.kind, message.camera, message.seq, message.epoch) == ("faces", "door", 1, 1_700_000_000_000)
+    assert (message.captured_s, message.captured_at) == (1000.0, 1.7e9 + 1000.0)
+    document = validate("faces", message.encode(1000.25, replayed=False))
     assert document["schema"] == "visaged.faces/1"
     assert (document["node"], document["epoch"], document["camera"]) == ("node-1", 1_700_000_000_000, "door")
     assert document["frame"] == {"width": 640, "height": 360}
@@ -106,7 +107,7 @@ def test_faces_of_a_frame(composer: Composer) -> None:
 
 
 def test_a_frame_without_faces_and_without_position(composer: Composer) -> None:
-    document = validate("faces", composer.faces(result(position_s=None)).seal(1000.0, False))
+    document = validate("faces", composer.faces(result(position_s=None)).encode(1000.0, False))
     assert (document["faces"], document["position_s"]) == ([], None)
 
 
@@ -116,8 +117,8 @@ def test_a_frame_without_faces_and_without_position(composer: Composer) -> None:
 )
 def test_events(composer: Composer, kind: str, reason: str | None) -> None:
     message = composer.event(event(kind, reason))
-    assert (message.kind, message.topic) == ("events", "site/visaged/door/events")
-    document = validate("events", message.seal(1000.1, replayed=True))
+    assert (message.kind, message.camera, message.captured_at) == ("events", "door", 1.7e9 + 0.1234)
+    document = validate("events", message.encode(1000.1, replayed=True))
     assert (document["event"], document["reason"], document["track_id"]) == (kind, reason, 7)
     assert document["face"]["track_id"] == 7
     assert document["duration_s"] == 3.142
@@ -131,16 +132,15 @@ def test_events(composer: Composer, kind: str, reason: str | None) -> None:
 def test_the_status_of_a_node(composer: Composer, state: Any, reason: str | None) -> None:
     document = validate("node-status", composer.node_status(state, 1.7e9, "1.2.3", reason))
     assert document["state"] == state
-    assert composer.node_topic == "site/visaged/node-1/status"
 
 
 @pytest.mark.parametrize("state", CAMERA_STATES)
 def test_the_status_of_a_camera(composer: Composer, state: Any) -> None:
     fresh = CameraStatus("door", state, 1.7e9, "rtsp://***@cam/1")
-    document = validate("camera-status", composer.camera_status(fresh))
+    document = validate("camera-status", composer.status(fresh).encode(0.0, replayed=False))
     assert [document[key] for key in ("codec", "width", "height", "error", "cause")] == [None] * 5
     known = CameraStatus("door", state, 1.7e9, "rtsp://cam/1", "h264", 1920, 1080, 3, "did not answer", "timeout")
-    document = validate("camera-status", composer.camera_status(known))
+    document = validate("camera-status", composer.status(known).encode(0.0, replayed=True))
     assert (document["width"], document["height"], document["reconnects"]) == (1920, 1080, 3)
     assert status_document(known).items() <= document.items()
 
@@ -151,33 +151,34 @@ def test_every_cause_of_a_broken_source_is_in_the_schema(composer: Composer) -> 
     causes = [word.strip(" .\n") for word in listed.split(",")]
     assert len(causes) > 5
     for cause in causes:
-        validate("camera-status", composer.camera_status(CameraStatus("door", "waiting", 1.7e9, "x", cause=cause)))
+        broken = CameraStatus("door", "waiting", 1.7e9, "x", cause=cause)
+        validate("camera-status", composer.status(broken).encode(0.0, replayed=False))
 
 
 def test_sequences_count_by_camera_and_kind(composer: Composer) -> None:
     def faces(camera: str) -> int:
-        number: int = json.loads(composer.faces(result(camera=camera)).seal(0, False))["seq"]
+        number: int = json.loads(composer.faces(result(camera=camera)).encode(0, False))["seq"]
         return number
 
     assert [faces("door"), faces("door"), faces("yard"), faces("door")] == [1, 2, 1, 3]
-    assert [json.loads(composer.event(event()).seal(0, False))["seq"] for _ in range(2)] == [1, 2]
+    assert [json.loads(composer.event(event()).encode(0, False))["seq"] for _ in range(2)] == [1, 2]
     assert faces("door") == 4
-    assert json.loads(Composer("n", 2, "p").faces(result()).seal(0, False))["seq"] == 1
+    assert json.loads(Composer("n", 2).faces(result()).encode(0, False))["seq"] == 1
 
 
 @pytest.mark.parametrize("replayed", [True, False])
-def test_a_sealed_message_says_how_old_it_is(composer: Composer, replayed: bool) -> None:
+def test_an_encoded_message_says_how_old_it_is(composer: Composer, replayed: bool) -> None:
     message = composer.event(event())
-    document = validate("events", message.seal(1012.34567, replayed))
+    document = validate("events", message.encode(1012.34567, replayed))
     assert document["age_ms"] == 12345.7
     assert document["replayed"] is replayed
-    # Sealing changes nothing: a message may be sealed again.
-    assert validate("events", message.seal(1000.0, replayed))["age_ms"] == 0.0
-    assert validate("events", message.seal(900.0, replayed))["age_ms"] == 0.0
+    # Encoding changes nothing: a message may be sent again.
+    assert validate("events", message.encode(1000.0, replayed))["age_ms"] == 0.0
+    assert validate("events", message.encode(900.0, replayed))["age_ms"] == 0.0
 
 
 def test_numbers_are_short(composer: Composer) -> None:
-    text = composer.faces(result(face(), face(None))).seal(1000.123456, False).decode()
+    text = composer.faces(result(face(), face(None))).encode(1000.123456, False).decode()
     document = json.loads(text, parse_float=str)
 
     def decimals(value: Any) -> int:
@@ -199,7 +200,7 @@ def test_numbers_are_short(composer: Composer) -> None:
 
 
 def test_attributes_are_told_as_the_schema_has_them(composer: Composer) -> None:
-    document = validate("faces", composer.faces(result(face())).seal(1000.0, False))
+    document = validate("faces", composer.faces(result(face())).encode(1000.0, False))
     attributes = document["faces"][0]["attributes"]
     assert attributes["age"] == {"value": 33.3, "deviation": 6.1, "confidence": 0.781, "age_ms": 0}
     assert attributes["gender"] == {"value": "female", "confidence": 0.667, "age_ms": 0}
@@ -215,7 +216,7 @@ def test_a_face_of_a_single_picture_has_no_track() -> None:
 
 def test_a_face_that_lies_partly_outside_is_valid(composer: Composer) -> None:
     outside = Face(Shot(1.7e9, np.array([0, 0, 5, 5], np.float32), np.full((5, 2), -12.34, np.float32), 1.0, 0.0), 1)
-    document = validate("faces", composer.faces(result(outside)).seal(1000.0, False))
+    document = validate("faces", composer.faces(result(outside)).encode(1000.0, False))
     assert document["faces"][0]["landmarks_5"][0] == [-12.3, -12.3]
 
 

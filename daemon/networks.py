@@ -1,0 +1,71 @@
+"""The networks that the configuration names, loaded."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from visaged.daemon.errors import StartError
+from visaged.daemon.settings import InferenceSettings, ModelSettings
+from visaged.models.analyzer import Analyzer
+from visaged.models.detector import Detector
+from visaged.models.errors import ModelError
+from visaged.models.manifest import PACKAGED, Manifest
+from visaged.models.session import SessionConfig
+from visaged.models.trial import try_out
+from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
+from visaged.pipelines.runtime.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks in use.
+
+    Attributes:
+        detector: Finds faces.
+        reader: Reads their attributes.
+        versions: Version of the detector and of the analyzer in the manifest; None without an analyzer.
+    """
+
+    detector: Detector
+    reader: FaceReader
+    versions: tuple[str, str | None]
+
+
+def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: float, metrics: Metrics) -> Networks:
+    """Load the networks.
+
+    Args:
+        wanted: Which networks.
+        inference: How they run.
+        floor: Confidence down to which the detector reports what may be a face.
+        metrics: Says what they run on, and times them.
+
+    Raises:
+        StartError: One of them cannot be loaded, or does not do what its manifest's entry says.
+    """
+    config = SessionConfig(inference.provider, inference.require_gpu, inference.gpu_memory_mb, inference.cache)
+    try:
+        manifest = Manifest(wanted.manifest)
+        detector = Detector.load(manifest, wanted.detector, config, floor)
+        loaded: list[Detector | Analyzer] = [detector]
+        reader: FaceReader = NoReader()
+        analyzer_version = None
+        if wanted.analyzer is not None:
+            analyzer = Analyzer.load(manifest, wanted.analyzer, config)
+            analyzer_version = manifest.analyzer(wanted.analyzer).version
+            loaded.append(analyzer)
+            reader = AnalyzerReader(analyzer, metrics)
+        # The package's own are tried by its tests; TensorRT would build an engine for every shape.
+        if wanted.manifest != PACKAGED and inference.provider != "tensorrt":
+            for model in loaded:
+                try_out(model)
+        versions = (manifest.detector(wanted.detector).version, analyzer_version)
+    except ModelError as error:
+        raise StartError(str(error)) from error
+    for model in loaded:
+        log.info("%s runs on %s", model.name, model.provider)
+        metrics.provider.labels(model.name, model.provider).set(1)
+    return Networks(detector, reader, versions)

@@ -1,0 +1,80 @@
+"""Where an MQTT broker is, how to reach it, and what is published to it."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from visaged.pipelines.runtime.config import HiddenText, StrictConfig
+
+
+class TlsConfig(StrictConfig):
+    """TLS to the broker."""
+
+    ca_file: Path | None = None
+    """Certificates of the authorities that may sign the broker's; null for the system's."""
+    cert_file: Path | None = None
+    """This client's certificate, where the broker asks for one."""
+    key_file: Path | None = None
+    """The PEM file of that certificate's private key, without a password."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> TlsConfig:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together: give both or none")
+        return self
+
+    def context(self) -> ssl.SSLContext:
+        """Return the TLS settings; raises `OSError` or `ssl.SSLError` when a file is not what it should be."""
+        context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
+        context.sslsocket_class = _ClosingSocket
+        if self.cert_file is not None:
+            # A key with a password is refused; OpenSSL would ask the terminal for it and wait.
+            context.load_cert_chain(self.cert_file, self.key_file, password="")
+        return context
+
+
+class _ClosingSocket(ssl.SSLSocket):
+    """Closes itself when the handshake fails, which paho forgets."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except BaseException:
+            self.close()
+            raise
+
+
+class LinkConfig(StrictConfig):
+    """A broker and how to reach it."""
+
+    host: Annotated[HiddenText, Field(min_length=1)] = "127.0.0.1"
+    """The broker's name or address, without a port."""
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    """The broker's port; 8883 is usual with TLS."""
+    protocol: Literal["3.1.1", "5"] = "3.1.1"
+    """MQTT version."""
+    client_id: str | None = None
+    """MQTT client id; null for `visaged-` and the node's name."""
+    tls: TlsConfig | None = None
+    """How to connect with TLS; null for no TLS."""
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
+    """A broker that is silent for 1.5 times this is lost."""
+    reconnect_most_s: Annotated[int, Field(ge=1, le=3600)] = 30
+    """Longest wait between two tries to connect; it starts at 1 s and doubles."""
+
+
+class PublisherConfig(LinkConfig):
+    """What is published, and where to."""
+
+    prefix: Annotated[str, Field(pattern=r"^[^#+/\s][^#+\s]*[^#+/\s]$|^[^#+/\s]$")] = "visaged"
+    """First part of all topics; may have levels (`site/visaged`)."""
+    faces_qos: Literal[0, 1] = 0
+    """MQTT quality of service of the per-frame `faces` messages, 0 or 1; events always have 1."""
+    max_waiting_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Events that may wait for the broker in memory (about 2 kB each); the oldest are lost first, and counted."""
+    max_waiting_mb: Annotated[int, Field(ge=1, le=100_000)] = 256
+    """Megabytes of events that may wait for the broker in memory; the oldest are lost first, and counted."""
