@@ -22,7 +22,7 @@ from visaged.models.manifest import Manifest
 from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.models.types import Image
-from visaged.pipelines.attributes import AnalyzerReader, single, sure
+from visaged.pipelines.attributes import AnalyzerReader, request, single, sure
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.tracking.tracks import faces_of
 
@@ -47,7 +47,7 @@ def annotate(image: Image) -> Image:
     reader = AnalyzerReader(Analyzer.load(manifest, names.analyzer or "", session), Metrics())
     looks = Scales.of(detector, Settings().inference.long_side, Settings().http.long_side).looks(image)
     shots = faces_of(search.find(detector, [looks])[0])
-    readings = reader.read([shot.request(ImagePixels(image)) for shot in shots])
+    readings = reader.read([request(shot, ImagePixels(image)) for shot in shots])
     drawn = image.copy()
     for shot, reading in zip(shots, readings, strict=True):
         points = reader.points(reading, shot.landmarks)

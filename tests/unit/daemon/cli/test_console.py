@@ -13,15 +13,16 @@ import pytest
 from rich.console import Console
 
 from visaged.daemon.cli.console import EventLines, describe, flush, line, show
-from visaged.pipelines.records import EventKind, Face, Shot, TrackEvent
+from visaged.models.geometry import HeadPose
+from visaged.pipelines.records import AttributeValue, EventKind, Face, Shot, TrackEvent
 
 WAIT_S = 30.0
 
 
-def event(kind: EventKind = "begin", track: int = 1, **attributes: object) -> TrackEvent:
+def event(kind: EventKind = "begin", track: int = 1, **attributes: str | float) -> TrackEvent:
     box = np.array([100, 100, 186, 200], dtype=np.float32)
     shot = Shot(1_700_000_000.0, box, np.zeros((5, 2), dtype=np.float32), 0.9, 0.8)
-    known = {name: {"value": value, "confidence": 0.9, "age_ms": 0} for name, value in attributes.items()}
+    known = {name: AttributeValue(value, 0.9) for name, value in attributes.items()}
     return TrackEvent("door", kind, Face(shot, track, known), shot, 1_700_000_000.0, 3.14159, 7, 0.0)
 
 
@@ -59,17 +60,19 @@ def test_a_line_tells_what_is_known() -> None:
 
 
 def test_open_eyes_and_what_is_not_worn_go_without_saying() -> None:
-    worn = {"glasses": {"value": "sunglasses"}, "mask": {"value": "none"}, "hat": {"value": "hat"}}
-    eyes = {"left_eye": {"value": "open"}, "right_eye": {"value": "open"}}
-    assert describe(eyes | worn) == ["sunglasses", "hat"]
-    shut = {"value": "closed"}
-    assert describe({"left_eye": shut, "right_eye": {"value": "open"}}) == ["an eye closed"]
+    open_, shut = AttributeValue("open", 0.9), AttributeValue("closed", 0.9)
+    worn = {
+        name: AttributeValue(value, 0.9)
+        for name, value in {"glasses": "sunglasses", "mask": "none", "hat": "hat"}.items()
+    }
+    assert describe({"left_eye": open_, "right_eye": open_} | worn) == ["sunglasses", "hat"]
+    assert describe({"left_eye": shut, "right_eye": open_}) == ["an eye closed"]
     assert describe({"left_eye": shut, "right_eye": shut}) == ["eyes closed"]
 
 
 def test_structured_values_are_not_described() -> None:
-    pose = {"yaw": 1.0, "pitch": 2.0, "roll": 3.0}
-    assert describe({"head_pose": {"value": pose}, "blur": {"value": 0.3}, "emotion": {"value": "calm"}}) == ["calm"]
+    pose, blur = AttributeValue(HeadPose(1.0, 2.0, 3.0), 0.9), AttributeValue(0.3, 0.9, is_score=True)
+    assert describe({"head_pose": pose, "blur": blur, "emotion": AttributeValue("calm", 0.9)}) == ["calm"]
 
 
 def test_lines_are_printed_in_order_and_whole() -> None:
