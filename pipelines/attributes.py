@@ -240,7 +240,7 @@ def _attribute(head: Head, mean: FloatArray, worth: float, age_s: float) -> Attr
         return AttributeValue(value, confidence, deviation=deviation, age_s=age_s)
     if head.kind == "angles":
         return AttributeValue(geometry.HeadPose(*map(float, mean)), worth, age_s=age_s)
-    return AttributeValue(float(mean[0]), worth, age_s=age_s)
+    return AttributeValue(float(mean[0]), worth, age_s=age_s, is_score=True)
 
 
 def sure(attributes: Mapping[str, AttributeValue], least: Mapping[str, float]) -> dict[str, AttributeValue]:

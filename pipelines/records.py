@@ -85,6 +85,7 @@ class AttributeValue:
         probabilities: Probability of each label; None where the value is no label.
         deviation: Standard deviation of a number; None where it is not known.
         age_s: Seconds from the newest look that was read to the look that this is reported with.
+        is_score: Whether the value is a score of 0..1, and not a number in a unit of its own.
     """
 
     value: str | float | HeadPose
@@ -92,6 +93,7 @@ class AttributeValue:
     probabilities: Mapping[str, float] | None = None
     deviation: float | None = None
     age_s: float = 0.0
+    is_score: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ def _value(attribute: AttributeValue) -> Any:
         return {name: round(angle, 1) for name, angle in value._asdict().items()}
     if isinstance(value, str):
         return value
-    return round(value, 3 if attribute.deviation is None else 1)  # a score of 0..1, or a number with a unit
+    return round(value, 3 if attribute.is_score else 1)
 
 
 def shot_document(shot: Shot) -> dict[str, Any]:

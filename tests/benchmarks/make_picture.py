@@ -22,7 +22,8 @@ from visaged.models.manifest import Manifest
 from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.models.types import Image
-from visaged.pipelines.attributes import AnalyzerReader, single, sure
+from visaged.pipelines.attributes import AnalyzerReader, request, single, sure
+from visaged.pipelines.outputs.documents import attribute_document
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.tracking.tracks import faces_of
 
@@ -47,7 +48,7 @@ def annotate(image: Image) -> Image:
     reader = AnalyzerReader(Analyzer.load(manifest, names.analyzer or "", session), Metrics())
     looks = Scales.of(detector, Settings().inference.long_side, Settings().http.long_side).looks(image)
     shots = faces_of(search.find(detector, [looks])[0])
-    readings = reader.read([shot.request(ImagePixels(image)) for shot in shots])
+    readings = reader.read([request(shot, ImagePixels(image)) for shot in shots])
     drawn = image.copy()
     for shot, reading in zip(shots, readings, strict=True):
         points = reader.points(reading, shot.landmarks)
@@ -56,7 +57,8 @@ def annotate(image: Image) -> Image:
         left, top, right, bottom = (round(float(v)) for v in shot.box)
         cv2.rectangle(drawn, (left, top), (right, bottom), GREEN, 2, cv2.LINE_AA)
         attributes = sure(single(reader.heads, reading, frozenset(reader.heads)), Settings().least(reader.heads))
-        label(drawn, [", ".join(describe(attributes)), f"confidence {shot.confidence:.2f}"], left, bottom + 6)
+        documents = {name: attribute_document(value) for name, value in attributes.items()}
+        label(drawn, [", ".join(describe(documents)), f"confidence {shot.confidence:.2f}"], left, bottom + 6)
     return drawn
 
 

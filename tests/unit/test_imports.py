@@ -6,7 +6,8 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,14 @@ MODULES = {
     "pyyaml": "yaml",
 }
 # Tools of the repository, which need more than the daemon does.
-NOT_INSTALLED = ("models/training/", "daemon/demo/")
+NOT_INSTALLED = ("models/training/",)
+
+MOST_FILES = 10
+"""Most files of a folder besides `__init__.py`."""
+FULL = {
+    "daemon/api/aliyun_oss": "one service in its parts: signatures, buckets, objects, and what it answers about them",
+}
+"""Folders with more files, and why. One that no longer needs its place here has to leave it."""
 
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 SOURCES = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in FILES]
@@ -64,6 +72,49 @@ def declared_modules() -> set[str]:
     requirements = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["s3"]]
     names = {re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0] for requirement in requirements}
     return {MODULES.get(name, name.replace("-", "_")) for name in names}
+
+
+def rooms(layer: str) -> dict[str, dict[str, list[str]]]:
+    """Return the rooms of a layer, its folders and loose files, each with those that it imports and by which files."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for path in FILES:
+        parts = path.relative_to(ROOT).parts
+        if parts[0] == layer and parts[1] != "__init__.py":
+            found.setdefault(parts[1].removesuffix(".py"), {})
+    for path in FILES:
+        parts = path.relative_to(ROOT).parts
+        room = parts[1].removesuffix(".py")
+        if parts[0] != layer or room not in found:
+            continue
+        for name in sorted(imported(ast.parse(path.read_text(encoding="utf-8")))):
+            module = name.split(".")
+            if module[:2] != ["visaged", layer] or len(module) < 3 or module[2] == room or module[2] not in found:
+                continue
+            by = found[room].setdefault(module[2], [])
+            if "/".join(parts[1:]) not in by:
+                by.append("/".join(parts[1:]))
+    return found
+
+
+def floors(imports: Mapping[str, Collection[str]]) -> tuple[list[list[str]], list[str]]:
+    """Return the rooms floor by floor, each above all that it imports, and the rooms that are in or above a circle."""
+    below: list[list[str]] = []
+    left = {room: set(others) for room, others in imports.items()}
+    while ready := sorted(room for room, others in left.items() if not others & left.keys()):
+        below.append(ready)
+        for room in ready:
+            del left[room]
+    return below, sorted(left)
+
+
+def report(layer: str) -> str:
+    """Return the floors of a layer and who imports what, for the message of a failed test."""
+    found = rooms(layer)
+    below, circle = floors(found)
+    lines = [f"{layer}/{room}: floor {floor}" for floor, group in enumerate(below) for room in group]
+    lines += [f"{layer}/{room}: in a circle of imports, or above one" for room in circle]
+    uses = [f"  {room} -> {other} ({', '.join(by)})" for room, others in found.items() for other, by in others.items()]
+    return "\n".join([*lines, *uses])
 
 
 def under(name: str, package: str) -> bool:
@@ -133,7 +184,7 @@ def test_the_insides_of_uvicorn_are_those_of_tested_minors() -> None:
 
 
 def test_only_the_composition_knows_every_stage() -> None:
-    stages = {"source.camera", "batcher", "inference", "tracking.tracks", "outputs.mqtt"}
+    stages = {"batcher", "cameras", "inference", "outputs.fan_out"}
     know_all = []
     for path in FILES:
         names = imported(ast.parse(path.read_text(encoding="utf-8")))
@@ -142,9 +193,33 @@ def test_only_the_composition_knows_every_stage() -> None:
     assert know_all == ["app.py"]
 
 
+@pytest.mark.parametrize("layer", ["pipelines", "daemon"])
+def test_the_rooms_of_a_layer_import_each_other_without_a_circle(layer: str) -> None:
+    found = rooms(layer)
+    assert len(found) > 5
+    assert floors(found)[1] == [], report(layer)
+
+
+@pytest.mark.parametrize(
+    ("room", "allowed"),
+    [("records", set()), ("runtime", set()), ("outputs", {"records", "runtime", "schemas"})],
+)
+def test_what_every_stage_uses_imports_no_stage(room: str, allowed: set[str]) -> None:
+    assert rooms("pipelines")[room].keys() <= allowed, report("pipelines")
+
+
+@pytest.mark.parametrize("layer", ["pipelines", "daemon"])
+def test_a_folder_can_be_taken_in_at_a_glance(layer: str) -> None:
+    counts = Counter(str(path.parent.relative_to(ROOT)) for path in FILES if path.name != "__init__.py")
+    full = {name for name, count in counts.items() if name.split("/")[0] == layer and count > MOST_FILES}
+    assert full == {name for name in FULL if name.split("/")[0] == layer}
+
+
 def test_the_checks_see_what_they_look_for() -> None:
     assert "visaged.daemon" in imported(ast.parse("def f():\n    from visaged import daemon"))
     assert environment_reads(ast.parse("import os\nA = os.environ['A']")) == [2]
     assert environment_reads(ast.parse("import os\nclass A:\n    b = os.getenv('A')")) == [3]
     assert environment_reads(ast.parse("import os\ndef f(a=os.getenv('A')): ...")) == [2]
     assert environment_reads(ast.parse("import os\ndef f():\n    return os.environ['A']")) == []
+    assert floors({"a": {"b"}, "b": set(), "c": {"a", "b"}}) == ([["b"], ["a"], ["c"]], [])
+    assert floors({"a": {"b"}, "b": {"a"}, "c": set(), "d": {"a"}}) == ([["c"]], ["a", "b", "d"])

@@ -93,7 +93,7 @@ def _face(face: Face, result: PictureResult, face_id: str) -> Document:
         document["Gender"] = str(read["gender"].value).upper()
         document |= _confidence("Gender", read["gender"])
     if "attractiveness" in read:
-        document["Attractive"] = read["attractiveness"].value
+        document["Attractive"] = _rounded(_number(read["attractiveness"]))
         document |= _confidence("Attractive", read["attractiveness"])
     if "emotion" in read:
         document |= _emotion(read["emotion"])
@@ -122,7 +122,7 @@ def _first_generation(face: Face, boundary: Document) -> Document:
         pose = _pose(read["head_pose"])
         document["HeadPose"] = pose | {f"{name}Angle": angle for name, angle in pose.items()}
     if "blur" in read:
-        document["Blur"] = {"Blurness": {"Value": read["blur"].value, "Threshold": BLUR_THRESHOLD}}
+        document["Blur"] = {"Blurness": {"Value": _rounded(_number(read["blur"])), "Threshold": BLUR_THRESHOLD}}
     eyes = {
         f"{side.capitalize()}EyeStatus": eye_status(read[f"{side}_eye"], read["glasses"])
         for side in ("left", "right")
@@ -139,12 +139,13 @@ def eye_status(eye: AttributeValue, glasses: AttributeValue) -> dict[str, float]
     """
     opened = _probability(eye, "open")
     none, normal, dark = (_probability(glasses, label) for label in ("none", "glasses", "sunglasses"))
+    total = none + normal + dark or 1.0  # a network of one's own may know glasses of further kinds
     return {
-        "NoGlassEyeOpen": _rounded(none * opened),
-        "NoGlassEyeClose": _rounded(none * (1 - opened)),
-        "NormalGlassEyeOpen": _rounded(normal * opened),
-        "NormalGlassEyeClose": _rounded(normal * (1 - opened)),
-        "DarkGlasses": _rounded(dark),
+        "NoGlassEyeOpen": _rounded(none * opened / total),
+        "NoGlassEyeClose": _rounded(none * (1 - opened) / total),
+        "NormalGlassEyeOpen": _rounded(normal * opened / total),
+        "NormalGlassEyeClose": _rounded(normal * (1 - opened) / total),
+        "DarkGlasses": _rounded(dark / total),
         "Occlusion": 0.0,
     }
 
@@ -169,7 +170,7 @@ def _figure(face: Face, result: PictureResult, face_id: str) -> Document:
         document["Emotion"] = _FIGURE_EMOTIONS.get(emotion, emotion)
         document |= _confidence("Emotion", read["emotion"])
     if "attractiveness" in read:
-        document["Attractive"] = read["attractiveness"].value
+        document["Attractive"] = _rounded(_number(read["attractiveness"]))
     for name in ("beard", "glasses", "hat", "mask"):
         if name in read:
             document[name.capitalize()] = read[name].value

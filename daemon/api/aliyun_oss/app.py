@@ -73,9 +73,7 @@ class OssApp:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._pictures = pictures
-        self._attributes = pictures.attributes & frozenset(
-            name for name in ATTRIBUTES if settings.attributes.get(name, True)
-        )
+        self._switched_on = frozenset(name for name in ATTRIBUTES if settings.attributes.get(name, True))
         self._most_bytes = min(MAX_PICTURE_BYTES, pictures.most_bytes)
         self._buckets: dict[str, Bucket] = {bucket.name: open_bucket(bucket, settings) for bucket in settings.buckets}
         self._public = frozenset(bucket.name for bucket in settings.buckets if bucket.public_read)
@@ -169,7 +167,7 @@ class OssApp:
                 if error.code == "EntityTooLarge":
                     raise OssError("ImageTooLarge", error.message) from None
                 raise
-            query = PictureQuery(self._pictures.threshold, self._attributes, unsure=True)
+            query = PictureQuery(self._pictures.threshold, self._pictures.attributes & self._switched_on, unsure=True)
             result = await self._pictures.analyse(data, query)
         document = describe(result, data, f"oss://{request.bucket}/{key}", request_id)
         # In the order of the document's sample, which is the alphabet's.

@@ -15,6 +15,7 @@ from visaged.models.analyzer import Analyzer
 from visaged.models.manifest import AnalyzerEntry, Doubt, Head, Manifest
 from visaged.models.trust import SIGNS
 from visaged.pipelines.attributes import AnalyzerReader, Estimate, Reading, Request, single
+from visaged.pipelines.records import AttributeValue
 from visaged.pipelines.runtime.metrics import Metrics
 
 TEMPLATE = [(40.0, 46.0), (70.0, 46.0), (55.0, 63.0), (43.0, 80.0), (67.0, 80.0)]
@@ -54,7 +55,7 @@ def told(entry: AnalyzerEntry, look: np.ndarray[Any, Any]) -> dict[str, float]:
             values[name] = np.array([30.0, 5.0, 0.0][: {"number": 2, "angles": 3}.get(head.kind, 1)], np.float32)
     face = trust.readable(entry.no_face, look)
     reading = Reading(trust.trusted(heads, values, look, face), np.eye(2, 3), 0.8, face)
-    return {n: d["confidence"] for n, d in single(heads, reading, frozenset(heads)).items()}
+    return {n: a.confidence for n, a in single(heads, reading, frozenset(heads)).items()}
 
 
 # --- the signs --------------------------------------------------------------------------------------------------------
@@ -122,9 +123,9 @@ def test_where_there_is_no_face_an_answer_is_a_guess() -> None:
     np.testing.assert_allclose(found["gender"], [0.5, 0.5])
     np.testing.assert_allclose(found["mood"], [1 / 3] * 3, rtol=1e-6)
     assert found["age"][0] == 30.0
-    documents = single(heads, Reading(found, np.eye(2, 3), 0.9, 0.0), frozenset(heads))
-    assert documents["age"]["confidence"] < 0.01
-    assert documents["charm"] == {"value": pytest.approx(0.9, abs=1e-3), "confidence": 0.0, "age_ms": 0}
+    attributes = single(heads, Reading(found, np.eye(2, 3), 0.9, 0.0), frozenset(heads))
+    assert attributes["age"].confidence < 0.01
+    assert attributes["charm"] == AttributeValue(pytest.approx(0.9, abs=1e-6), 0.0, is_score=True)
 
 
 @pytest.mark.parametrize("base", [-100.0, -7.0, -6.5, 0.0, 7.0, 100.0])
@@ -218,12 +219,12 @@ def confidences(
     points = fakes.five_points(100, 100, 80, yaw=yaw)
     request = Request(ImagePixels(np.zeros((200, 200, 3), np.uint8)), points, 0.5, confidence, size)
     (reading,) = by.read([request])
-    return {name: d["confidence"] for name, d in single(by.heads, reading, frozenset(by.heads)).items()}
+    return {name: a.confidence for name, a in single(by.heads, reading, frozenset(by.heads)).items()}
 
 
 def test_a_foreign_analyzer_without_doubt_is_believed() -> None:
     found = confidences(reader(), size=8.0, confidence=0.3, yaw=60)
-    assert (found["gender"], found["charm"], found["head_pose"]) == (0.98, 0.5, 0.5)
+    assert (found["gender"], found["charm"], found["head_pose"]) == pytest.approx((0.98, 0.5, 0.5), abs=1e-6)
 
 
 def test_signs_are_read_off_the_look() -> None:
@@ -240,4 +241,4 @@ def test_a_look_at_no_face_hardly_counts_in_a_track() -> None:
     estimate.add(np.array([0.02, 0.98], np.float32), 0.8 * 0.95, 0.0)
     for step in range(5):
         estimate.add(np.array([0.5, 0.5], np.float32), 0.3 * 0.02, 1.0 + step)
-    assert estimate.document(6.0)["confidence"] > 0.94
+    assert estimate.value(6.0).confidence > 0.94

@@ -12,10 +12,13 @@ from tests.unit import fakes
 from visaged.models.alignment import ImagePixels
 from visaged.models.analyzer import Analyzer
 from visaged.models.errors import ModelError
+from visaged.models.geometry import HeadPose
 from visaged.models.manifest import AnalyzerEntry, Head, Manifest
 from visaged.models.session import SessionConfig
 from visaged.models.types import FloatArray
 from visaged.pipelines.attributes import COMPUTED, AnalyzerReader, Estimate, NoReader, Reading, Request, single, sure
+from visaged.pipelines.outputs.documents import attribute_document
+from visaged.pipelines.records import AttributeValue
 from visaged.pipelines.runtime.metrics import Metrics
 
 AGE = Head(name="age", kind="number", output="age", deviation="age_deviation", unit="years", tolerance=7.5)
@@ -34,11 +37,16 @@ def estimate(head: Head, *readings: tuple[list[float], float, float]) -> Estimat
     return result
 
 
+def published(estimate: Estimate, now_s: float) -> dict[str, Any]:
+    """Return what an estimate looks like in a message."""
+    return attribute_document(estimate.value(now_s))
+
+
 # --- Estimate ---------------------------------------------------------------------------------------------------------
 
 
 def test_one_reading_is_told_as_it_is() -> None:
-    document = estimate(AGE, ([30.26, 5.0], 0.9, 10.0)).document(10.5)
+    document = published(estimate(AGE, ([30.26, 5.0], 0.9, 10.0)), 10.5)
     assert document == {
         "value": 30.3,
         "deviation": 5.0,
@@ -51,38 +59,38 @@ def test_ages_are_weighted_by_the_inverse_of_their_variance() -> None:
     sure, unsure = ([30.0, 2.0], 0.8, 0.0), ([60.0, 8.0], 0.8, 1.0)
     weights = np.array([1 / 4, 1 / 64])
     expected = weights @ [30, 60] / weights.sum()
-    assert estimate(AGE, sure, unsure).document(1.0)["value"] == round(expected, 1)
-    assert estimate(AGE, unsure, sure).document(1.0)["value"] == round(expected, 1)
+    assert published(estimate(AGE, sure, unsure), 1.0)["value"] == round(expected, 1)
+    assert published(estimate(AGE, unsure, sure), 1.0)["value"] == round(expected, 1)
 
 
 def test_ages_are_weighted_by_the_quality_of_the_shot() -> None:
-    document = estimate(AGE, ([30.0, 5.0], 0.9, 0.0), ([60.0, 5.0], 0.3, 1.0)).document(1.0)
+    document = published(estimate(AGE, ([30.0, 5.0], 0.9, 0.0), ([60.0, 5.0], 0.3, 1.0)), 1.0)
     assert document["value"] == pytest.approx(0.75 * 30 + 0.25 * 60, abs=0.06)
 
 
 def test_an_age_is_never_forgotten() -> None:
-    document = estimate(AGE, ([20.0, 5.0], 0.5, 0.0), ([40.0, 5.0], 0.5, 86_400.0)).document(86_400.0)
+    document = published(estimate(AGE, ([20.0, 5.0], 0.5, 0.0), ([40.0, 5.0], 0.5, 86_400.0)), 86_400.0)
     assert document["value"] == 30.0
     assert document["age_ms"] == 0
 
 
 def test_confidence_of_a_number_is_the_chance_that_the_truth_is_within_the_tolerance() -> None:
-    confidences = [estimate(AGE, ([30.0, d], 0.9, 0.0)).document(0.0)["confidence"] for d in (0.0, 3.0, 7.5, 30.0)]
+    confidences = [published(estimate(AGE, ([30.0, d], 0.9, 0.0)), 0.0)["confidence"] for d in (0.0, 3.0, 7.5, 30.0)]
     assert confidences[0] == 1.0
     assert confidences[2] == pytest.approx(0.683, abs=1e-3)
     assert confidences == sorted(confidences, reverse=True)
 
 
 def test_a_number_without_deviation_has_the_quality_of_its_shots_as_confidence() -> None:
-    document = estimate(WEIGHT, ([70.0, math.nan], 0.9, 0.0), ([80.0, math.nan], 0.3, 1.0)).document(1.0)
+    document = published(estimate(WEIGHT, ([70.0, math.nan], 0.9, 0.0), ([80.0, math.nan], 0.3, 1.0)), 1.0)
     assert document == {"value": 72.5, "confidence": pytest.approx(0.75), "age_ms": 0}
 
 
 def test_an_emotion_forgets_with_its_memory() -> None:
     happy, angry = ([0.0, 0.0, 1.0], 0.8), ([1.0, 0.0, 0.0], 0.8)
-    soon = estimate(EMOTION, (*happy, 0.0), (*angry, 0.01)).document(0.01)
-    late = estimate(EMOTION, (*happy, 0.0), (*angry, 2.0)).document(2.0)
-    gone = estimate(EMOTION, (*happy, 0.0), (*angry, 60.0)).document(60.0)
+    soon = published(estimate(EMOTION, (*happy, 0.0), (*angry, 0.01)), 0.01)
+    late = published(estimate(EMOTION, (*happy, 0.0), (*angry, 2.0)), 2.0)
+    gone = published(estimate(EMOTION, (*happy, 0.0), (*angry, 60.0)), 60.0)
     assert soon["confidence"] == pytest.approx(0.5, abs=0.01)
     assert late["value"] == "angry"
     assert late["confidence"] == pytest.approx(1 / (1 + math.exp(-1)), abs=1e-3)  # after one memory: 1/e
@@ -90,7 +98,7 @@ def test_an_emotion_forgets_with_its_memory() -> None:
 
 
 def test_classes_tell_all_their_probabilities() -> None:
-    document = estimate(EMOTION, ([0.2, 0.1234, 0.6766], 0.8, 0.0)).document(0.25)
+    document = published(estimate(EMOTION, ([0.2, 0.1234, 0.6766], 0.8, 0.0)), 0.25)
     assert document == {
         "value": "happy",
         "confidence": 0.677,
@@ -100,36 +108,59 @@ def test_classes_tell_all_their_probabilities() -> None:
 
 
 def test_probabilities_add_up_over_a_track() -> None:
-    document = estimate(EMOTION, ([0.2, 0.2, 0.6], 0.3, 0.0), ([0.5, 0.4, 0.1], 0.9, 0.7)).document(1.0)
+    document = published(estimate(EMOTION, ([0.2, 0.2, 0.6], 0.3, 0.0), ([0.5, 0.4, 0.1], 0.9, 0.7)), 1.0)
     assert sum(document["probabilities"].values()) == pytest.approx(1, abs=0.002)
     assert document["confidence"] == max(document["probabilities"].values())
 
 
 def test_two_labels_tell_their_probability_alone() -> None:
-    document = estimate(GENDER, ([0.3, 0.7], 0.8, 0.0)).document(0.0)
+    document = published(estimate(GENDER, ([0.3, 0.7], 0.8, 0.0)), 0.0)
     assert document == {"value": "female", "confidence": 0.7, "age_ms": 0}
-    assert estimate(GENDER, ([0.9, 0.1], 0.8, 0.0)).document(0.0)["value"] == "male"
+    assert published(estimate(GENDER, ([0.9, 0.1], 0.8, 0.0)), 0.0)["value"] == "male"
 
 
 def test_of_angles_and_points_only_the_newest_counts() -> None:
-    document = estimate(POSE, ([40.0, 1.0, 2.0], 1.0, 0.0), ([-10.04, 5.06, 0.0], 0.1, 0.1)).document(0.1)
+    document = published(estimate(POSE, ([40.0, 1.0, 2.0], 1.0, 0.0), ([-10.04, 5.06, 0.0], 0.1, 0.1)), 0.1)
     assert document == {"value": {"yaw": -10.0, "pitch": 5.1, "roll": 0.0}, "confidence": 0.1, "age_ms": 0}
 
 
 def test_a_score_has_the_quality_of_its_shots_as_confidence() -> None:
-    document = estimate(CHARM, ([0.5], 0.2, 0.0), ([0.9], 0.6, 1.0)).document(1.0)
+    document = published(estimate(CHARM, ([0.5], 0.2, 0.0), ([0.9], 0.6, 1.0)), 1.0)
     assert document == {"value": pytest.approx(0.8, abs=1e-3), "confidence": pytest.approx(0.5), "age_ms": 0}
 
 
 def test_a_worthless_shot_is_better_than_none() -> None:
-    assert estimate(CHARM, ([0.5], 0.0, 0.0)).document(0.0) == {"value": 0.5, "confidence": 0.0, "age_ms": 0}
-    assert estimate(CHARM, ([0.5], 0.0, 0.0), ([0.9], 1.0, 0.0)).document(0.0)["value"] == pytest.approx(0.9, abs=1e-3)
+    assert published(estimate(CHARM, ([0.5], 0.0, 0.0)), 0.0) == {"value": 0.5, "confidence": 0.0, "age_ms": 0}
+    document = published(estimate(CHARM, ([0.5], 0.0, 0.0), ([0.9], 1.0, 0.0)), 0.0)
+    assert document["value"] == pytest.approx(0.9, abs=1e-3)
 
 
 def test_a_clock_that_steps_back_gives_no_negative_age() -> None:
     result = estimate(EMOTION, ([0.0, 0.0, 1.0], 0.8, 100.0), ([1.0, 0.0, 0.0], 0.8, 50.0))
-    assert result.document(20.0)["age_ms"] == 0
-    assert result.document(50.0)["confidence"] == 0.5
+    assert published(result, 20.0)["age_ms"] == 0
+    assert published(result, 50.0)["confidence"] == 0.5
+
+
+def test_a_value_is_not_rounded() -> None:
+    age = estimate(AGE, ([30.26, 5.04], 0.9, 10.0)).value(10.25)
+    assert age.value == pytest.approx(30.26, abs=1e-5)
+    assert age.deviation == pytest.approx(5.04, abs=1e-6)
+    assert age.confidence == pytest.approx(math.erf(7.5 / (5.04 * math.sqrt(2))), abs=1e-6)
+    assert (age.probabilities, age.age_s, age.is_score) == (None, 0.25, False)
+    pose = estimate(POSE, ([-10.04, 5.06, 0.25], 0.1, 0.0)).value(0.0)
+    assert pose.value == pytest.approx(HeadPose(-10.04, 5.06, 0.25), abs=1e-5)
+    charm = estimate(CHARM, ([0.12345], 0.54321, 0.0)).value(0.0)
+    assert (charm.value, charm.confidence) == pytest.approx((0.12345, 0.54321), abs=1e-6)
+    assert charm.is_score
+    gender = estimate(GENDER, ([0.33333, 0.66667], 0.8, 0.0)).value(0.0)
+    assert gender.probabilities == pytest.approx({"male": 0.33333, "female": 0.66667}, abs=1e-6)
+    assert gender.confidence == gender.probabilities["female"]
+
+
+def test_a_number_has_tenths_with_and_without_deviation_and_a_score_has_thousandths() -> None:
+    assert published(estimate(AGE, ([70.1234, 5.0], 0.9, 0.0)), 0.0)["value"] == 70.1
+    assert published(estimate(WEIGHT, ([70.1234, math.nan], 0.9, 0.0)), 0.0)["value"] == 70.1
+    assert published(estimate(CHARM, ([0.12345], 0.9, 0.0)), 0.0)["value"] == 0.123
 
 
 # --- single -----------------------------------------------------------------------------------------------------------
@@ -144,17 +175,19 @@ def test_single_tells_what_is_wanted_and_known() -> None:
     }
     reading = Reading(values, np.eye(2, 3), 0.7)
     assert list(single(heads, reading, frozenset({"gender", "age", "spots", "unknown"}))) == ["age", "gender"]
-    gender = {"value": "female", "confidence": 0.9, "age_ms": 0}
-    assert single(heads, reading, frozenset({"gender"})) == {"gender": gender}
+    found = single(heads, reading, frozenset({"gender"}))
+    assert list(found) == ["gender"]
+    assert found["gender"].probabilities == pytest.approx({"male": 0.1, "female": 0.9})
+    assert attribute_document(found["gender"]) == {"value": "female", "confidence": 0.9, "age_ms": 0}
     assert single(heads, reading, frozenset()) == {}
 
 
 def test_what_is_less_sure_than_wanted_is_left_out() -> None:
-    documents = {"age": {"value": 30.0, "confidence": 0.3}, "gender": {"value": "male", "confidence": 0.9}}
-    assert list(sure(documents, {})) == ["age", "gender"]
-    assert list(sure(documents, {"age": 0.3, "gender": 0.9})) == ["age", "gender"]
-    assert list(sure(documents, {"age": 0.301, "beard": 1.0})) == ["gender"]
-    assert sure(documents, {"gender": 0.95}) == {"age": documents["age"]}
+    attributes = {"age": AttributeValue(30.0, 0.3), "gender": AttributeValue("male", 0.9)}
+    assert list(sure(attributes, {})) == ["age", "gender"]
+    assert list(sure(attributes, {"age": 0.3, "gender": 0.9})) == ["age", "gender"]
+    assert list(sure(attributes, {"age": 0.301, "beard": 1.0})) == ["gender"]
+    assert sure(attributes, {"gender": 0.95}) == {"age": attributes["age"]}
 
 
 def test_no_reader_reads_nothing() -> None:
@@ -302,7 +335,8 @@ def test_a_new_head_needs_no_code() -> None:
     readings = reader.read([request] * 5)
 
     assert session.batches == [4, 1]
-    documents = single(reader.heads, readings[4], frozenset(reader.heads))
+    attributes = single(reader.heads, readings[4], frozenset(reader.heads))
+    documents = {name: attribute_document(value) for name, value in attributes.items()}
     assert documents["hair"]["value"] == "long"
     assert documents["height"] == {"value": 171.0, "deviation": 10.0, "confidence": 0.683, "age_ms": 0}
     assert documents["hat"] == {"value": "none", "confidence": 0.75, "age_ms": 0}

@@ -20,7 +20,7 @@ from visaged.models.types import Detections
 from visaged.pipelines.attributes import Reading, Request
 from visaged.pipelines.batcher import Batcher, Overloaded, Picture, View, WhenFull
 from visaged.pipelines.inference import Inference, InferenceFailed
-from visaged.pipelines.records import FrameResult
+from visaged.pipelines.records import AttributeValue, FrameResult
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.source.pixels import CanvasPool
 from visaged.pipelines.tracking.tracker import TrackerConfig
@@ -97,7 +97,7 @@ def test_a_frame_becomes_faces_in_the_frames_pixels() -> None:
     # The canvas is half the frame's size.
     np.testing.assert_allclose(rig.results[0].faces[0].shot.box, [160, 120, 240, 200], atol=1e-3)
     assert [[event.kind for event in result.events] for result in rig.results] == [[], ["begin"], []]
-    assert rig.results[1].faces[0].attributes["charm"]["value"] == 0.5
+    assert rig.results[1].faces[0].attributes["charm"].value == 0.5
     assert len(rig.reader.asked) == 1
     assert rig.value("frames_analysed_total", camera="a") == 3
     assert rig.value("faces_detected_total", camera="a") == 3
@@ -189,7 +189,7 @@ def test_a_failing_analyzer_is_passed_too() -> None:
     rig.reader.fail = False
     rig.offer(time_s=1000.6)
     rig.run()
-    assert rig.results[-1].faces[0].attributes["charm"]["value"] == 0.5
+    assert rig.results[-1].faces[0].attributes["charm"].value == 0.5
 
 
 def test_networks_that_keep_failing_end_the_process() -> None:
@@ -443,7 +443,7 @@ def test_a_picture_tells_what_was_asked_for() -> None:
     assert (face.track, dict(face.attributes), face.landmarks_106) == (None, {}, None)
     np.testing.assert_allclose(face.shot.box, [160, 120, 240, 200], atol=1e-3)
     (face,) = charm.future.result(0)
-    assert face.attributes == {"charm": {"value": 0.5, "confidence": round(face.shot.quality, 3), "age_ms": 0}}
+    assert face.attributes == {"charm": AttributeValue(0.5, face.shot.quality, age_s=0.0, is_score=True)}
     assert face.landmarks_106 is None
     (face,) = points.future.result(0)
     assert face.attributes == {}

@@ -22,7 +22,7 @@ from visaged.daemon.api.aws_kit.request import SCHEMA as BODY_SCHEMA
 from visaged.daemon.api.aws_kit.request import from_base64, given_picture
 from visaged.daemon.api.aws_kit.settings import KitSettings
 from visaged.daemon.http.problems import Problem
-from visaged.pipelines.records import Face
+from visaged.pipelines.records import AttributeValue, Face
 from visaged.pipelines.tracking.tracks import faces_of
 
 DATA = bytes(range(256)) * 3 + b"\xfb\xff"  # its base64 has + and / in it, and padding
@@ -172,7 +172,7 @@ def test_the_schema_of_bodies(body: Any, is_right: bool) -> None:
 def face(x: float, confidence: float, **attributes: Any) -> Face:
     (shot,) = faces_of(fakes.faces((x, 100, 50, 0, confidence)))
     points = np.arange(212, dtype=np.float32).reshape(106, 2) / 4
-    return Face(shot, None, {name: {"value": value} for name, value in attributes.items()}, points)
+    return Face(shot, None, {name: AttributeValue(value, 0.5) for name, value in attributes.items()}, points)
 
 
 def test_a_face_is_told_as_the_kit_does() -> None:
@@ -205,9 +205,8 @@ def test_faces_come_best_first() -> None:
 def test_what_is_not_known_is_absent() -> None:
     shot = face(200, 0.5).shot
     assert list(answer_document(400, 200, [Face(shot)], "")["Faces"][0]) == ["BoundingBox", "Confidence"]
-    (told,) = answer_document(400, 200, [Face(shot, None, {"age": {"value": -0.7}, "mask": {"value": "none"}})], "")[
-        "Faces"
-    ]
+    known = {"age": AttributeValue(-0.7, 0.5), "mask": AttributeValue("none", 0.5)}
+    (told,) = answer_document(400, 200, [Face(shot, None, known)], "")["Faces"]
     assert list(told) == ["BoundingBox", "Confidence", "age"]
     assert told["age"] == 0
 

@@ -9,38 +9,43 @@ import pytest
 
 from visaged.daemon.api.aliyun_oss.answers import detectface, eye_status, figures
 from visaged.daemon.api.pictures import Answer
-from visaged.pipelines.records import Face, Shot
-
-EVERYTHING: dict[str, Any] = {
-    "age": {"value": 30.5, "deviation": 11.4, "confidence": 0.49},
-    "gender": {"value": "female", "confidence": 0.9},
-    "emotion": {
-        "value": "scared",
-        "confidence": 0.6,
-        "probabilities": {
-            "angry": 0.1, "calm": 0.1, "disgusted": 0.0, "happy": 0.1, "sad": 0.0, "scared": 0.6, "surprised": 0.099,
-        },
-    },
-    "glasses": {
-        "value": "sunglasses", "confidence": 0.7, "probabilities": {"none": 0.1, "glasses": 0.2, "sunglasses": 0.7},
-    },
-    "mask": {"value": "mask", "confidence": 0.8},
-    "beard": {"value": "beard", "confidence": 0.75},
-    "hat": {"value": "none", "confidence": 0.65},
-    "left_eye": {"value": "open", "confidence": 0.9},
-    "right_eye": {"value": "closed", "confidence": 0.8},
-    "attractiveness": {"value": 0.95, "confidence": 0.5},
-    "blur": {"value": 0.25, "confidence": 0.5},
-    "head_pose": {"value": {"yaw": 10.0, "pitch": -5.0, "roll": 2.0}, "confidence": 0.5},
-}  # fmt: skip
+from visaged.models.geometry import HeadPose
+from visaged.pipelines.records import AttributeValue, Face, Shot
 
 
-def answer(attributes: dict[str, Any], box: tuple[float, float, float, float] = (10.2, 20.7, 50.1, 80.0)) -> Answer:
+def pair(value: str, confidence: float, other: str) -> AttributeValue:
+    """Return what is known of an attribute of two labels."""
+    return AttributeValue(value, confidence, {value: confidence, other: 1 - confidence})
+
+
+EVERYTHING: dict[str, AttributeValue] = {
+    "age": AttributeValue(30.5, 0.49, deviation=11.4),
+    "gender": pair("female", 0.9, "male"),
+    "emotion": AttributeValue(
+        "scared",
+        0.6,
+        {"angry": 0.1, "calm": 0.1, "disgusted": 0.0, "happy": 0.1, "sad": 0.0, "scared": 0.6, "surprised": 0.1},
+    ),
+    "glasses": AttributeValue("sunglasses", 0.7, {"none": 0.1, "glasses": 0.2, "sunglasses": 0.7}),
+    "mask": pair("mask", 0.8, "none"),
+    "beard": pair("beard", 0.75, "none"),
+    "hat": pair("none", 0.65, "hat"),
+    "left_eye": pair("open", 0.9, "closed"),
+    "right_eye": pair("closed", 0.8, "open"),
+    "attractiveness": AttributeValue(0.95, 0.5, is_score=True),
+    "blur": AttributeValue(0.25, 0.5, is_score=True),
+    "head_pose": AttributeValue(HeadPose(10.0, -5.0, 2.0), 0.5),
+}
+
+
+def answer(
+    attributes: dict[str, AttributeValue], box: tuple[float, float, float, float] = (10.2, 20.7, 50.1, 80.0)
+) -> Answer:
     shot = Shot(0.0, np.array(box, np.float32), np.zeros((5, 2), np.float32), 0.97, 0.81)
     return Answer(100, 90, [Face(shot, None, attributes)])
 
 
-def face(attributes: dict[str, Any], **more: Any) -> dict[str, Any]:
+def face(attributes: dict[str, AttributeValue], **more: Any) -> dict[str, Any]:
     document = detectface(answer(attributes, **more), b"picture", "oss://b/k", "A" * 24)
     found: dict[str, Any] = document["Faces"][0]
     return found
@@ -108,17 +113,39 @@ def test_nothing_is_made_up() -> None:
     assert "EyeStatus" not in face({"left_eye": EVERYTHING["left_eye"]})["FaceAttributes"]
     one_eye = face({"left_eye": EVERYTHING["left_eye"], "glasses": EVERYTHING["glasses"]})
     assert set(one_eye["FaceAttributes"]["EyeStatus"]) == {"LeftEyeStatus"}
-    assert "AgeSD" not in figures(answer({"age": {"value": 3.0}}), b"", "", "")["Figures"][0]
+    assert "AgeSD" not in figures(answer({"age": AttributeValue(3.0, 0.5)}), b"", "", "")["Figures"][0]
 
 
 @pytest.mark.parametrize("glasses", ["none", "glasses"])
 @pytest.mark.parametrize("eye", ["open", "closed"])
 def test_eyes_by_glasses_of_two_kinds(glasses: str, eye: str) -> None:
-    found = eye_status({"value": eye, "confidence": 0.9}, {"value": glasses, "confidence": 0.8})
+    eyes = pair(eye, 0.9, "closed" if eye == "open" else "open")
+    found = eye_status(eyes, pair(glasses, 0.8, "glasses" if glasses == "none" else "none"))
     name = f"{'No' if glasses == 'none' else 'Normal'}Glass{'EyeOpen' if eye == 'open' else 'EyeClose'}"
     assert found[name] == max(found.values()) == pytest.approx(0.72)
     assert sum(found.values()) == pytest.approx(1)
     assert found["DarkGlasses"] == found["Occlusion"] == 0
+
+
+def test_eyes_behind_glasses_of_kinds_that_the_answer_has_no_field_for() -> None:
+    glasses = AttributeValue("none", 0.5, {"none": 0.5, "glasses": 0.25, "goggles": 0.25})
+    found = eye_status(pair("open", 0.75, "closed"), glasses)
+    assert sum(found.values()) == pytest.approx(1, abs=1e-5)
+    assert found["NoGlassEyeOpen"] == 0.5
+    assert found["NoGlassEyeClose"] == pytest.approx(0.5 / 3, abs=1e-6)
+    unknown = AttributeValue("goggles", 1.0, {"goggles": 1.0})
+    assert not any(eye_status(pair("open", 0.75, "closed"), unknown).values())
+
+
+def test_numbers_have_no_more_than_six_decimals() -> None:
+    digits = 1 / 3
+    scores = {name: AttributeValue(digits, digits, is_score=True) for name in ("attractiveness", "blur")}
+    pose = {"head_pose": AttributeValue(HeadPose(digits, digits, digits), digits)}
+    found, (figure,) = face(scores | pose), figures(answer(scores | pose), b"", "", "")["Figures"]
+    assert found["Attractive"] == found["AttractiveConfidence"] == figure["Attractive"] == 0.333333
+    assert found["FaceAttributes"]["Blur"]["Blurness"]["Value"] == 0.333333
+    assert figure["Sharpness"] == 0.666667
+    assert set(figure["HeadPose"].values()) == {0.333333}
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_confidences_are_those_that_the_product_tells() -> None:
             chance = trust.readable(doubted.no_face, some.signs[index])
             values = {name: some.values[name][index]}
             reading = Reading(trust.trusted(heads, values, some.signs[index], chance), np.eye(2, 3), 1.0, chance)
-            told = single(heads, reading, frozenset({name}))[name]["confidence"]
+            told = single(heads, reading, frozenset({name}))[name].confidence
             assert told == pytest.approx(sure[index], abs=0.001)
 
 

@@ -109,7 +109,7 @@ def test_a_face_begins_when_it_is_confirmed() -> None:
     assert begin.frames == 1
     assert begin.captured_s == pytest.approx(START + 0.2)
     assert begin.started_at == pytest.approx(1.7e9 + START + 0.2)
-    assert begin.face.attributes["charm"]["value"] == 0.5
+    assert begin.face.attributes["charm"].value == 0.5
     assert [face.track for face in s.faces] == [1]
 
 
@@ -154,7 +154,7 @@ def test_a_lost_face_ends() -> None:
     assert end.duration_s == pytest.approx(8 * 0.2)
     assert end.face.attributes.keys() == ALL
     # What is known is as old as when the face was last seen, not as when its loss was noticed.
-    assert end.face.attributes["charm"]["age_ms"] < 2000
+    assert end.face.attributes["charm"].age_s < 2
     assert end.captured_s > START + 1.8 + 1.99
     assert s.tracks.present() == 0
 
@@ -495,8 +495,8 @@ def test_an_attribute_is_told_from_its_least_confidence_on() -> None:
     assert [set(face.attributes) for face in s.faces] == [{"charm"}]
     s.reader.values["mask"] = np.array([0.0, 1.0], np.float32)
     s.play(walk(10, 3))
-    assert s.faces[0].attributes["mask"]["value"] == "mask"
-    assert s.faces[0].attributes["mask"]["confidence"] >= 0.8
+    assert s.faces[0].attributes["mask"].value == "mask"
+    assert s.faces[0].attributes["mask"].confidence >= 0.8
     events = s.events + s.tracks.end_all(s.time_s, "shutdown")
     assert events[-1].kind == "end"
     assert ["mask" in event.face.attributes for event in events] == [False] + [True] * (len(events) - 1)
@@ -538,13 +538,13 @@ def test_readings_add_up() -> None:
     s.reader.values["charm"] = np.array([0.9], np.float32)
     s.play([fakes.faces((100, 150, 80))] * 4)
     assert len(s.reader.asked) == 2
-    assert s.faces[0].attributes["charm"]["value"] == pytest.approx(0.7, abs=0.01)
+    assert s.faces[0].attributes["charm"].value == pytest.approx(0.7, abs=0.01)
 
 
 def test_attributes_grow_older_until_they_are_read_again() -> None:
     s = stage(policy=ReadingPolicy(refresh_s=60.0))
     s.play([fakes.faces((100, 150, 80))] * 12)
-    assert s.faces[0].attributes["charm"]["age_ms"] == 2000
+    assert s.faces[0].attributes["charm"].age_s == pytest.approx(2)
 
 
 def test_landmarks_are_read_in_every_frame_and_follow_the_face() -> None:
