@@ -563,7 +563,7 @@ def test_errors_of_our_own(
             patch.setattr(Detector, "detect", broken)
             says(other.post(dot), 500, "the picture could not be analysed", "inference-failed")
         with monkeypatch.context() as patch:
-            patch.setattr("visaged.daemon.kit.answer_document", broken)
+            patch.setattr("visaged.daemon.api.aws_kit.app.answer_document", broken)
             says(other.post(dot), 500, "an error of the server; its log says more", "internal")
             is_problem(other.post(dot, accept=PROBLEM), 500, "internal")
         assert other.post(dot).status_code == 200
