@@ -72,14 +72,12 @@ def test_credentials_are_taken_out(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_line_says_which_request_it_belongs_to(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.configure(LogSettings(), lambda: None)
-    token = request_id.set("abc-1")
-    try:
-        logging.getLogger("visaged.test").warning("the picture was refused")
-        logging.getLogger("visaged.test").warning("GET /v1/faces 200, request abc-1")
-    finally:
+    with configured(LogSettings()):
+        token = request_id.set("abc-1")
+        log.warning("the picture was refused")
+        log.warning("GET /v1/faces 200, request abc-1")
         request_id.reset(token)
-    logging.getLogger("visaged.test").warning("nobody asked")
+        log.warning("nobody asked")
     texts = [line.partition("visaged.test: ")[2] for line in capsys.readouterr().err.splitlines()]
     assert texts == ["the picture was refused (request abc-1)", "GET /v1/faces 200, request abc-1", "nobody asked"]
 
