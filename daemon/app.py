@@ -169,9 +169,9 @@ class Daemon:
                 tracks, status = self._tracks[camera.name], camera.status
                 if status.state == "ended" and self._batcher.idle(camera.name):
                     over += 1
-                    self._tell_all(tracks.end_all(now_s, "stream_ended"))
+                    self._submit(tracks.end_all(now_s, "stream_ended"))
                 elif camera.config.live:
-                    self._tell_all(tracks.expire(now_s, now_s))
+                    self._submit(tracks.expire(now_s, now_s))
                 elif status.state == "waiting":
                     unreadable.append(status)
             if self._once and over + len(unreadable) == len(self._cameras):
@@ -202,10 +202,10 @@ class Daemon:
         left = [w for w in self._inference_workers if not w.join(deadline_s - 2.5 - time.monotonic())]
         now_s = time.monotonic()
         for tracks in self._tracks.values():
-            self._tell_all(tracks.end_all(now_s, "shutdown"))
+            self._submit(tracks.end_all(now_s, "shutdown"))
         left += [w for w in self._camera_workers if not w.join(deadline_s - 2.0 - time.monotonic())]
         left += self._drain_outputs(deadline_s)
-        left += [] if self._http_worker.join(deadline_s - time.monotonic()) else [self._http_worker]
+        left += [w for w in [self._http_worker] if not w.join(deadline_s - time.monotonic())]
         if self._broker_worker is not None:
             self._broker_worker.stop()
             left += [] if self._broker_worker.join(max(0.2, deadline_s - time.monotonic())) else [self._broker_worker]
@@ -220,7 +220,7 @@ class Daemon:
         self._failure = self._failure or (name, error)
         self.stop()
 
-    def _tell_all(self, events: list[TrackEvent]) -> None:
+    def _submit(self, events: list[TrackEvent]) -> None:
         for event in events:
             self._fan_out.submit_event(event)
 

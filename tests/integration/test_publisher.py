@@ -406,7 +406,7 @@ def test_hung_broker_costs_faces_but_no_event(
             began_s = time.monotonic()
             running.publisher.submit(one)
             longest_s = max(longest_s, time.monotonic() - began_s)
-        until(lambda: not (running.publisher._results or running.output._new_faces), PATIENCE_S)
+        until(lambda: not (running.publisher._results or running.output._inbox.count("faces")), PATIENCE_S)
         assert running.count("waiting", kind="faces") <= 200
     assert longest_s < 1.0
     assert running.link.connected
@@ -566,7 +566,7 @@ def test_result_that_cannot_be_told_costs_itself_alone(
     wait_for_events(heard, 1)
     heard.wait_for(lambda m: m.topic == "v/yard/status", PATIENCE_S)
     heard.wait_for(lambda m: m.topic == "v/door/faces", PATIENCE_S)
-    assert running.lost() == {("faces", "failed"): 5, ("events", "failed"): 5}
+    assert running.lost() == {("faces", "failed"): 5, ("events", "failed"): 5, ("status", "failed"): 1}
     assert len([line for line in caplog.messages if "cannot be composed" in line]) == 1
 
 
@@ -576,7 +576,7 @@ def test_callback_that_raises_does_not_end_the_connection_for_good(
     running = start(broker.port)
     wait_for_node(heard, "online")
     once = iter([True])
-    wake = running.output._wake
+    wake = running.output._inbox.wake
 
     def fail_once() -> None:
         if next(once, False):
