@@ -190,6 +190,19 @@ def test_a_session_that_is_taken_over_is_logged_as_such(start: Start, caplog: py
         running.settled(1)
 
 
+@pytest.mark.parametrize("version", [4, 5])
+def test_the_size_of_a_packet_is_known_before_it_is_sent(start: Start, version: int) -> None:
+    with ClosingBroker(version=version) as broker:
+        running = start(broker.port, protocol="5" if version == 5 else "3.1.1")
+        until(lambda: broker.count("/status") == 1, PATIENCE_S)
+        expected = []
+        for qos, length in itertools.product((0, 1), (0, 100, 118, 119, 120, 121, 122, 123, 124, 16_370, 16_380)):
+            running.link.send("v/t", b"x" * length, qos)
+            expected.append(running.link.packet_bytes("v/t", b"x" * length, qos))
+        until(lambda: broker.count("v/t") == len(expected), PATIENCE_S)
+        assert [publish.size for publish in broker.taken if publish.topic == "v/t"] == expected
+
+
 def test_limits_of_an_mqtt_5_broker_are_kept(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     receive_maximum = b"\x21\x00\x03"
     maximum_packet_size = b"\x27" + (8000).to_bytes(4, "big")
