@@ -192,8 +192,8 @@ class MqttOutput:
             return
         if sent.kind == "events":
             self._outbox.ack(sent.id)
-        elif sent.kind == "status" and self._state.get(sent.topic) == b"":
-            del self._state[sent.topic]  # the broker has cleared it
+        elif sent.clears and self._state.get(sent.topic) == b"":
+            del self._state[sent.topic]
         if settled.refused:
             self._losses.count(sent.kind, settled.refused.lower().replace(" ", "_"), quietly=True)
             self._losses.report(sent.topic, settled.refused, f"are refused by the MQTT broker: {settled.refused}")
@@ -205,11 +205,11 @@ class MqttOutput:
         if self._connection:
             self._metrics.mqtt_reconnects.inc()
         self._connection = opened.connection
+        if self._limits.qos and not opened.limits.qos:
+            log.warning("the MQTT broker takes QoS 0 only and acknowledges nothing: events may be lost unnoticed")
         self._limits = opened.limits
         self._opened_s = self._clock()
         self._hangups.opened()
-        if not opened.limits.qos:
-            log.warning("the MQTT broker takes QoS 0 only and acknowledges nothing: events may be lost unnoticed")
         self._outbox.retry()
         online = self._composer.node_status("online", self._wall(), self._version, None)
         self._unsent = {self._node_topic: online} | self._state
@@ -219,6 +219,9 @@ class MqttOutput:
         for sent in self._ledger.clear():
             if sent.kind == "faces":
                 self._losses.count("faces", "connection_lost")
+        if self._faces:
+            self._losses.count("faces", "connection_lost", len(self._faces))
+            self._faces.clear()
         if self._hangups.lost(lost, suspects) is not None:
             self._link.relent()
         if self._hangups.without_reason:
@@ -232,10 +235,11 @@ class MqttOutput:
         if not self._online:
             self._losses.count("faces", "offline")
             return
+        most = _MOST_IN_FLIGHT if self._hangups.careful else _MOST_FACES
         self._faces.append(message)
-        if len(self._faces) + self._ledger.unsettled("faces") > _MOST_FACES:
+        if len(self._faces) + self._ledger.unsettled("faces") > most:
             self._handle_link_events()
-        if len(self._faces) + self._ledger.unsettled("faces") > _MOST_FACES:
+        if len(self._faces) + self._ledger.unsettled("faces") > most and self._faces:
             self._faces.popleft()
             self._losses.count("faces", "broker_slow")
         elif not self._faces_qos():
@@ -295,7 +299,7 @@ class MqttOutput:
         if self._hangups.refuses(kind, topic, size):
             return self._set_aside(topic, kind, size, "hung_up")
         number = self._link.send(topic, payload, qos, retain and self._limits.retain)
-        self._ledger.add(number, Sent(kind, topic, size, qos, self._clock(), id))
+        self._ledger.add(number, Sent(kind, topic, size, qos, self._clock(), id, clears=retain and not payload))
         return True
 
     def _set_aside(self, topic: str, kind: Kind, size: int, cause: str) -> bool:
