@@ -32,7 +32,7 @@ from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Head, Manifest
 from visaged.models.session import Provider
 from visaged.pipelines.attributes import COMPUTED
-from visaged.pipelines.outputs.mqtt_config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.runtime.config import NotBoolean, StrictConfig
 from visaged.pipelines.source.video import SourceConfig
 from visaged.pipelines.tracking.tracker import TrackerConfig

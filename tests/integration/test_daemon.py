@@ -435,7 +435,7 @@ def die(self, *args, **kwargs):
 @pytest.mark.parametrize(
     ("part", "code"),
     [
-        ("mqtt", "from visaged.pipelines.outputs.mqtt import MqttOutput as M; M._turn = die"),
+        ("mqtt", "from visaged.pipelines.outputs.mqtt.output import MqttOutput as M; M._turn = die"),
         ("fan-out", "from visaged.pipelines.outputs.fan_out import FanOut as F; F._turn = die"),
         ("terminal", "from visaged.daemon.cli.console import EventLines as E; E.run = die"),
         ("camera-door", "from visaged.pipelines.source.camera import Camera as C; C._supervise = die"),

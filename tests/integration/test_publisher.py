@@ -28,11 +28,11 @@ from tests.support.process import ManagedProcess
 from tests.support.requirements import MOSQUITTO, require
 from tests.support.subscriber import Message, Subscriber
 from tests.support.waiting import until
-from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.mqtt import MqttOutput
-from visaged.pipelines.outputs.mqtt_config import PublisherConfig, TlsConfig
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig, TlsConfig
+from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.outbox import MemoryOutbox
+from visaged.pipelines.runtime.metrics import Metrics
 
 
 @pytest.fixture
@@ -357,10 +357,10 @@ def test_tls_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 PROGRAM = """
 import sys, threading
-from visaged.pipelines.metrics import Metrics
+from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.mqtt import MqttOutput
-from visaged.pipelines.outputs.mqtt_config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.output import MqttOutput
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.outputs.outbox import MemoryOutbox
 config = PublisherConfig(port=int(sys.argv[1]), protocol=sys.argv[2], prefix="v")
 publisher = MqttOutput(config, Composer("node", 1), Metrics(), "1.2.3", MemoryOutbox(10, 1000))

@@ -15,7 +15,9 @@ from tests.support.subscriber import Message
 from visaged.models.alignment import ImagePixels
 from visaged.models.preprocess import canvas_for
 from visaged.pipelines.records import CameraStatus, EndReason, EventKind, Face, Frame, FrameResult, Shot, TrackEvent
-from visaged.pipelines.schemas import NAMES, schema
+from visaged.pipelines.schemas import schema
+
+NAMES = ("face", "faces", "events", "node-status", "camera-status")
 
 _CANVAS = canvas_for(64, 36, 32)
 _IMAGE = np.zeros((36, 64, 3), np.uint8)

@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry
 
 from tests.support.subscriber import Message, Subscriber
 from tests.support.waiting import until
-from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.outputs.fan_out import FanOut
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.mqtt import MqttOutput
-from visaged.pipelines.outputs.mqtt_config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.outbox import MemoryOutbox
-from visaged.pipelines.worker import Worker
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.worker import Worker
 
 # For a busy machine; what a test waits for comes far earlier.
 PATIENCE_S = 40.0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tests.unit.fakes import Clock
-from visaged.pipelines.outputs.mqtt_hangups import STRIKES, HangUps
-from visaged.pipelines.outputs.mqtt_ledger import Ledger, Sent
-from visaged.pipelines.outputs.mqtt_reports import Lost
+from visaged.pipelines.outputs.mqtt.hangups import STRIKES, HangUps
+from visaged.pipelines.outputs.mqtt.ledger import Ledger, Sent
+from visaged.pipelines.outputs.mqtt.reports import Lost
 
 LOST = Lost(0.0, 1.0, unexplained=True)
 

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from visaged.pipelines.outputs.messages import Kind
-from visaged.pipelines.outputs.mqtt_ledger import Sent
-from visaged.pipelines.outputs.mqtt_reports import Lost
+from visaged.pipelines.outputs.mqtt.ledger import Sent
+from visaged.pipelines.outputs.mqtt.reports import Lost
 
 STRIKES = 3
 """Hang-ups right behind a message on the same topic, none of its size passed in between, until it is set aside."""

@@ -30,8 +30,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from visaged.pipelines.outputs.mqtt_config import LinkConfig
-from visaged.pipelines.outputs.mqtt_reports import Lost, Opened, Settled, limits_of
+from visaged.pipelines.outputs.mqtt.config import LinkConfig
+from visaged.pipelines.outputs.mqtt.reports import Lost, Opened, Settled, limits_of
 
 log = logging.getLogger(__name__)
 

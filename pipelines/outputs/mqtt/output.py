@@ -17,13 +17,13 @@ from collections import deque
 from collections.abc import Callable
 
 from visaged.pipelines.outputs.messages import Composer, Kind, Message
-from visaged.pipelines.outputs.mqtt_config import PublisherConfig
-from visaged.pipelines.outputs.mqtt_hangups import HangUps
-from visaged.pipelines.outputs.mqtt_inbox import Inbox
-from visaged.pipelines.outputs.mqtt_ledger import Ledger, Sent
-from visaged.pipelines.outputs.mqtt_link import BrokerLink
-from visaged.pipelines.outputs.mqtt_losses import Losses
-from visaged.pipelines.outputs.mqtt_reports import Limits, Lost, Opened, Settled
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.hangups import HangUps
+from visaged.pipelines.outputs.mqtt.inbox import Inbox
+from visaged.pipelines.outputs.mqtt.ledger import Ledger, Sent
+from visaged.pipelines.outputs.mqtt.link import BrokerLink
+from visaged.pipelines.outputs.mqtt.losses import Losses
+from visaged.pipelines.outputs.mqtt.reports import Limits, Lost, Opened, Settled
 from visaged.pipelines.outputs.outbox import Outbox
 from visaged.pipelines.outputs.output import OutputState
 from visaged.pipelines.runtime.metrics import Metrics
