@@ -16,10 +16,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tests.support import requirements
+from tests.support.messages import NAMES
 from visaged.daemon.cli.main import Schema, _free_port, _settings, app, version_string
 from visaged.daemon.config.document import SettingsError
 from visaged.models.session import nvidia_driver_present
-from visaged.pipelines.schemas import NAMES
 
 VISAGED = Path(sys.executable).with_name("visaged")
 EXAMPLE = Path(__file__).parents[4] / "configs" / "visaged.yaml"
