@@ -105,7 +105,7 @@ def test_file_that_may_not_be_read(clip: Path, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object, **__: object) -> None:
         raise av.error.PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("visaged.pipelines.source.av.open", refuse)
+    monkeypatch.setattr("visaged.pipelines.source.video.av.open", refuse)
     error = failure_of(clip)
     assert "permission" in str(error)
     assert error.cause == "not_found"
@@ -403,7 +403,7 @@ def test_whatever_the_library_raises_is_a_failure_of_the_source(clip: Path, monk
             raise raised
 
         with monkeypatch.context() as patch:
-            patch.setattr("visaged.pipelines.source.av.open", fail)
+            patch.setattr("visaged.pipelines.source.video.av.open", fail)
             error = failure_of(clip)
         assert error.cause == "other"
         assert type(raised).__name__ in str(error)
