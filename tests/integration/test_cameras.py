@@ -24,12 +24,15 @@ from tests.support.odd_servers import begin, http_server
 from tests.support.process import ManagedProcess
 from tests.support.rtsp import RtspServer
 from tests.support.sources import PATIENCE_S
-from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.attributes import NoReader
+from visaged.pipelines.batcher import Batcher, WhenFull
 from visaged.pipelines.records import CameraStatus, Frame
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
 from visaged.pipelines.source.camera import Backoff, Camera
 from visaged.pipelines.source.video import SourceConfig
+from visaged.pipelines.tracking.job import FrameJob, FrameStage
+from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +72,11 @@ class Rig:
         settings: dict[str, Any] = {"open_timeout_s": 10.0, "read_timeout_s": 5.0, "fps": None} | options
         backoff = backoff or Backoff(0.05, 0.2)
         config = SourceConfig(url=str(url), **settings)
-        camera = Camera(name, config, 320, 32, self.batcher, self.metrics, heard, backoff=backoff)
+        lane = self.batcher.open_lane(*((WhenFull.DROP_OLDEST, 1) if config.live else (WhenFull.WAIT, 2)))
+        counters = self.metrics.camera(name)
+        tracks = CameraTracks(name, TrackingSpec(), NoReader())
+        stage = FrameStage(tracks, counters, self.metrics, lambda result: None)
+        camera = Camera(name, config, 320, 32, lane, stage.job, counters, heard, backoff=backoff)
         worker = Worker(f"camera {name}", camera.run, self._died)
         self.cameras[name] = camera
         self._workers.append(worker)
@@ -106,12 +113,12 @@ class Rig:
     def _consume(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
             batch = self.batcher.take(0.1)
-            for frame in batch:
-                assert isinstance(frame, Frame)
+            for job in batch:
+                assert isinstance(job, FrameJob)
                 stopping.wait(self._work_s)
-                frame.release()
+                job.release()
                 with self._changed:
-                    self.frames.append(frame)
+                    self.frames.append(job.frame)
                     self.taken_s.append(time.monotonic())
                     self._changed.notify_all()
             self.batcher.done(batch)
