@@ -21,6 +21,8 @@ from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.http.access import KeyGuard, RequestLog
 from visaged.daemon.http.server import Limits, Server
+from visaged.daemon.management.api import install_management
+from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -44,6 +46,7 @@ class Web:
     Args:
         settings: The configuration.
         view: What the API shows of the daemon.
+        manager: Changes the configuration.
         pictures: Analyses pictures.
         metrics: Counts.
         version: Of the daemon.
@@ -57,6 +60,7 @@ class Web:
         self,
         settings: Settings,
         view: View,
+        manager: Manager,
         pictures: Pictures,
         metrics: Metrics,
         version: str,
@@ -68,6 +72,7 @@ class Web:
         self._limits = Limits(head_s=http.header_timeout_s, connections=http.max_connections)
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
+        install_management(app, view, manager, http)
         guarded: ASGIApp
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))

@@ -32,6 +32,7 @@ request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", d
 
 # Where the layers leave word in a request's scope.
 _ID, _KEY, _UNKNOWN = "visaged.request_id", "visaged.key", "visaged.unknown"
+_HOLDER = "visaged.holder"
 # Of requests without a key, in metrics and the log; no key can be named so.
 NO_KEY = "-"
 
@@ -60,6 +61,12 @@ def rename_request(scope: Scope, name: str) -> None:
 def is_unknown(request: Request) -> bool:
     """Return whether keys are required here and the request has none, and is answered all the same: say no details."""
     return bool(request.scope.get(_UNKNOWN, False))
+
+
+def holder_of(request: Request) -> Holder | None:
+    """Return whose key a request has; None where keys are not required, or it has none and is answered all the same."""
+    holder: Holder | None = request.scope.get(_HOLDER)
+    return holder
 
 
 class KeyGuard:
@@ -106,6 +113,7 @@ class KeyGuard:
         try:
             holder = self._holder(scope, is_open)
             scope[_KEY] = holder.name
+            scope[_HOLDER] = holder
         except Problem as refused:
             if not is_open:
                 await self._refuse(_closing(refused, scope), Request(scope))(scope, receive, send)
