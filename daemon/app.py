@@ -20,6 +20,8 @@ from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.broker import EmbeddedBroker
 from visaged.daemon.config.document import SettingsError
 from visaged.daemon.errors import StartError
+from visaged.daemon.management.configuration import Configuration
+from visaged.daemon.management.manager import Manager
 from visaged.daemon.networks import load_networks
 from visaged.daemon.settings import Settings
 from visaged.daemon.specs import camera_specs, face_threshold
@@ -67,12 +69,14 @@ class Daemon:
         metrics: The series, on a registry of their own.
         outputs: Where messages go besides the MQTT broker.
         epoch: Number of this run, larger than any earlier one's; milliseconds since 1970 unless given.
+        configuration: Where the settings come from, for reloads; without it, there is nothing to read again.
 
     Raises:
         StartError: A model cannot be loaded, a port is taken, or a file cannot be used.
 
     Attributes:
         settings: The configuration in force.
+        manager: Changes the configuration while the daemon runs.
         metrics: The series.
         detector: The detector in use.
         web: The HTTP side.
@@ -87,6 +91,7 @@ class Daemon:
         metrics: Metrics | None = None,
         outputs: Sequence[Output] = (),
         epoch: int | None = None,
+        configuration: Configuration | None = None,
     ) -> None:
         self.settings = settings
         self._once = once
@@ -113,7 +118,10 @@ class Daemon:
         except SettingsError as error:
             raise StartError(str(error)) from error
         self._pictures = self._make_pictures()
-        self.web = Web(settings, self, self._pictures, self.metrics, version, networks.versions)
+        self.manager = Manager(
+            configuration or Configuration.of_settings(settings), self.apply, self.call, self.metrics
+        )
+        self.web = Web(settings, self, self.manager, self._pictures, self.metrics, version, networks.versions)
         self._broker = EmbeddedBroker(settings.mqtt.host, settings.mqtt.port) if settings.mqtt.embedded else None
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
         count = settings.inference.callers or (1 if self.detector.on_gpu else os.cpu_count() or 1)

@@ -85,7 +85,13 @@ def configure(settings: LogSettings, on_error: Callable[[], None]) -> None:
         handlers.append(FileHandler(settings, on_error))
     for handler in handlers:
         handler.setFormatter(_Formatter())
-    logging.basicConfig(level=settings.level.upper(), handlers=handlers, force=True)
+    logging.basicConfig(handlers=handlers, force=True)
+    set_level(settings.level)
     # These tell of every request, packet and start of their own at info.
     for noisy in ("uvicorn.access", "uvicorn.error", "asyncio", "multipart", "python_multipart", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def set_level(level: str) -> None:
+    """Set the least weight of lines in the process's log."""
+    logging.getLogger().setLevel(level.upper())

@@ -21,7 +21,7 @@ from pydantic import (
 from visaged.daemon.api.aliyun_oss.settings import OssSettings
 from visaged.daemon.api.aliyun_oss.settings import check as check_oss
 from visaged.daemon.api.aws_kit.settings import KitSettings
-from visaged.daemon.config.base import Name, is_loopback
+from visaged.daemon.config.base import Name, default_state_dir, is_loopback
 from visaged.daemon.config.document import Problem, SettingsError, read
 from visaged.daemon.config.errors import problems_of
 from visaged.daemon.config.secrets import Secret
@@ -227,6 +227,10 @@ class Settings(StrictConfig):
     """What the tracker believes and for how long."""
     log: LogSettings = LogSettings()
     """The log."""
+    state_dir: Path | None = Field(default_factory=default_state_dir)
+    """Folder for what visaged keeps by itself: `cameras.yaml`, the changes of cameras that were made over HTTP. Null:
+    those hold until the process ends. Left out: systemd's state directory, else `$XDG_STATE_HOME/visaged`, else
+    `~/.local/state/visaged`. It is made when it is first written to. Every daemon needs one of its own."""
 
     @field_validator("cameras")
     @classmethod

@@ -21,6 +21,8 @@ from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.http.access import KeyGuard
 from visaged.daemon.http.request_log import RequestLog
 from visaged.daemon.http.server import Limits, Server
+from visaged.daemon.management.api import install_management
+from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -43,6 +45,7 @@ class Web:
     Args:
         settings: The configuration.
         view: What the API shows of the daemon.
+        manager: Changes the configuration.
         pictures: Analyses pictures.
         metrics: Counts.
         version: Of the daemon.
@@ -56,6 +59,7 @@ class Web:
         self,
         settings: Settings,
         view: View,
+        manager: Manager,
         pictures: Pictures,
         metrics: Metrics,
         version: str,
@@ -67,6 +71,7 @@ class Web:
         self._limits = Limits(head_s=http.header_timeout_s, connections=http.max_connections)
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
+        install_management(app, view, manager, http)
         guarded: ASGIApp
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,14 @@ BrokerFactory = Callable[..., MosquittoBroker]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What daemons keep about cameras by default is nobody's own; module constants copy the environment on import.
+    os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="visaged-tests-")
+    os.environ.pop("STATE_DIRECTORY", None)
     config.addinivalue_line("markers", f"{MARK}(*parts): the system parts the test needs; see tests/support")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

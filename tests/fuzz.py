@@ -34,6 +34,7 @@ def main() -> None:
         folder = Path(name)
         config = folder / "visaged.yaml"
         document = {"node": "fuzz", "mqtt": {"embedded": True, "port": free_port()}, "http": {"port": port}}
+        document |= {"state_dir": str(folder / "state")}
         config.write_text(yaml.safe_dump(document))
         with ManagedProcess([sys.executable, "-m", "visaged.daemon", "run", "--config", str(config)]) as daemon:
             url = f"http://127.0.0.1:{port}/openapi.json"

@@ -24,13 +24,15 @@ from rich.console import Console
 
 from visaged.daemon import logs
 from visaged.daemon.app import Daemon
+from visaged.daemon.cli import hangups
 from visaged.daemon.cli import models as models_command
 from visaged.daemon.cli.console import EventLines, flush, show
 from visaged.daemon.config.document import Problem, SettingsError, read
 from visaged.daemon.errors import StartError
 from visaged.daemon.http.keys import hash_key, make_key
-from visaged.daemon.http.settings import KeySettings
-from visaged.daemon.settings import Settings, check, load, parse, warnings
+from visaged.daemon.http.settings import KeySettings, Role
+from visaged.daemon.management.configuration import Configuration
+from visaged.daemon.settings import Settings, check, load, warnings
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.redact import redact
 from visaged.pipelines.schemas import schema
@@ -83,10 +85,8 @@ def run(
 ) -> None:
     """Run the daemon until SIGINT or SIGTERM."""
     try:
-        settings = _settings(config, camera or [], require_gpu)
-        problems = check(settings)
-        if problems:
-            raise SettingsError(problems)
+        configuration = _configuration(config, camera or [], require_gpu)
+        settings = configuration.load()
         _print_warnings(settings)
     except SettingsError as error:
         _print_problems(error.problems)
@@ -96,12 +96,15 @@ def run(
     metrics = Metrics()
     try:
         logs.configure(settings.log, metrics.log_errors.inc)
-        daemon = Daemon(settings, version_string(), once, metrics, [EventLines(out, metrics)])
+        configuration.report()
+        outputs = [EventLines(out, metrics)]
+        daemon = Daemon(settings, version_string(), once, metrics, outputs, configuration=configuration)
     except (StartError, OSError) as error:
         err.print(f"visaged cannot start: {error}", style="bold red", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_CANNOT_START) from None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: daemon.stop())
+    hangups.install(daemon.manager.reload, daemon.stop)
     _banner(settings, daemon)
     try:
         code = daemon.run()
@@ -132,11 +135,14 @@ def check_command(file: Annotated[Path, typer.Argument(help="Configuration file.
 
 
 @app.command("key")
-def key_command(name: Annotated[str, typer.Argument(help="Whose it is, in metrics and the log.")]) -> None:
+def key_command(
+    name: Annotated[str, typer.Argument(help="Whose it is, in metrics and the log.")],
+    role: Annotated[Role, typer.Option(help="What its holder may do.")] = "reader",
+) -> None:
     """Make an API key: print it on stdout, once, and the lines for the configuration on stderr."""
     try:
         key = make_key()
-        entry = KeySettings(name=name, sha256=hash_key(key.encode()))
+        entry = KeySettings(name=name, sha256=hash_key(key.encode()), role=role)
     except ValidationError:
         err.print(f"NAME: {name!r} cannot be one; letters, digits, _ . - are possible", style="red", markup=False)
         raise typer.Exit(EXIT_CONFIGURATION) from None
@@ -144,6 +150,8 @@ def key_command(name: Annotated[str, typer.Argument(help="Whose it is, in metric
     err.print("The key, for its holder; it is kept nowhere and cannot be shown again:", markup=False, soft_wrap=True)
     print(key, flush=True)
     lines = f'    - name: "{entry.name}"\n      sha256: "{entry.sha256}"'
+    if entry.role != "reader":
+        lines += f"\n      role: {entry.role}"
     err.print(f"For the configuration, under http.keys:\n\nhttp:\n  keys:\n{lines}", markup=False, soft_wrap=True)
 
 
@@ -174,21 +182,24 @@ def main() -> None:
     app()
 
 
-def _settings(config: Path | None, urls: list[str], require_gpu: bool) -> Settings:
-    """Return the settings of a file, or those for a first try, with what the command line has put over them.
+def _configuration(config: Path | None, urls: list[str], require_gpu: bool) -> Configuration:
+    """Return the configuration of a file, or that for a first try, with what the command line has put over it.
 
-    Cameras of the command line replace those of the file, which are then not even looked at.
-
-    Raises:
-        SettingsError: The file cannot be read, or together they say something that cannot be.
+    Cameras of the command line replace those of the file, which are then not even looked at, and changes of cameras are
+    not kept.
     """
-    document = read(config) if config is not None else _default()
-    if urls:
-        document["cameras"] = [_camera(index, url) for index, url in enumerate(urls, 1)]
-    inference = document.get("inference", {})
-    if require_gpu and isinstance(inference, dict):
-        document["inference"] = inference | {"require_gpu": True}
-    return parse(document)
+    first_try = _default() if config is None else {}
+
+    def document() -> dict[str, Any]:
+        result = first_try if config is None else read(config)
+        if urls:
+            result = result | {"cameras": [_camera(index, url) for index, url in enumerate(urls, 1)]}
+        inference = result.get("inference", {})
+        if require_gpu and isinstance(inference, dict):
+            result = result | {"inference": inference | {"require_gpu": True}}
+        return result
+
+    return Configuration(document, is_kept=config is not None and not urls)
 
 
 def _camera(index: int, text: str) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from visaged.pipelines.runtime.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
 
-# Where it is noted in a request's scope that it has no key and is answered all the same.
+# Where it is noted in a request's scope that it has no key and is answered all the same, and else whose key it has.
 _UNKNOWN = "visaged.unknown"
+_HOLDER = "visaged.holder"
 
 # Load balancers ask for health without a key, and are told no more than yes or no (`is_unknown`). The documentation is
 # the same for everybody, and a browser has no way to send a key with a page's address.
@@ -36,6 +37,12 @@ Answer = Callable[[Problem, Request], Response]
 def is_unknown(request: Request) -> bool:
     """Return whether keys are required here and the request has none, and is answered all the same: say no details."""
     return bool(request.scope.get(_UNKNOWN, False))
+
+
+def holder_of(request: Request) -> Holder | None:
+    """Return whose key a request has; None where keys are not required, or it has none and is answered all the same."""
+    holder: Holder | None = request.scope.get(_HOLDER)
+    return holder
 
 
 class KeyGuard:
@@ -82,6 +89,7 @@ class KeyGuard:
         try:
             holder = self._holder(scope, is_open)
             scope[KEY] = holder.name
+            scope[_HOLDER] = holder
         except Problem as refused:
             if not is_open:
                 await self._refuse(_closing(refused, scope), Request(scope))(scope, receive, send)

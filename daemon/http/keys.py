@@ -92,11 +92,13 @@ class Holder:
 
     Attributes:
         name: Of the key.
+        role: What its holder may do.
         active: Requests in work.
     """
 
     def __init__(self, settings: KeySettings, clock: Callable[[], float]) -> None:
         self.name = settings.name
+        self.role = settings.role
         self.active = 0
         self._settings = settings
         rate = settings.max_per_second

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -21,6 +21,15 @@ SCHEMA: dict[str, Any] = {
         "status": {"type": "integer"},
         "detail": {"type": "string"},
         "instance": {"type": "string"},
+        "errors": {
+            "description": "Everything that is wrong with what was sent or read, by the path of its key.",
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"path": {"type": "string"}, "text": {"type": "string"}},
+                "required": ["path", "text"],
+            },
+        },
     },
     "required": ["type", "title", "status", "detail"],
 }
@@ -34,22 +43,32 @@ class Problem(Exception):
         kind: The last part of the problem's type, `urn:visaged:problem:<kind>`.
         detail: What was wrong and what to do.
         headers: More headers of the answer.
+        errors: Each single thing that is wrong, as the path of its key and a text; none for no list of them.
     """
 
-    def __init__(self, status: HTTPStatus, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        kind: str,
+        detail: str,
+        headers: Mapping[str, str] | None = None,
+        errors: Sequence[tuple[str, str]] = (),
+    ) -> None:
         super().__init__(detail)
-        self.status, self.kind, self.detail, self.headers = status, kind, detail, headers
+        self.status, self.kind, self.detail, self.headers, self.errors = status, kind, detail, headers, errors
 
 
 def answer(problem: Problem, request: Request) -> Response:
     """Return a problem as a response."""
-    document = {
+    document: dict[str, Any] = {
         "type": f"urn:visaged:problem:{problem.kind}",
         "title": problem.status.phrase,
         "status": int(problem.status),
         "detail": problem.detail,
         "instance": request.url.path,
     }
+    if problem.errors:
+        document["errors"] = [{"path": path, "text": text} for path, text in problem.errors]
     return Response(orjson.dumps(document), problem.status, problem.headers, MEDIA_TYPE)
 
 

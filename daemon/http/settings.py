@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,6 +12,8 @@ from visaged.daemon.config.base import Name, is_loopback
 from visaged.daemon.config.document import Problem
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
+
+Role = Literal["reader", "admin"]
 
 
 class KeySettings(StrictConfig):
@@ -21,6 +23,9 @@ class KeySettings(StrictConfig):
     """Whose it is, in metrics and the log."""
     sha256: HiddenText
     """SHA-256 of the key in hexadecimal digits. The key itself is nowhere but with its holder."""
+    role: Role = "reader"
+    """What its holder may do: a `reader` has pictures analysed and sees states; an `admin` may also reload the
+    configuration, and add, change and remove cameras."""
     max_per_second: Annotated[float, Field(gt=0, le=100_000)] | None = None
     """Requests that the key may make a second, on average; null for any number."""
     burst: Annotated[int, Field(ge=1, le=100_000)] | None = None

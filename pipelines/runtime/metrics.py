@@ -37,6 +37,13 @@ class Metrics:
             return Histogram(f"visaged_{name}", text, labels, registry=registry, buckets=buckets)
 
         self.build = gauge("build_info", "Always 1; the version is a label", "version")
+        self.reload_successful = gauge(
+            "config_last_reload_successful", "1 if the last load or reload of the configuration worked"
+        )
+        self.reload_success_time = gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "When the configuration was last loaded or reloaded with success, seconds since 1970",
+        )
         self.provider = gauge("provider_info", "Always 1; what a model runs on is a label", "model", "provider")
 
         self._received = counter("frames_received", "Frames decoded", "camera")

@@ -70,6 +70,7 @@ def visaged(cameras: int = 0, long_side: int | None = None) -> Iterator[tuple[in
             "mqtt": {"embedded": True, "port": free_port()},
             "http": {"port": port} if long_side is None else {"port": port, "long_side": long_side},
             "log": {"level": "warning"},
+            "state_dir": None,
         }
         config = Path(folder) / "visaged.yaml"
         config.write_text(yaml.safe_dump(document))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from tests.support import requirements
 from tests.support.messages import NAMES
-from visaged.daemon.cli.main import Schema, _free_port, _settings, app, version_string
+from visaged.daemon.cli.main import Schema, _configuration, _free_port, app, version_string
 from visaged.daemon.config.document import SettingsError
 from visaged.models.session import nvidia_driver_present
 
@@ -202,24 +202,24 @@ def test_the_command_line_goes_over_the_file(tmp_path: Path, demo_clip: Path) ->
             "mqtt": {"username": "u", "password": SECRET},
         },
     )
-    settings = _settings(path, [f"door={demo_clip}"], require_gpu=True)
+    settings = _configuration(path, [f"door={demo_clip}"], require_gpu=True).load()
     assert [(camera.name, camera.url) for camera in settings.cameras] == [("door", str(demo_clip))]
     assert (settings.inference.callers, settings.inference.require_gpu) == (3, True)
     assert settings.mqtt.login() == ("u", SECRET)
     with pytest.raises(SettingsError, match="gopher"):
-        _settings(path, [], require_gpu=False)
+        _configuration(path, [], require_gpu=False).load()
 
 
 @pytest.mark.parametrize("inference", [None, 3, [1]])
 def test_the_command_line_mends_no_wrong_document(tmp_path: Path, inference: object) -> None:
     with pytest.raises(SettingsError, match="inference"):
-        _settings(config(tmp_path, {"inference": inference}), [], require_gpu=True)
+        _configuration(config(tmp_path, {"inference": inference}), [], require_gpu=True).load()
 
 
 def test_without_a_file_there_is_the_demo_or_the_cameras_of_the_command_line(demo_clip: Path) -> None:
-    assert [camera.name for camera in _settings(None, [], False).cameras] == ["demo"]
-    assert [camera.name for camera in _settings(None, [str(demo_clip)], False).cameras] == ["camera1"]
-    assert _settings(None, [], True).inference.require_gpu
+    assert [camera.name for camera in _configuration(None, [], False).load().cameras] == ["demo"]
+    assert [camera.name for camera in _configuration(None, [str(demo_clip)], False).load().cameras] == ["camera1"]
+    assert _configuration(None, [], True).load().inference.require_gpu
 
 
 def test_two_cameras_of_one_name_on_the_command_line(demo_clip: Path) -> None:

@@ -1,0 +1,28 @@
+"""SIGHUP: a reload for a daemon, and the end for a program whose terminal is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+
+def install(reload: Callable[[], object], stop: Callable[[], object]) -> None:
+    """Handle SIGHUP where there is such a thing.
+
+    A terminal that is closed sends it too. A program that was started there would go on unseen, so it ends, as programs
+    do that do not handle SIGHUP.
+
+    Args:
+        reload: Reads the configuration again.
+        stop: Ends the program.
+    """
+    if not hasattr(signal, "SIGHUP"):
+        return
+    terminals = [number for number in (0, 1, 2) if os.isatty(number)]
+
+    def on_hangup(*_: object) -> None:
+        is_gone = any(not os.isatty(number) for number in terminals)
+        (stop if is_gone else reload)()
+
+    signal.signal(signal.SIGHUP, on_hangup)

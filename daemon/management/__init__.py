@@ -1,0 +1,1 @@
+"""Where the settings come from, and how they change while the daemon runs."""

@@ -1,0 +1,73 @@
+"""Who may change the configuration over HTTP: holders of an admin key; without keys, who sits at this machine.
+
+Without keys every program of this machine may ask, and so might any page that its owner's browser shows: by a request
+to another site than its own, or under a name of its own that resolves to this machine (DNS rebinding). Browsers mark
+the first with `Origin` and `Sec-Fetch-Site`, and show the second in `Host`.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from fastapi import Request
+
+from visaged.daemon.config.base import is_loopback
+from visaged.daemon.http.access import holder_of
+from visaged.daemon.http.problems import Problem
+from visaged.daemon.http.settings import HttpSettings
+
+_PROXIES = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+_KEY = "make a key with `visaged key NAME --role admin`, put its lines under http.keys, and send it"
+
+
+def check_may_change(request: Request, settings: HttpSettings) -> None:
+    """Return if a request may change the configuration.
+
+    Args:
+        request: The request; that its key is good has been checked.
+        settings: Which keys there are, and where the server listens.
+
+    Raises:
+        Problem: It may not; the text says what to do.
+    """
+    holder = holder_of(request)
+    if holder is not None:
+        if holder.role != "admin":
+            raise _forbidden(
+                f"key {holder.name} has the role reader, and changes take the role admin: give it `role: admin` under "
+                "http.keys and restart visaged, or use a key that `visaged key NAME --role admin` made"
+            )
+        return
+    if settings.without_keys or not is_loopback(settings.host):
+        raise _forbidden(f"without keys, changes are possible only where the server listens on loopback; {_KEY}")
+    trouble = _of_a_browser_or_proxy(request)
+    if trouble is not None:
+        raise _forbidden(f"without keys, changes are only for programs of this machine, and {trouble}; {_KEY}")
+
+
+def _of_a_browser_or_proxy(request: Request) -> str | None:
+    """Return what shows that a request was not made by a program of this machine for itself; None if nothing does."""
+    host = request.headers.get("host", "")
+    if not is_loopback(_name(host)):
+        return "the Host header is neither localhost nor a loopback address"
+    origin = request.headers.get("origin")
+    if origin is not None and origin.lower() != f"{request.url.scheme}://{host}".lower():
+        return "the Origin header shows a page of another site"
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return "the Sec-Fetch-Site header shows a page of another site"
+    if any(name in request.headers for name in _PROXIES):
+        return "a header shows that a proxy passed this on"
+    return None
+
+
+def _name(host: str) -> str:
+    """Return the name or address of a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _forbidden(detail: str) -> Problem:
+    return Problem(HTTPStatus.FORBIDDEN, "forbidden", detail)

@@ -1,0 +1,80 @@
+"""What the OpenAPI document says of bodies and answers about cameras."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from visaged.daemon.settings import CameraSettings
+
+
+def _camera_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a camera's configuration."""
+    document = CameraSettings.model_json_schema()
+    assert "$defs" not in document, "the OpenAPI document has no place for them"
+    return document
+
+
+def _patch_schema(camera: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON Schema of a merge patch for a camera: nothing is required, and null takes a key away."""
+    properties = {}
+    for name, value in camera["properties"].items():
+        if name != "name":
+            kept = {key: part for key, part in value.items() if key in ("description", "title")}
+            own = {key: part for key, part in value.items() if key not in ("description", "title", "default")}
+            properties[name] = kept | {"anyOf": [own, {"type": "null"}]}
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+_NAMES = {"type": "array", "items": {"type": "string"}}
+_SETTINGS = _camera_schema()
+
+RELOADED: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "cameras": {
+            "type": "object",
+            "description": "Names of cameras by what became of them.",
+            "properties": dict.fromkeys(("added", "replaced", "removed", "kept"), _NAMES),
+            "required": ["added", "replaced", "removed", "kept"],
+        },
+        "needs_restart": _NAMES
+        | {"description": "Paths of the keys with a new value that takes effect with the next start."},
+    },
+    "required": ["cameras", "needs_restart"],
+    "example": {
+        "cameras": {"added": ["yard"], "replaced": ["entrance"], "removed": [], "kept": ["archive"]},
+        "needs_restart": ["http.port"],
+    },
+}
+"""The answer of a reload."""
+
+ADD: dict[str, Any] = {
+    "schema": _SETTINGS,
+    "example": {
+        "name": "yard",
+        "url": "rtsp://192.0.2.11/stream2",
+        "username": "viewer",
+        "password_env": "YARD_PASSWORD",
+        "fps": 5,
+    },
+}
+"""The body that adds a camera."""
+
+CHANGE: dict[str, Any] = {"schema": _patch_schema(_SETTINGS), "example": {"fps": 2, "attributes": {"emotion": False}}}
+"""The body that changes a camera."""
+
+CAMERA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "camera": {"type": "string"},
+        "state": {"type": "string"},
+        "tracks": {"type": "integer", "description": "Faces that are followed now."},
+        "settings": {
+            "type": "object",
+            "description": "Its configuration; *** stands for what is, or may be, secret.",
+        },
+        "kept": {"type": "boolean", "description": "Whether it will be as it is now after a restart."},
+    },
+    "required": ["camera", "state", "tracks", "settings", "kept"],
+}
+"""A camera in answers."""

@@ -1,0 +1,112 @@
+"""The state folder: what the daemon keeps by itself, so that changes made while it runs survive a restart."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from visaged.daemon.config.base import NAME_PATTERN
+from visaged.daemon.config.document import Problem, SettingsError, read
+from visaged.daemon.management.patches import Patches
+
+FILE_NAME = "cameras.yaml"
+
+_HEADER = (
+    "# Written by visaged: cameras that were added, changed or removed over HTTP. JSON merge patches (RFC 7386) over\n"
+    "# the cameras of the configuration, whole cameras where it has none of that name, null where one was removed.\n"
+    "# After an edit by hand, reload the configuration.\n"
+)
+_REMEDY = (
+    "mend it, restore it from a backup, or move it away; without it, the cameras are those of the configuration alone"
+)
+
+
+class StateFile:
+    """The file `cameras.yaml` of the state folder.
+
+    Args:
+        folder: The state folder; made when the file is first written.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.path = folder / FILE_NAME
+
+    def read(self) -> Patches:
+        """Return what is kept about the cameras; nothing if there is no file.
+
+        Raises:
+            SettingsError: The file cannot be read, or is damaged; the text names it, and says what to do.
+        """
+        try:
+            self.path.lstat()
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise SettingsError([Problem("", f"cannot read {self.path}: {error.strerror}; {_REMEDY}")]) from None
+        try:
+            document = read(self.path)
+        except SettingsError as error:
+            raise SettingsError([Problem(p.path, f"{p.text}; {_REMEDY}") for p in error.problems]) from None
+        problems = [Problem(f"{self.path}: {where}", f"{text}; {_REMEDY}") for where, text in _troubles(document)]
+        if problems:
+            raise SettingsError(problems)
+        return dict(document.get("cameras") or {})
+
+    def write(self, patches: Patches) -> None:
+        """Write the file as a whole, or leave it as it is; only its owner may read it, as it may hold passwords.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        text = _HEADER + yaml.safe_dump({"cameras": patches}, allow_unicode=True, sort_keys=False)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number, name = tempfile.mkstemp(dir=self._folder, prefix=f".{FILE_NAME}.")  # of mode 0600
+        try:
+            with open(number, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self.path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        """Bring the new name to the disk, where the system can do so for a folder."""
+        if os.name != "posix":
+            return
+        number = os.open(self._folder, os.O_RDONLY)
+        try:
+            with contextlib.suppress(OSError):  # some file systems have no such thing
+                os.fsync(number)
+        finally:
+            os.close(number)
+
+
+def _troubles(document: dict[Any, Any]) -> list[tuple[str, str]]:
+    """Return what is wrong with the form of the file, by key and in words without values."""
+    troubles = [(str(key), "is not a known key; there is cameras alone") for key in document if key != "cameras"]
+    cameras = document.get("cameras")
+    if cameras is None:
+        return troubles
+    if not isinstance(cameras, dict):
+        return [*troubles, ("cameras", "is not a mapping of names to cameras")]
+    for name, patch in cameras.items():
+        where = f"cameras.{name}"
+        if not isinstance(name, str) or not re.fullmatch(NAME_PATTERN, name):
+            troubles.append((where, "is not a name of a camera: letters, digits, _ . - are possible"))
+        elif patch is not None and not isinstance(patch, dict):
+            troubles.append((where, "is neither a mapping of the camera's keys nor null"))
+    return troubles
