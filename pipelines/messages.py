@@ -18,6 +18,7 @@ import orjson
 from visaged.models.types import FloatArray
 from visaged.pipelines.camera import CameraStatus
 from visaged.pipelines.inference import FrameResult
+from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.tracks import Face, Shot, TrackEvent
 
 Kind = Literal["faces", "events"]
@@ -81,7 +82,7 @@ class Composer:
         body = self._head("faces", frame.camera, frame.captured_at) | {
             "clock": frame.clock,
             "position_s": None if frame.position_s is None else round(frame.position_s, 3),
-            "frame": {"width": frame.pixels.width, "height": frame.pixels.height},
+            "frame": _frame_document(frame.presentation),
             "timing_ms": {
                 "decode": _milliseconds(frame.ready_s - frame.arrived_s),
                 "queue": _milliseconds(result.started_s - frame.ready_s),
@@ -173,23 +174,35 @@ def face_document(face: Face, tracked: bool = True) -> dict[str, Any]:
     document: dict[str, Any] = {"track_id": face.track} if tracked else {}
     document |= _shot_document(face.shot)
     if face.landmarks_106 is not None:
-        document["landmarks_106"] = _tenths(face.landmarks_106)
+        document["landmarks_106"] = _points(face.landmarks_106, face.shot.scale)
     document["attributes"] = dict(face.attributes)
     return document
 
 
 def _shot_document(shot: Shot) -> dict[str, Any]:
     return {
-        "box": _tenths(shot.box),
+        "box": list(itertools.chain(*_points(shot.box.reshape(2, 2), shot.scale))),
         "confidence": round(shot.confidence, 3),
-        "landmarks_5": _tenths(shot.landmarks),
+        "landmarks_5": _points(shot.landmarks, shot.scale),
         "quality": round(shot.quality, 3),
     }
 
 
-def _tenths(values: FloatArray) -> Any:
+def _frame_document(shown: Presentation) -> dict[str, Any]:
+    return {
+        "width": shown.width,
+        "height": shown.height,
+        "rotation": shown.turn.rotation,
+        "mirrored": shown.turn.mirrored,
+        "pixel_aspect": round(shown.pixel_aspect, 4),
+    }
+
+
+def _points(points: FloatArray, scale: tuple[float, float]) -> list[list[float]]:
+    """Return points (N, 2) in square pixels as published: in stored pixels."""
     # A tenth of a pixel is less than any detector knows; doubles, because a float32's tenth prints with ten digits.
-    return np.round(values.astype(np.float64), 1).tolist()
+    tenths: list[list[float]] = np.round(points.astype(np.float64) / scale, 1).tolist()
+    return tenths
 
 
 def _milliseconds(seconds: float) -> float:

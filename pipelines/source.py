@@ -10,7 +10,7 @@ each with a test:
 - A camera that goes away often looks like a clean end of file; on a live source that is a failure.
 - `frame.reformat()` keeps a scaler for every frame that is held: 154 MB for 40 frames. One a stream: none.
 - A hardware decoder that is not there raises, or silently decodes in software.
-- The frames of one stream can change size, pixel format and time base.
+- The frames of one stream can change size, pixel format, time base, rotation and the shape of their pixels.
 - Some demuxers make time stamps up: a web camera's JPEGs over HTTP get 25 a second, whatever rate they come at.
 - Whatever PyAV raises, be it `MemoryError`, is a failure of the source; what our own callbacks raise is a bug, and is
   let through.
@@ -33,7 +33,9 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from visaged.models.preprocess import Canvas, canvas_for
+from visaged.pipelines.display import Display
 from visaged.pipelines.frames import CanvasPool, Clock, Frame, VideoPixels
+from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.redact import redact, with_credentials
 from visaged.pipelines.scaler import Scaler
 from visaged.pipelines.source_config import SourceConfig, scheme_of
@@ -63,7 +65,8 @@ class VideoSource:
         config: Where from and how.
         long_side: Of the detector's canvas in pixels.
         deliver: Takes a frame that the sampler kept; returns whether to go on.
-        on_open: Called with codec, width and height when the first frame has come, and again when they change.
+        on_open: Called with codec, width and height, as `Presentation` has them, when the first frame has come,
+            and again when they change.
         on_received: Called for every decoded frame, with whether the sampler kept it.
         on_damaged: Called for every packet that could not be decoded and every frame that the decoder calls corrupt.
         credentials: User and password, put into the URL when it is opened.
@@ -102,7 +105,8 @@ class VideoSource:
         self._clock_warned = False
         self._hardware_works = False
         self._hardware_warned = False
-        self._size = (0, 0)
+        self._presentation: Presentation | None = None
+        self._display: Display
         self._canvas: Canvas
         self._pool: CanvasPool
         self._scaler: Scaler
@@ -115,7 +119,7 @@ class VideoSource:
         """
         config = self._config
         self._stream += 1
-        self._size = (0, 0)
+        self._presentation = None
         self._sampler = Sampler(config.fps)
         self._timeline = Timeline()
         self._stamps = Stamps(live=not config.is_file)
@@ -227,6 +231,7 @@ class VideoSource:
             raise SourceError("invalid", f"{redact(self._config.url)}: no decoder for its video")
         if self._config.hardware != "off" and not context.is_hwaccel:
             self._warn_of_software()
+        self._display = Display(self._camera, self._config, stream)
         stream.thread_type = "FRAME" if self._config.decoder_threads > 1 else "NONE"
         stream.thread_count = self._config.decoder_threads
 
@@ -300,8 +305,9 @@ class VideoSource:
             self._on_damaged()
         motion_s = self._timeline.capture(stamp, arrived_s)
         kept = self._sampler.keep(stamp)
-        if (frame.width, frame.height) != self._size:
-            self._resize(frame, stream)
+        presentation = self._display.of(frame)
+        if presentation != self._presentation:
+            self._reshape(presentation, stream)
         self._on_received(kept)
         if not kept:
             return True
@@ -319,7 +325,8 @@ class VideoSource:
                 stream=self._stream,
                 canvas=self._canvas,
                 image=image,
-                pixels=VideoPixels(frame),
+                pixels=VideoPixels(frame, presentation),
+                presentation=presentation,
                 captured_s=captured_s,
                 motion_s=motion_s,
                 captured_at=captured_at,
@@ -333,12 +340,13 @@ class VideoSource:
         )
         return self._wanted
 
-    def _resize(self, frame: av.VideoFrame, stream: VideoStream) -> None:
-        self._size = (frame.width, frame.height)
-        self._canvas = canvas_for(frame.width, frame.height, self._long_side, self._multiple_of)
+    def _reshape(self, shown: Presentation, stream: VideoStream) -> None:
+        previous, self._presentation = self._presentation, shown
+        self._canvas = canvas_for(shown.square_width, shown.square_height, self._long_side, self._multiple_of)
         self._pool = CanvasPool(self._canvas)
-        self._scaler = Scaler(self._canvas)
-        self._on_open(stream.codec_context.name, frame.width, frame.height)
+        self._scaler = Scaler(self._canvas, shown.turn)
+        if previous is None or (previous.width, previous.height) != (shown.width, shown.height):
+            self._on_open(stream.codec_context.name, shown.width, shown.height)
 
     def _capture_time(
         self, container: InputContainer, position: float | None, motion_s: float, arrived_s: float

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
@@ -14,6 +15,9 @@ from visaged.pipelines.redact import redact
 
 _LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "udp", "rtp"})
 _DEVICE_SCHEMES = {"v4l2": "v4l2", "avfoundation": "avfoundation", "dshow": "dshow"}
+
+
+_ASPECT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*:\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 
 
 class SourceConfig(BaseModel):
@@ -40,6 +44,12 @@ class SourceConfig(BaseModel):
     """Threads to decode with. Each one more holds back a frame; one decodes some 300 frames of 1080p a second."""
     hardware: Literal["off", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
     """Hardware decoder to try; without it the stream is decoded in software, and the log says so."""
+    rotate: Literal[0, 90, 180, 270] | None = None
+    """Degrees clockwise by which its pictures are turned; null: as its container or codec says, which most cameras that
+    hang upside down do not."""
+    aspect: str | None = None
+    """Width and height of the whole picture before it is turned, as in `"16:9"` (quoted: YAML reads it as a number),
+    where its pixels are not square and the stream does not say so, or says it wrongly; null: as the stream says."""
     options: dict[str, str] = {}
     """More options for FFmpeg's demuxer, by its names."""
 
@@ -64,6 +74,32 @@ class SourceConfig(BaseModel):
             if not host:
                 raise ValueError("names no host")
         return url
+
+    @field_validator("aspect", mode="before")
+    @classmethod
+    def _quoted_aspect(cls, aspect: object) -> object:
+        if isinstance(aspect, int) and not isinstance(aspect, bool):  # YAML 1.1 counts 16:9 as 16 * 60 + 9
+            width, height = divmod(aspect, 60)
+            example = f'"{width}:{height}"' if width and height else 'as in "16:9"'
+            raise ValueError(f"is read as the number {aspect} by YAML; put it in quotes: {example}")
+        return aspect
+
+    @field_validator("aspect")
+    @classmethod
+    def _plausible_aspect(cls, aspect: str | None) -> str | None:
+        if aspect is not None:
+            shape = _ASPECT.fullmatch(aspect.strip())
+            if shape is None or float(shape[2]) == 0 or not 0.1 <= float(shape[1]) / float(shape[2]) <= 10:
+                raise ValueError('is not the shape of a picture; give its width and height as in "16:9" or "1.85:1"')
+        return aspect
+
+    @property
+    def display_aspect(self) -> Fraction | None:
+        """Width of the whole picture before it is turned, its height being 1, where the configuration says it."""
+        if self.aspect is None:
+            return None
+        width, height = self.aspect.split(":")
+        return Fraction(width.strip()) / Fraction(height.strip())
 
     @property
     def live(self) -> bool:

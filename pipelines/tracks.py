@@ -40,13 +40,24 @@ class ReadingPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A look at a face: where it was, and how good the look was (`quality`, 0..1)."""
+    """A look at a face.
+
+    Attributes:
+        captured_at: Wall clock, seconds since 1970.
+        box: (4,) left, top, right, bottom in square pixels of the upright picture.
+        landmarks: (5, 2) in the same.
+        confidence: Of the detector.
+        quality: How good the look was, 0..1.
+        scale: Square pixels for one stored pixel of the upright picture, across and down; what is published counts
+            stored ones.
+    """
 
     captured_at: float
     box: FloatArray
     landmarks: FloatArray
     confidence: float
     quality: float
+    scale: tuple[float, float] = (1.0, 1.0)
 
     def request(self, pixels: Pixels) -> Request:
         """Return the request to read this face in its picture."""
@@ -159,7 +170,7 @@ class CameraTracks:
 
         Args:
             frame: The frame.
-            detections: In the frame's pixels, down to the tracker's low confidence.
+            detections: In square pixels of the upright frame, down to the tracker's low confidence.
         """
         with self._lock:
             events: list[TrackEvent] = []
@@ -181,6 +192,7 @@ class CameraTracks:
                     detections.landmarks[index],
                     confidence,
                     float(quality[index]),
+                    frame.presentation.scale,
                 )
                 seen.append((shot, None if number is None else self._see(number, shot, frame)))
             due = self._due([track for _, track in seen if track is not None], frame.motion_s)

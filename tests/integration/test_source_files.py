@@ -23,6 +23,7 @@ from tests.support.sources import SourceRun, failure_of
 from visaged.models.preprocess import Canvas
 from visaged.models.types import Image
 from visaged.pipelines.frames import CanvasPool, Frame, VideoPixels
+from visaged.pipelines.presentation import Turn
 from visaged.pipelines.scaler import Scaler
 from visaged.pipelines.source import SourceError
 
@@ -284,8 +285,8 @@ def test_sampler_takes_five_a_second_and_only_those_are_scaled(clip: Path, monke
     scaled = 0
 
     class Counting:
-        def __init__(self, canvas: Canvas) -> None:
-            self.real = Scaler(canvas)
+        def __init__(self, canvas: Canvas, turn: Turn) -> None:
+            self.real = Scaler(canvas, turn)
 
         def scale(self, frame: av.VideoFrame, image: Image) -> None:
             nonlocal scaled
@@ -409,7 +410,7 @@ def test_whatever_the_library_raises_is_a_failure_of_the_source(clip: Path, monk
         assert "hunter2" not in str(error)
 
         class Broken:
-            def __init__(self, canvas: Canvas) -> None:
+            def __init__(self, canvas: Canvas, turn: Turn) -> None:
                 pass
 
             scale = fail

@@ -21,6 +21,7 @@ from visaged.models.preprocess import Canvas, canvas_for
 from visaged.models.types import Detections, FloatArray, Image
 from visaged.pipelines.attributes import Reading, Request
 from visaged.pipelines.frames import Frame
+from visaged.pipelines.presentation import Presentation
 
 DEMO = Path(__file__).parents[2] / "daemon" / "demo" / "demo.mp4"
 TWO_FACES_S = 6.0
@@ -122,6 +123,7 @@ def frame(
     width: int = 640,
     height: int = 360,
     position_s: float | None = None,
+    presentation: Presentation | None = None,
     release: Callable[[], None] = lambda: None,
 ) -> Frame:
     """Return a frame captured at a time; its wall clock is the same plus 1.7e9 s."""
@@ -131,6 +133,7 @@ def frame(
         canvas=canvas,
         image=canvas.blank() if image is None else image,
         pixels=ImagePixels(np.zeros((height, width, 3), np.uint8)),
+        presentation=Presentation(width, height) if presentation is None else presentation,
         captured_s=time_s,
         motion_s=time_s,
         captured_at=1.7e9 + time_s,

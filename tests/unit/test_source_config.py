@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,43 @@ def test_it_cannot_be_changed_afterwards() -> None:
     assert c.fps is None
     with pytest.raises(ValidationError):
         c.fps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("aspect", "shape"),
+    [("16:9", Fraction(16, 9)), (" 4 : 3", Fraction(4, 3)), ("1.85:1", Fraction(37, 20)), ("9:16", Fraction(9, 16))],
+)
+def test_the_shape_of_the_whole_picture(aspect: str, shape: Fraction) -> None:
+    assert config("a.mp4", aspect=aspect).display_aspect == shape
+    assert config("a.mp4").display_aspect is None
+
+
+@pytest.mark.parametrize(
+    ("aspect", "said"),
+    [
+        (969, 'put it in quotes: "16:9"'),  # what YAML makes of 16:9
+        (243, 'put it in quotes: "4:3"'),
+        (2, "put it in quotes"),
+        (True, "string"),
+        ("16/9", "width and height as in"),
+        ("16:0", "width and height as in"),
+        ("0:9", "width and height as in"),
+        ("-16:9", "width and height as in"),
+        ("100:1", "width and height as in"),
+        ("wide", "width and height as in"),
+        ("", "width and height as in"),
+    ],
+)
+def test_what_is_no_shape_of_a_picture(aspect: object, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        config("a.mp4", aspect=aspect)
+    (error,) = caught.value.errors()
+    assert error["loc"] == ("aspect",)
+    assert said in error["msg"]
+
+
+@pytest.mark.parametrize("rotate", [45, -90, 360, "90", 1.5])
+def test_only_quarters_are_turned(rotate: object) -> None:
+    with pytest.raises(ValidationError):
+        config("a.mp4", rotate=rotate)
+    assert config("a.mp4", rotate=270).rotate == 270
