@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -13,8 +14,18 @@ import pytest
 
 from tests.support.sources import SourceRun
 from tests.unit import fakes
+from visaged.models import search
+from visaged.models.analyzer import Analyzer
+from visaged.models.detector import Detector
+from visaged.models.manifest import Manifest
+from visaged.models.session import SessionConfig
 from visaged.models.types import Image
+from visaged.pipelines.attributes import AnalyzerReader
+from visaged.pipelines.messages import face_document
+from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.presentation import Turn
+from visaged.pipelines.tracker import TrackerConfig
+from visaged.pipelines.tracks import CameraTracks, ReadingPolicy
 
 
 def picture() -> Image:
@@ -188,3 +199,42 @@ def _jpeg(image: Image, orientation: int) -> bytes:
     jpeg = cv2.imencode(".jpg", image)[1].tobytes()
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0%c\0\0\0\0\0\0" % orientation
     return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[Detector, AnalyzerReader]:
+    manifest, config = Manifest(), SessionConfig()
+    detector = Detector.load(manifest, "detector-v4", config)
+    return detector, AnalyzerReader(Analyzer.load(manifest, "analyzer-v1", config), Metrics())
+
+
+def published(run: SourceRun, networks: tuple[Detector, AnalyzerReader]) -> list[dict[str, Any]]:
+    """Return the faces of a source's last frame as messages give them, left to right."""
+    detector, reader = networks
+    heads = frozenset(reader.heads)
+    tracks = CameraTracks("door", TrackerConfig(), ReadingPolicy(), reader, heads, 0.5, 5.0)
+    for frame in run.frames:
+        (found,) = search.find(detector, [frame.looks])
+        observation = tracks.observe(frame, found)
+        faces, _ = tracks.conclude(observation, reader.read(observation.requests))
+    return sorted((face_document(face) for face in faces), key=lambda document: document["box"][0])
+
+
+def test_the_same_faces_with_the_same_attributes_however_a_picture_is_stored(
+    tmp_path: Path, networks: tuple[Detector, AnalyzerReader]
+) -> None:
+    image = fakes.demo_image(fakes.TWO_FACES_S)
+    plain = published(SourceRun(write(tmp_path / "plain.mp4", image), pace="fast").checked(), networks)
+    assert len(plain) == 2
+    side = write(tmp_path / "side.mp4", np.ascontiguousarray(np.rot90(image)), turn=(-90, False, False))
+    half = cv2.resize(image, (704, 288), interpolation=cv2.INTER_AREA)
+    flat = write(tmp_path / "flat.mp4", half, aspect=Fraction(8, 11))  # type: ignore[arg-type]
+    for path, scale, tolerance in ((side, (1, 1), 6), (flat, (704 / 1280, 288 / 720), 8)):
+        faces = published(SourceRun(path, pace="fast").checked(), networks)
+        assert len(faces) == 2
+        for face, expected in zip(faces, plain, strict=True):
+            box = np.array(face["box"]).reshape(2, 2) / scale
+            assert np.abs(box - np.array(expected["box"]).reshape(2, 2)).max() < tolerance
+            ages = [document["attributes"]["age"]["value"] for document in (face, expected)]
+            assert ages[0] == pytest.approx(ages[1], abs=5)
+            assert face["attributes"]["gender"]["value"] == expected["attributes"]["gender"]["value"]
