@@ -30,6 +30,7 @@ from visaged.daemon.errors import StartError
 from visaged.daemon.http_settings import KeySettings
 from visaged.daemon.keys import hash_key, make_key
 from visaged.daemon.settings import Settings, check, load, parse, warnings
+from visaged.pipelines.address import is_file_name
 from visaged.pipelines.metrics import Metrics
 from visaged.pipelines.redact import redact
 from visaged.pipelines.schemas import schema
@@ -190,7 +191,7 @@ def _settings(config: Path | None, urls: list[str], require_gpu: bool) -> Settin
 
 def _camera(index: int, text: str) -> dict[str, Any]:
     named = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", text)
-    if named and "://" not in named[1]:
+    if named and not is_file_name(text):  # a file's name may have an equals sign
         return {"name": named[1], "url": named[2]}
     return {"name": f"camera{index}", "url": text}
 

@@ -267,7 +267,7 @@ def check(settings: Settings) -> list[Problem]:
         except ValueError as error:
             problems.append(Problem(path, str(error)))
     for index, camera in enumerate(settings.cameras):
-        missing = camera.missing_file()
+        missing = camera.address.missing()
         if missing is not None:
             problems.append(Problem(f"cameras[{index}].url", missing))
     if settings.mqtt.tls is not None:

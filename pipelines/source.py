@@ -35,10 +35,11 @@ from av.video.stream import VideoStream
 from visaged.models.preprocess import Canvas, canvas_for
 from visaged.pipelines.display import Display
 from visaged.pipelines.frames import CanvasPool, Clock, Frame, VideoPixels
+from visaged.pipelines.opening import demuxer_options
 from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.redact import redact, with_credentials
 from visaged.pipelines.scaler import Scaler
-from visaged.pipelines.source_config import SourceConfig, scheme_of
+from visaged.pipelines.source_config import SourceConfig
 from visaged.pipelines.source_error import SourceError, explain
 from visaged.pipelines.stamps import Stamps
 from visaged.pipelines.timeline import Sampler, Timeline
@@ -168,37 +169,14 @@ class VideoSource:
             container.close()
 
     def _open(self) -> InputContainer:
-        config = self._config
-        target, format_name = config.url, None
-        # No "nobuffer": it throws away what probing reads, with the first key frame, and the next one may be 10 s off.
-        options: dict[str, str] = {}
-        microseconds = str(int(config.read_timeout_s * 1e6))
-        scheme = scheme_of(config.url)
-        if config.device is not None:
-            format_name, target = config.device
-        elif config.is_file:
-            target = str(config.path)
-            missing = config.missing_file()
-            if missing is not None:
-                raise SourceError("not_found", missing)
-        elif scheme in ("rtsp", "rtsps"):
-            options |= {
-                "rtsp_transport": config.transport,
-                "timeout": microseconds,
-                "allowed_media_types": "video",
-                # Enough for a slow camera's first key frame, found by trying; the default waits for five seconds.
-                "analyzeduration": "3000000",
-            }
-        else:
-            # Of an MPEG transport stream: one whose codec changes stays the stream that it was. A new one would be
-            # unknown to PyAV, which swallows its packets within one call: no timeout, no stop, for ever.
-            options |= {"merge_pmt_versions": "1"}
-            if scheme in ("http", "https"):
-                options |= {"rw_timeout": microseconds}
+        config, address = self._config, self._config.address
+        missing = address.missing()
+        if missing is not None:
+            raise SourceError("not_found", missing)
         return av.open(
-            with_credentials(target, *self._credentials) if not config.is_file and not config.device else target,
-            format=format_name,
-            options=options | config.options,
+            with_credentials(address.target, *self._credentials) if address.kind == "stream" else address.target,
+            format=address.format,
+            options=demuxer_options(config) | config.options,
             timeout=(config.open_timeout_s, config.read_timeout_s),
             hwaccel=self._hardware(),
         )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -209,6 +210,26 @@ def test_file_whose_stamps_do_not_begin_at_zero(tmp_path: Path) -> None:
     run = SourceRun(media.write_video(tmp_path / "late.ts", size=(160, 120), times=times)).checked()
     assert len(run.frames) == 25
     assert run.seconds < 4.0
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["2026-11-26T09:30:00.mp4", "rtsp:1.mp4", "50%.mp4", "a%20b.mp4", " a b.mp4", "what?.mp4", "a#1.mp4", "file:x.mp4",
+     "[1]*.mp4", "crypto:x.mp4"],
+)  # fmt: skip
+def test_files_with_any_name(tmp_path: Path, clip: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).symlink_to(clip)
+    for url in (name, tmp_path / name, (tmp_path / name).as_uri()):
+        assert len(play(url).frames) == 125
+
+
+@pytest.mark.parametrize("name", ["frame%03d.jpg", "a*.jpg", "20:15.jpg", "plain.jpg"])
+def test_a_picture_is_a_file_of_one_frame(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(cv2.imencode(".jpg", np.full((120, 160, 3), 99, np.uint8))[1].tobytes())
+    Path("frame001.jpg").write_bytes(b"another one")
+    assert len(play(name).frames) == 1
 
 
 # Pace

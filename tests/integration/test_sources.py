@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import itertools
 import logging
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -398,3 +400,52 @@ def test_flood_without_a_picture_is_given_up(tmp_path: Path) -> None:
     assert error.cause == "invalid"
     assert "no picture" in str(error)
     assert run.damaged > 10
+
+
+@contextlib.contextmanager
+def rtp_camera(form: str) -> Iterator[int]:
+    """Send pictures as RTP to a UDP port of this machine, as cameras do that are told where to; yield the port."""
+    port = free_port()
+    stopping = threading.Event()
+
+    def send() -> None:
+        with av.open(f"rtp://127.0.0.1:{port}", "w", format=form) as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+            stream.options = {"bf": "0", "preset": "veryfast", "g": "5"}
+            for index, picture in enumerate(itertools.cycle(list(media.pictures(160, 120, 10)))):
+                if stopping.wait(0.02):
+                    return
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts = index
+                for packet in stream.encode(frame):
+                    with contextlib.suppress(OSError):  # nobody listens yet
+                        container.mux(packet)
+
+    thread = threading.Thread(target=send, name="rtp camera", daemon=True)
+    thread.start()
+    try:
+        yield port
+    finally:
+        stopping.set()
+        thread.join(10.0)
+
+
+def test_transport_stream_over_rtp() -> None:
+    with rtp_camera("rtp_mpegts") as port, SourceRun(f"RTP://127.0.0.1:{port}") as run:
+        run.wait_for_frames(10)
+
+
+def test_plain_rtp_needs_its_sdp(tmp_path: Path) -> None:
+    with rtp_camera("rtp") as port:
+        error = failure_of(f"rtp://127.0.0.1:{port}")
+        assert error.cause == "invalid"
+        assert "SDP" in str(error)
+        sdp = tmp_path / "cam.sdp"
+        sdp.write_text(
+            "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=camera\nc=IN IP4 127.0.0.1\nt=0 0\n"
+            f"m=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1\n"
+        )
+        with SourceRun(sdp) as run:
+            run.wait_for_frames(10)
+        assert run.config.live

@@ -16,6 +16,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tests.support import requirements
+from visaged.daemon import cli
 from visaged.daemon.cli import Schema, app, version_string
 from visaged.models.session import nvidia_driver_present
 from visaged.pipelines.schemas import NAMES
@@ -180,6 +181,7 @@ def test_configurations_that_cannot_be_used(tmp_path: Path, command: str, text: 
         (f"ftp://u:{SECRET}@h/1", "'ftp' is not supported"),
         (f"door=gopher://u:{SECRET}@h/1", "'gopher' is not supported"),
         ("rtsp://", "names no host"),
+        ("sftp://h/1", "possible are rtsp, "),
         ("/absent/clip.mp4", "does not exist"),
         ("", "is empty"),
     ],
@@ -190,6 +192,18 @@ def test_cameras_of_the_command_line_are_checked(camera: str, text: str) -> None
     assert done.stderr.startswith("cameras[0].url: ")
     assert text in done.stderr
     assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["2026-11-26T09:30:00.mp4", "door=1.mp4", "rtsp:1.mp4", "50%.mp4"])
+def test_a_file_that_exists_is_a_camera_of_the_command_line(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    for text, camera in ((name, "camera1"), (f"porch={name}", "porch")):
+        (settings,) = cli._settings(None, [text], require_gpu=False).cameras
+        assert (settings.name, settings.is_file) == (camera, True)
+        assert settings.address.path == Path(name)
 
 
 def test_two_cameras_of_one_name_on_the_command_line(demo_clip: Path) -> None:
