@@ -172,7 +172,7 @@ class Daemon:
                 if status.state == "ended" and self._batcher.idle(camera.name):
                     over += 1
                     self._tell_all(tracks.end_all(now_s, "stream_ended"))
-                elif camera.config.live:
+                elif camera.live:
                     self._tell_all(tracks.expire(now_s, now_s))
                 elif status.state == "waiting":
                     unreadable.append(status)

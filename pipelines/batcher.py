@@ -148,6 +148,13 @@ class Batcher:
         with self._changed:
             self._lanes[camera] = _Lane(camera, when_full, depth, on_drop)
 
+    def set_policy(self, camera: str, when_full: WhenFull, depth: int) -> None:
+        """Change what a camera's lane does when it is full; what waits there stays."""
+        with self._changed:
+            lane = self._lanes[camera]
+            lane.when_full, lane.depth = when_full, depth
+            self._changed.notify_all()
+
     def set_live(self, camera: str, live: bool) -> None:
         """Say whether frames are to be expected from a camera; batches wait for live ones only."""
         with self._changed:
@@ -167,13 +174,16 @@ class Batcher:
                 self._changed.wait(0.1)
             if self._closed:
                 return False
-            dropped = lane.frames.popleft() if len(lane.frames) >= lane.depth else None
+            waited = bool(lane.frames)
+            dropped = []
+            while len(lane.frames) >= lane.depth:
+                dropped.append(lane.frames.popleft())
             lane.frames.append(frame)
-            if len(lane.frames) == 1 and dropped is None and not lane.in_flight:
+            if not waited and not lane.in_flight:
                 self._ready.append(lane)
                 self._changed.notify_all()
-        if dropped is not None:
-            lane.on_drop(dropped)
+        for old in dropped:
+            lane.on_drop(old)
         return True
 
     def submit(self, picture: Picture) -> None:

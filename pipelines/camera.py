@@ -21,8 +21,13 @@ log = logging.getLogger(__name__)
 State = Literal["connecting", "streaming", "waiting", "ended", "stopped"]
 STATES: tuple[State, ...] = ("connecting", "streaming", "waiting", "ended", "stopped")
 
-# Frames of a file that may wait; more would only hold memory, and be out of the processor's cache by their turn.
-_FILE_DEPTH = 2
+# Frames of a recording that may wait; more would only hold memory, and be out of the processor's cache by their turn.
+_RECORDING_DEPTH = 2
+
+
+def _policy(live: bool) -> tuple[WhenFull, int]:
+    """Return what a camera's lane does when it is full, and how many frames it holds."""
+    return (WhenFull.DROP_OLDEST, 1) if live else (WhenFull.WAIT, _RECORDING_DEPTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class CameraStatus:
 
     Attributes:
         camera: Its name.
-        state: `connecting`, `streaming`, `waiting` (for the next try), `ended` (a file), `stopped`.
+        state: `connecting`, `streaming`, `waiting` (for the next try), `ended` (a recording), `stopped`.
         since_at: When it came into this state, seconds since 1970.
         source: Its URL without credentials.
         codec: Of the stream; empty before the first frame.
@@ -126,8 +131,7 @@ class Camera:
         self._lock = threading.Lock()
         self._status = CameraStatus(name, "connecting", wall(), redact(config.url))
         self._streaming_since = self._last_received = 0.0
-        when_full, depth = (WhenFull.DROP_OLDEST, 1) if config.live else (WhenFull.WAIT, _FILE_DEPTH)
-        batcher.add_camera(name, when_full, depth, self._dropped)
+        batcher.add_camera(name, *_policy(config.live), self._dropped)
         self._source = VideoSource(
             name,
             config,
@@ -147,6 +151,11 @@ class Camera:
         """The newest status."""
         with self._lock:
             return self._status
+
+    @property
+    def live(self) -> bool:
+        """Whether frames are lost when nobody takes them; see `VideoSource.live`."""
+        return self._source.live
 
     def run(self, stopping: threading.Event) -> None:
         """Keep the camera open until `stopping` is set or its file has ended."""
@@ -168,7 +177,7 @@ class Camera:
                 cause, problem = error.cause, str(error)
             else:
                 if not stopping.is_set():
-                    log.info("camera %s: its file has ended", self.name)
+                    log.info("camera %s: its recording has ended", self.name)
                     self._set(state="ended", error="", cause="")
                 return
             self._batcher.set_live(self.name, False)
@@ -193,7 +202,8 @@ class Camera:
     def _opened(self, codec: str, width: int, height: int) -> None:
         log.info("camera %s: streaming %s %dx%d", self.name, codec, width, height)
         self._streaming_since = self._streaming_since or self._clock()
-        self._batcher.set_live(self.name, self.config.live)
+        self._batcher.set_policy(self.name, *_policy(self._source.live))
+        self._batcher.set_live(self.name, self._source.live)
         self._set(state="streaming", codec=codec, width=width, height=height, error="", cause="")
 
     def _received(self, kept: bool) -> None:

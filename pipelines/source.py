@@ -35,7 +35,8 @@ from av.video.stream import VideoStream
 from visaged.models.preprocess import Canvas, canvas_for
 from visaged.pipelines.display import Display
 from visaged.pipelines.frames import CanvasPool, Clock, Frame, VideoPixels
-from visaged.pipelines.opening import demuxer_options
+from visaged.pipelines.opening import demuxer_options, has_end, pace_of
+from visaged.pipelines.pacing import Pace
 from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.redact import redact, with_credentials
 from visaged.pipelines.scaler import Scaler
@@ -101,6 +102,9 @@ class VideoSource:
         self._credentials = credentials
         self._clock = clock
         self._wall = wall
+        self._is_recording = config.is_file
+        self._pace: Pace
+        self._stamps: Stamps
         self._stream = 0
         self._opened = False
         self._clock_warned = False
@@ -111,6 +115,14 @@ class VideoSource:
         self._canvas: Canvas
         self._pool: CanvasPool
         self._scaler: Scaler
+
+    @property
+    def live(self) -> bool:
+        """Whether frames are lost when nobody takes them: everything but a recording that is read once.
+
+        Whether a URL is a recording is known when it is open, before `on_open` is called.
+        """
+        return not self._is_recording or (self._config.loop and self._config.pace == "realtime")
 
     def run(self, stopping: threading.Event) -> None:
         """Read until a file ends or `stopping` is set.
@@ -123,8 +135,7 @@ class VideoSource:
         self._presentation = None
         self._sampler = Sampler(config.fps)
         self._timeline = Timeline()
-        self._stamps = Stamps(live=not config.is_file)
-        self._pace_start: float | None = None
+        self._rounds = 0
         self._wanted = True
         self._fast_start = self._clock()
         while True:
@@ -132,12 +143,13 @@ class VideoSource:
             pictures = self._play(stopping)
             if stopping.is_set() or not self._wanted:
                 return
-            if not config.is_file:
+            if not self._is_recording:
                 raise SourceError("ended", "the stream ended")
             if not pictures:
                 raise SourceError("invalid", f"{redact(config.url)} has no picture that can be decoded")
             if not config.loop:
                 return
+            self._rounds += 1
 
     @contextmanager
     def _blaming(self) -> Iterator[None]:
@@ -161,7 +173,11 @@ class VideoSource:
                 if container.format.name in _TEXT_FORMATS:
                     raise SourceError("invalid", f"{redact(self._config.url)} is a text, not a video")
                 self._prepare(stream)
-                trusted = self._config.is_file or container.format.name not in _UNSTAMPED_FORMATS
+                self._is_recording = has_end(self._config, container, stream)
+                if self._rounds == 0:
+                    self._stamps = Stamps(live=not self._is_recording)
+                    self._pace = pace_of(self._config, container, self._is_recording)
+                trusted = self._is_recording or container.format.name not in _UNSTAMPED_FORMATS
                 self._stamps.begin(trusted, float(1 / (stream.average_rate or 25)))
             self._opened = True
             return self._read(container, stream, stopping)
@@ -214,15 +230,14 @@ class VideoSource:
         stream.thread_count = self._config.decoder_threads
 
     def _read(self, container: InputContainer, stream: VideoStream, stopping: threading.Event) -> int:
-        paced = self._config.is_file and self._config.pace == "realtime"
-        last_frame_s = self._clock()
+        last_frame_s = handled_s = self._clock()
         pictures = 0
         context = stream.codec_context
         discard: Discard = "DEFAULT"
         for packet in self._packets(container, stream):
             if stopping.is_set():
                 break
-            arrived_s = self._clock()
+            asked_s, arrived_s = handled_s, self._clock()
             frames: list[av.VideoFrame] = []
             if packet.stream_index == stream.index:
                 stamp = self._stamps.of_packet(packet)
@@ -235,24 +250,35 @@ class VideoSource:
                 last_frame_s = arrived_s
                 pictures += 1
                 stamp = self._stamps.of_frame(frame.time, arrived_s)
-                if paced:
-                    if self._pause(stamp, stopping):
+                wait_s = self._pace.wait_s(stamp, arrived_s, arrived_s - asked_s)
+                if wait_s > 0:
+                    if stopping.wait(wait_s):
                         return pictures
-                    arrived_s = self._clock()
+                    arrived_s = last_frame_s = self._clock()
                 if not self._handle(frame, stamp, container, stream, arrived_s, stopping):
                     return pictures
-            if not self._config.is_file and arrived_s - last_frame_s > 2 * self._config.read_timeout_s:
+            handled_s = self._clock()
+            if not self._is_recording and arrived_s - last_frame_s > 2 * self._config.read_timeout_s:
                 raise SourceError("invalid", f"data comes, but no picture in {2 * self._config.read_timeout_s:.0f} s")
         return pictures
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
         # Of a live source the sound is read too: where only that goes on, `_read` still sees time pass and stops.
-        packets = container.demux(stream) if self._config.is_file else container.demux()
+        packets = container.demux(stream) if self._is_recording else container.demux()
+        count = 0
         while True:
-            with self._blaming():
-                packet = next(packets, None)
+            # FFmpeg calls the end of an HTTP answer without a length an error.
+            is_over = self._is_recording and 0 < stream.frames <= count
+            try:
+                with self._blaming():
+                    packet = next(packets, None)
+            except SourceError:
+                if not is_over:
+                    raise
+                packet = None
             if packet is None:
                 return
+            count += packet.stream_index == stream.index
             yield packet  # type: ignore[misc]
 
     def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
@@ -261,14 +287,6 @@ class VideoSource:
         except Exception:  # one packet's trouble; `_read` notices when no picture comes any more
             self._on_damaged()
             return []
-
-    def _pause(self, stamp: float, stopping: threading.Event) -> bool:
-        """Wait until a file's frame is due; return whether to stop."""
-        now_s = self._clock()
-        if self._pace_start is None:
-            self._pace_start = now_s - stamp
-        self._pace_start = max(self._pace_start, now_s - stamp - 1.0)  # fell behind: do not catch up
-        return stopping.wait(max(0.0, self._pace_start + stamp - now_s))
 
     def _handle(
         self,
@@ -291,7 +309,7 @@ class VideoSource:
             return True
         position_s = frame.time if self._stamps.trusted else None
         captured_s, captured_at, clock = self._capture_time(container, position_s, motion_s, arrived_s)
-        if self._config.pace == "fast" and self._config.is_file:
+        if self._config.pace == "fast" and self._is_recording:
             motion_s = self._fast_start + stamp
         pool = self._pool
         image = pool.take()
@@ -330,7 +348,7 @@ class VideoSource:
         self, container: InputContainer, position: float | None, motion_s: float, arrived_s: float
     ) -> tuple[float, float, Clock]:
         now_s, now_at = self._clock(), self._wall()
-        start = container.start_time_realtime if not self._config.is_file else None
+        start = container.start_time_realtime if not self._is_recording else None
         if start is not None and position is not None:
             captured_at = start / 1e6 + position
             age_s = now_at - captured_at
@@ -342,5 +360,5 @@ class VideoSource:
                     "camera %s: its clock is %.1f s off this machine's, taking arrival times instead; "
                     "let both follow the same NTP server", self._camera, age_s,
                 )  # fmt: skip
-        captured_s = motion_s if self._config.live else arrived_s
+        captured_s = motion_s if self.live else arrived_s
         return captured_s, now_at - (now_s - captured_s), "arrival"

@@ -31,9 +31,10 @@ class SourceConfig(BaseModel):
     fps: Annotated[float, Field(gt=0, le=240)] | None = 5.0
     """Frames to analyse a second; null for every frame."""
     pace: Literal["realtime", "fast"] = "realtime"
-    """Files only: at their own speed, or as fast as this machine can."""
+    """Recordings only (files, also behind HTTP, and complete HLS playlists): at their own speed, or as fast as this
+    machine can."""
     loop: bool = False
-    """Files only: start again at the end, for ever; a looping file counts as a live camera."""
+    """Recordings only: start again at the end, for ever; one that loops at its own speed counts as a live camera."""
     decoder_threads: Annotated[int, Field(ge=1, le=16)] = 1
     """Threads to decode with. Each one more holds back a frame; one decodes some 300 frames of 1080p a second."""
     hardware: Literal["off", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
@@ -91,7 +92,7 @@ class SourceConfig(BaseModel):
 
     @property
     def live(self) -> bool:
-        """Whether frames are lost when nobody takes them: everything but a file that is read once."""
+        """Whether frames are lost when nobody takes them, as far as that is known before it is open."""
         return not self.is_file or (self.loop and self.pace == "realtime")
 
     @property

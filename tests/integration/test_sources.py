@@ -185,30 +185,6 @@ def test_http_statuses_have_causes() -> None:
     assert causes == ["unauthorized", "unauthorized", "not_found", "refused", "refused"]
 
 
-def test_http_video_plays_and_its_end_is_a_failure(tmp_path: Path) -> None:
-    media.write_video(tmp_path / "clip.mp4", size=(320, 180))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _silent(tmp_path)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        run = SourceRun(f"http://127.0.0.1:{server.server_port}/clip.mp4").start()
-        error = run.failure()
-        server.shutdown()
-        thread.join(10.0)
-    assert error.cause == "ended"
-    assert len(run.frames) == 50
-
-
-def _silent(folder: Path) -> type[http.server.SimpleHTTPRequestHandler]:
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments, directory=str(folder))  # type: ignore[arg-type]
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
-
-
 def test_endless_zeros_cost_no_memory() -> None:
     def zeros(handler: http.server.BaseHTTPRequestHandler) -> None:
         begin(handler, "video/mp4" if handler.path.endswith("mp4") else "application/octet-stream")

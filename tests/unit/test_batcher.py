@@ -77,6 +77,19 @@ def test_the_newest_frame_of_a_live_camera_wins() -> None:
     assert times(dropped) == [1, 2]
 
 
+def test_a_lane_changes_its_policy_when_it_is_known_what_the_source_is() -> None:
+    dropped: list[Frame] = []
+    b = batcher()
+    live(b, "door", on_drop=dropped.append)
+    b.set_policy("door", WhenFull.WAIT, 2)
+    assert all(offer(b, "door", time_s) for time_s in (1, 2))
+    assert not dropped
+    b.set_policy("door", WhenFull.DROP_OLDEST, 1)
+    assert offer(b, "door", 3)
+    assert times(dropped) == [1, 2]
+    assert times(b.take(0)) == [3]
+
+
 def test_the_newest_frame_wins_while_one_is_in_flight_too() -> None:
     dropped: list[Frame] = []
     b = batcher()
