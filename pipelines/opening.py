@@ -2,11 +2,116 @@
 
 from __future__ import annotations
 
+import functools
+
+import av
+import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from visaged.pipelines.hardware import Hardware
+from visaged.pipelines.jpegs import JpegStream
 from visaged.pipelines.pacing import FilePace, LeadPace, Pace, SegmentPace, Unpaced
+from visaged.pipelines.redact import redact, with_credentials
 from visaged.pipelines.source_config import SourceConfig
+from visaged.pipelines.source_error import SourceError
+
+
+class Opener:
+    """Opens one camera's source, and remembers whether it is one of JPEGs that FFmpeg does not read by itself.
+
+    Such a camera is opened twice for the first time: FFmpeg is tried first, because it can nearly everything.
+
+    Args:
+        config: The source.
+        credentials: User and password, put into the URL when it is opened.
+        hardware: The decoder.
+    """
+
+    def __init__(self, config: SourceConfig, credentials: tuple[str | None, str | None], hardware: Hardware) -> None:
+        self._config = config
+        self._credentials = credentials
+        self._hardware = hardware
+        self._is_jpegs = False
+        self._jpegs: JpegStream | None = None
+
+    def open(self) -> InputContainer:
+        """Return the open source.
+
+        Raises:
+            SourceError: Its file is missing, or it sends no picture.
+            Exception: Whatever PyAV raises.
+        """
+        missing = self._config.address.missing()
+        if missing is not None:
+            raise SourceError("not_found", missing)
+        if self._config.address.scheme not in ("http", "https"):
+            return self._open(self._config.address.format, demuxer_options(self._config))
+        if not self._is_jpegs:
+            container = self._open_known()
+            if container is not None:
+                return container
+        self._is_jpegs = False
+        container = self._open_jpegs()
+        self._is_jpegs = True
+        return container
+
+    def close(self, container: InputContainer) -> None:
+        """Close the source that `open` returned; in the same thread."""
+        container.close()
+        if self._jpegs is not None:
+            self._jpegs.close()
+            self._jpegs = None
+
+    def is_still(self, container: InputContainer) -> bool:
+        """Return whether an open source may be one picture: a camera's snapshot, and not a stream."""
+        is_web = self._config.address.scheme in ("http", "https")
+        return self._jpegs is not None or (is_web and container.format.name.endswith("_pipe"))
+
+    def _open_known(self) -> InputContainer | None:
+        """Return the source as FFmpeg opens it; None where JPEGs may be found in what it does not know."""
+        options = demuxer_options(self._config) | {
+            "format_whitelist": _all_but_bare_jpegs(),
+            # A camera of one small JPEG a second would take minutes to send the megabyte that FFmpeg looks at.
+            "formatprobesize": "65536",
+        }
+        try:
+            container = self._open(None, options)
+        except (av.error.InvalidDataError, av.error.ArgumentError):
+            return None
+        # Every JPEG has its size: where there is none, FFmpeg has not found one.
+        contexts = [stream.codec_context for stream in container.streams.video]
+        if not any(context and context.name == "mjpeg" and not context.width for context in contexts):
+            return container
+        container.close()
+        return None
+
+    def _open_jpegs(self) -> InputContainer:
+        config = self._config
+        answer = self._open("data", demuxer_options(config) | {"raw_packet_size": "65536"})
+        self._jpegs = JpegStream(redact(config.url), answer, 2 * config.read_timeout_s)
+        try:
+            return av.open(self._jpegs, "r", format="mpjpeg", hwaccel=self._hardware.decoder())
+        except BaseException:
+            self._jpegs.close()
+            self._jpegs = None
+            raise
+
+    def _open(self, format_name: str | None, options: dict[str, str]) -> InputContainer:
+        config, address = self._config, self._config.address
+        return av.open(
+            with_credentials(address.target, *self._credentials) if address.kind == "stream" else address.target,
+            format=format_name,
+            options=options | config.options,
+            timeout=(config.open_timeout_s, config.read_timeout_s),
+            hwaccel=self._hardware.decoder(),
+        )
+
+
+@functools.cache
+def _all_but_bare_jpegs() -> str:
+    """Return the demuxers that are tried; those left out would read pictures by their URL's ending, or too slowly."""
+    return ",".join(sorted(av.formats_available - {"jpeg_pipe", "mjpeg", "image2"}))
 
 
 def demuxer_options(config: SourceConfig) -> dict[str, str]:
@@ -38,7 +143,7 @@ def demuxer_options(config: SourceConfig) -> dict[str, str]:
 
 # Playlists of segments.
 _SEGMENTED = frozenset({"hls", "dash"})
-# Parts of one answer, each a picture: always live, whatever length the answer claims.
+# Pictures of one answer: live, whatever length the answer claims.
 _ENDLESS = frozenset({"mpjpeg"})
 # AVFMT_TS_DISCONT: stamps may have steps.
 _MAY_HAVE_CUTS = 0x200
@@ -60,7 +165,7 @@ def has_end(config: SourceConfig, container: InputContainer, stream: VideoStream
     has_duration = (container.duration or 0) > 0
     if container.format.name in _SEGMENTED:
         return has_duration
-    if container.format.name in _ENDLESS:
+    if container.format.name in _ENDLESS or container.format.name.endswith("_pipe"):
         return False
     # A table of all frames, as MP4 has one, cannot be written before the last of them.
     return (has_duration and stream.frames > 0) or _has_length(container)

@@ -18,16 +18,16 @@ each with a test:
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import av
 import av.error
-from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
@@ -35,10 +35,11 @@ from av.video.stream import VideoStream
 from visaged.models.preprocess import Canvas, canvas_for
 from visaged.pipelines.display import Display
 from visaged.pipelines.frames import CanvasPool, Clock, Frame, VideoPixels
-from visaged.pipelines.opening import demuxer_options, has_end, pace_of
+from visaged.pipelines.hardware import Hardware
+from visaged.pipelines.opening import Opener, has_end, pace_of
 from visaged.pipelines.pacing import Pace
 from visaged.pipelines.presentation import Presentation
-from visaged.pipelines.redact import redact, with_credentials
+from visaged.pipelines.redact import redact
 from visaged.pipelines.scaler import Scaler
 from visaged.pipelines.source_config import SourceConfig
 from visaged.pipelines.source_error import SourceError, explain
@@ -55,6 +56,8 @@ Discard = Literal["DEFAULT", "NONREF"]
 _PLAUSIBLE_AGE_S = (-0.5, 60.0)
 # Bare pictures one after another: FFmpeg counts them and calls that time.
 _UNSTAMPED_FORMATS = frozenset({"mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc", "m4v"})
+# Of a URL that gives one picture and is to be analysed in every frame.
+_SNAPSHOTS_FPS = 5.0
 # FFmpeg draws text files as pictures; a camera whose path is one is a mistake.
 _TEXT_FORMATS = frozenset({"tty"})
 
@@ -99,17 +102,17 @@ class VideoSource:
         self._on_open = on_open
         self._on_received = on_received
         self._on_damaged = on_damaged
-        self._credentials = credentials
         self._clock = clock
         self._wall = wall
         self._is_recording = config.is_file
+        self._is_still = False
         self._pace: Pace
         self._stamps: Stamps
         self._stream = 0
         self._opened = False
         self._clock_warned = False
-        self._hardware_works = False
-        self._hardware_warned = False
+        self._hardware = Hardware(camera, config.hardware)
+        self._opener = Opener(config, credentials, self._hardware)
         self._presentation: Presentation | None = None
         self._display: Display
         self._canvas: Canvas
@@ -143,6 +146,9 @@ class VideoSource:
             pictures = self._play(stopping)
             if stopping.is_set() or not self._wanted:
                 return
+            if self._is_still and pictures == 1:
+                self._poll(stopping)
+                return
             if not self._is_recording:
                 raise SourceError("ended", "the stream ended")
             if not pictures:
@@ -150,6 +156,21 @@ class VideoSource:
             if not config.loop:
                 return
             self._rounds += 1
+
+    def _poll(self, stopping: threading.Event) -> None:
+        """Ask a URL that gives one picture again and again, every answer being a frame that is kept."""
+        interval_s = 1 / (self._config.fps or _SNAPSHOTS_FPS)
+        self._sampler = Sampler(None)
+        due_s = self._clock()
+        while self._wanted:
+            # A camera that takes longer is asked at once, but what it missed is not asked for.
+            due_s = max(due_s + interval_s, self._clock())
+            if stopping.wait(due_s - self._clock()):
+                return
+            self._rounds += 1
+            self._opened = False
+            if not self._play(stopping) and not stopping.is_set():
+                raise SourceError("invalid", f"{redact(self._config.url)} gave no picture that can be decoded")
 
     @contextmanager
     def _blaming(self) -> Iterator[None]:
@@ -164,7 +185,7 @@ class VideoSource:
     def _play(self, stopping: threading.Event) -> int:
         """Read to the end; return how many pictures there were."""
         with self._blaming():
-            container = self._open()
+            container = self._opener.open()
         try:
             with self._blaming():
                 stream = container.streams.best("video")
@@ -177,54 +198,19 @@ class VideoSource:
                 if self._rounds == 0:
                     self._stamps = Stamps(live=not self._is_recording)
                     self._pace = pace_of(self._config, container, self._is_recording)
-                trusted = self._is_recording or container.format.name not in _UNSTAMPED_FORMATS
+                self._is_still = self._opener.is_still(container)
+                trusted = self._is_recording or not (self._is_still or container.format.name in _UNSTAMPED_FORMATS)
                 self._stamps.begin(trusted, float(1 / (stream.average_rate or 25)))
             self._opened = True
             return self._read(container, stream, stopping)
         finally:
-            container.close()
-
-    def _open(self) -> InputContainer:
-        config, address = self._config, self._config.address
-        missing = address.missing()
-        if missing is not None:
-            raise SourceError("not_found", missing)
-        return av.open(
-            with_credentials(address.target, *self._credentials) if address.kind == "stream" else address.target,
-            format=address.format,
-            options=demuxer_options(config) | config.options,
-            timeout=(config.open_timeout_s, config.read_timeout_s),
-            hwaccel=self._hardware(),
-        )
-
-    def _hardware(self) -> HWAccel | None:
-        if self._config.hardware == "off":
-            return None
-        hardware = HWAccel(self._config.hardware, allow_software_fallback=True)
-        if not self._hardware_works:
-            try:
-                # Without a GPU this raises, and would within `av.open`, where it looks like the camera's failure.
-                hardware.create(av.Codec("h264", "r"))
-            except Exception as error:
-                self._warn_of_software(f" ({redact(str(error))})")
-                return None
-            self._hardware_works = True
-        return hardware
-
-    def _warn_of_software(self, reason: str = "") -> None:
-        if not self._hardware_warned:
-            self._hardware_warned = True
-            log.warning(
-                "camera %s: hardware decoder %s is not usable here%s, decoding in software",
-                self._camera, self._config.hardware, reason,
-            )  # fmt: skip
+            self._opener.close(container)
 
     def _prepare(self, stream: VideoStream) -> None:
         context = stream.codec_context
         if context is None:
             raise SourceError("invalid", f"{redact(self._config.url)}: no decoder for its video")
-        if self._config.hardware != "off" and not context.is_hwaccel:
-            self._warn_of_software()
+        self._hardware.check(context)
         self._display = Display(self._camera, self._config, stream)
         stream.thread_type = "FRAME" if self._config.decoder_threads > 1 else "NONE"
         stream.thread_count = self._config.decoder_threads
@@ -264,22 +250,22 @@ class VideoSource:
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
         # Of a live source the sound is read too: where only that goes on, `_read` still sees time pass and stops.
-        packets = container.demux(stream) if self._is_recording else container.demux()
+        packets: Iterator[Any] = container.demux(stream) if self._is_recording else container.demux()
         count = 0
         while True:
-            # FFmpeg calls the end of an HTTP answer without a length an error.
-            is_over = self._is_recording and 0 < stream.frames <= count
-            try:
-                with self._blaming():
+            with self._blaming():
+                try:
                     packet = next(packets, None)
-            except SourceError:
-                if not is_over:
-                    raise
-                packet = None
+                except OSError as error:
+                    # FFmpeg calls the end of an HTTP answer without a length an error.
+                    is_over = stream.frames <= count if self._is_recording else self._is_still
+                    if error.errno != errno.EIO or not count or not is_over:
+                        raise
+                    packet = None
             if packet is None:
                 return
             count += packet.stream_index == stream.index
-            yield packet  # type: ignore[misc]
+            yield packet
 
     def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         try:
