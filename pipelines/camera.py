@@ -44,7 +44,7 @@ class CameraStatus:
         height: Likewise.
         reconnects: How often it was opened again.
         error: Why it is not streaming; empty when it is.
-        cause: The same as one word, see `SourceError`.
+        cause: Of a failure, the same as one word, see `SourceError`.
     """
 
     camera: str
@@ -140,6 +140,7 @@ class Camera:
             on_open=self._opened,
             on_received=self._received,
             on_damaged=self._metrics.damaged.inc,
+            on_waiting=self._waiting,
             credentials=credentials,
             multiple_of=multiple_of,
             clock=clock,
@@ -205,6 +206,10 @@ class Camera:
         self._batcher.set_policy(self.name, *_policy(self._source.live))
         self._batcher.set_live(self.name, self._source.live)
         self._set(state="streaming", codec=codec, width=width, height=height, error="", cause="")
+
+    def _waiting(self, reason: str) -> None:
+        log.warning("camera %s: %s", self.name, reason)
+        self._set(error=reason)
 
     def _received(self, kept: bool) -> None:
         self._last_received = self._clock()

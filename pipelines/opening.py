@@ -135,7 +135,11 @@ def demuxer_options(config: SourceConfig) -> dict[str, str]:
         }
     # Of an MPEG transport stream: one whose codec changes stays the stream that it was. A new one would be
     # unknown to PyAV, which swallows its packets within one call: no timeout, no stop, for ever.
-    options = {"merge_pmt_versions": "1"}
+    options = {
+        "merge_pmt_versions": "1",
+        # Video that is joined between two key frames shows nothing to find out; opening must not take all its time.
+        "analyzeduration": str(int(min(5.0, 0.6 * config.open_timeout_s) * 1e6)),
+    }
     if address.scheme in ("http", "https"):
         options |= {"rw_timeout": microseconds}
     return options

@@ -1,6 +1,6 @@
 """Where pictures come from: RTSP, HTTP, files and USB cameras, through PyAV.
 
-`VideoSource.run` opens a source, hands on the frames that the sampler keeps, and returns when a file has ended or
+`VideoSource.run` opens a source, hands on the frames that the sampler keeps, and returns when a recording has ended or
 raises `SourceError` when the source is broken; who calls it again, and when, is not its business. Facts that shaped it,
 each with a test:
 
@@ -12,6 +12,8 @@ each with a test:
 - A hardware decoder that is not there raises, or silently decodes in software.
 - The frames of one stream can change size, pixel format, time base, rotation and the shape of their pixels.
 - Some demuxers make time stamps up: a web camera's JPEGs over HTTP get 25 a second, whatever rate they come at.
+- A camera may be joined minutes before its next key frame, and then nothing can be decoded.
+- What looks like a stream may be one picture, to be asked for again and again.
 - Whatever PyAV raises, be it `MemoryError`, is a failure of the source; what our own callbacks raise is a bug, and is
   let through.
 """
@@ -45,6 +47,7 @@ from visaged.pipelines.source_config import SourceConfig
 from visaged.pipelines.source_error import SourceError, explain
 from visaged.pipelines.stamps import Stamps
 from visaged.pipelines.timeline import Sampler, Timeline
+from visaged.pipelines.waiting import PictureWatch
 
 __all__ = ["SourceConfig", "SourceError", "VideoSource"]
 
@@ -73,6 +76,7 @@ class VideoSource:
         on_open: Called with codec, width and height, as `Presentation` has them, when the first frame has come,
             and again when they change.
         on_received: Called for every decoded frame, with whether the sampler kept it.
+        on_waiting: Called with the reason when data comes, but no picture can be had for a while.
         on_damaged: Called for every packet that could not be decoded and every frame that the decoder calls corrupt.
         credentials: User and password, put into the URL when it is opened.
         multiple_of: What the canvas's sides must divide by.
@@ -89,6 +93,7 @@ class VideoSource:
         on_open: Callable[[str, int, int], None],
         on_received: Callable[[bool], None],
         on_damaged: Callable[[], None],
+        on_waiting: Callable[[str], None] = lambda reason: None,
         credentials: tuple[str | None, str | None] = (None, None),
         multiple_of: int = 32,
         clock: Callable[[], float] = time.monotonic,
@@ -102,11 +107,13 @@ class VideoSource:
         self._on_open = on_open
         self._on_received = on_received
         self._on_damaged = on_damaged
+        self._on_waiting = on_waiting
         self._clock = clock
         self._wall = wall
         self._is_recording = config.is_file
         self._is_still = False
         self._pace: Pace
+        self._watch: PictureWatch
         self._stamps: Stamps
         self._stream = 0
         self._opened = False
@@ -128,7 +135,7 @@ class VideoSource:
         return not self._is_recording or (self._config.loop and self._config.pace == "realtime")
 
     def run(self, stopping: threading.Event) -> None:
-        """Read until a file ends or `stopping` is set.
+        """Read until a recording ends or `stopping` is set.
 
         Raises:
             SourceError: The source cannot be opened, broke, or is live and ended.
@@ -216,7 +223,8 @@ class VideoSource:
         stream.thread_count = self._config.decoder_threads
 
     def _read(self, container: InputContainer, stream: VideoStream, stopping: threading.Event) -> int:
-        last_frame_s = handled_s = self._clock()
+        handled_s = self._clock()
+        self._watch = PictureWatch(2 * self._config.read_timeout_s, handled_s, self._on_waiting)
         pictures = 0
         context = stream.codec_context
         discard: Discard = "DEFAULT"
@@ -231,25 +239,26 @@ class VideoSource:
                 wanted: Discard = "NONREF" if stamp is not None and self._sampler.certainly_not(stamp) else "DEFAULT"
                 if wanted != discard:
                     context.skip_frame = discard = wanted
+                self._watch.packet(packet.is_keyframe, arrived_s)
                 frames = self._decode(packet)
             for frame in frames:
-                last_frame_s = arrived_s
                 pictures += 1
                 stamp = self._stamps.of_frame(frame.time, arrived_s)
                 wait_s = self._pace.wait_s(stamp, arrived_s, arrived_s - asked_s)
                 if wait_s > 0:
                     if stopping.wait(wait_s):
                         return pictures
-                    arrived_s = last_frame_s = self._clock()
+                    arrived_s = self._clock()
+                self._watch.picture(arrived_s)
                 if not self._handle(frame, stamp, container, stream, arrived_s, stopping):
                     return pictures
             handled_s = self._clock()
-            if not self._is_recording and arrived_s - last_frame_s > 2 * self._config.read_timeout_s:
-                raise SourceError("invalid", f"data comes, but no picture in {2 * self._config.read_timeout_s:.0f} s")
+            if not self._is_recording:
+                self._watch.check(arrived_s)
         return pictures
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-        # Of a live source the sound is read too: where only that goes on, `_read` still sees time pass and stops.
+        # Of a live source the sound is read too: where only that goes on, `_watch` still sees time pass.
         packets: Iterator[Any] = container.demux(stream) if self._is_recording else container.demux()
         count = 0
         while True:
@@ -270,8 +279,9 @@ class VideoSource:
     def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         try:
             return packet.decode()
-        except Exception:  # one packet's trouble; `_read` notices when no picture comes any more
-            self._on_damaged()
+        except Exception:  # one packet's trouble; `_watch` notices when no picture comes any more
+            if not self._watch.waits_for_key_frame:
+                self._on_damaged()
             return []
 
     def _handle(

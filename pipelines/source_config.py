@@ -27,9 +27,10 @@ class SourceConfig(BaseModel):
     open_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     """How long opening may take."""
     read_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """How long a live source may be silent; a stall is seen after twice this time."""
+    """How long a live source may be silent; a stall is seen after twice this time. The first key frame of a camera that
+    sends them rarely is waited for longer, up to five minutes."""
     fps: Annotated[float, Field(gt=0, le=240)] | None = 5.0
-    """Frames to analyse a second; null for every frame."""
+    """Frames to analyse a second; null for every frame. A URL that gives one picture is asked so often (null: 5 times)."""
     pace: Literal["realtime", "fast"] = "realtime"
     """Recordings only (files, also behind HTTP, and complete HLS playlists): at their own speed, or as fast as this
     machine can."""

@@ -425,3 +425,58 @@ def test_plain_rtp_needs_its_sdp(tmp_path: Path) -> None:
         with SourceRun(sdp) as run:
             run.wait_for_frames(10)
         assert run.config.live
+
+
+@contextlib.contextmanager
+def joined_between_key_frames(folder: Path, gop_s: float, *, codec: str = "libx264") -> Iterator[str]:
+    """Serve a live transport stream from behind its first key frame on, four times as fast as time goes."""
+    path = folder / "rare.ts"
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        stream.options = {"preset": "veryfast", "bf": "0", "sc_threshold": "0", "x265-params": "log-level=none"}
+        stream.codec_context.gop_size = round(gop_s * 25)
+        for index, picture in enumerate(media.pictures(160, 120, round(gop_s * 25) + 50)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    begin_at = len(data) // 20 // 188 * 188
+    step = max(188, round(len(data) / (gop_s + 2) / 100) // 188 * 188)
+
+    def camera(handler: http.server.BaseHTTPRequestHandler) -> None:
+        begin(handler, "video/mp2t")
+        for start in range(begin_at, len(data), step):
+            handler.wfile.write(data[start : start + step])
+            time.sleep(step / len(data) * (gop_s + 2) / 4)
+        time.sleep(2.0)
+
+    with http_server(camera) as url:
+        yield f"{url}/live"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_key_frame_that_is_far_off_is_waited_for(tmp_path: Path, codec: str) -> None:
+    """As long as the camera takes, which is longer than pictures may fail to come later on."""
+    said: list[str] = []
+    options = {"read_timeout_s": 1.0, "open_timeout_s": 8.0, "arguments": {"on_waiting": said.append}}
+    with (
+        joined_between_key_frames(tmp_path, 40.0, codec=codec) as url,
+        SourceRun(url, **options) as run,  # type: ignore[arg-type]
+    ):
+        run.wait_for_frames(10)
+    assert len(said) == 1
+    assert "key frame" in said[0]
+    assert run.damaged == 0
+    assert run.frames[0].canvas.width == 320
+
+
+def test_video_without_key_frames_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visaged.pipelines.waiting.MOST_KEY_FRAME_S", 4.0)
+    with joined_between_key_frames(tmp_path, 80.0) as url:
+        run = SourceRun(url, read_timeout_s=1.0, open_timeout_s=8.0).start()
+        error = run.failure()
+    assert error.cause == "invalid"
+    assert "no key frame" in str(error)
+    assert not run.frames
