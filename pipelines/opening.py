@@ -65,8 +65,8 @@ class Opener:
 
     def is_still(self, container: InputContainer) -> bool:
         """Return whether an open source may be one picture: a camera's snapshot, and not a stream."""
-        is_web = self._config.address.scheme in ("http", "https")
-        return self._jpegs is not None or (is_web and container.format.name.endswith("_pipe"))
+        name = container.format.name
+        return self._config.address.scheme in ("http", "https") and (name == "mpjpeg" or name.endswith("_pipe"))
 
     def _open_known(self) -> InputContainer | None:
         """Return the source as FFmpeg opens it; None where JPEGs may be found in what it does not know."""

@@ -20,13 +20,12 @@ each with a test:
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Literal
 
 import av
 import av.error
@@ -35,6 +34,7 @@ from av.packet import Packet
 from av.video.stream import VideoStream
 
 from visaged.models.preprocess import Canvas, canvas_for
+from visaged.pipelines.demuxing import packets
 from visaged.pipelines.display import Display
 from visaged.pipelines.frames import CanvasPool, Clock, Frame, VideoPixels
 from visaged.pipelines.hardware import Hardware
@@ -258,22 +258,12 @@ class VideoSource:
         return pictures
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-        # Of a live source the sound is read too: where only that goes on, `_watch` still sees time pass.
-        packets: Iterator[Any] = container.demux(stream) if self._is_recording else container.demux()
-        count = 0
+        source = packets(container, stream, is_recording=self._is_recording, is_still=self._is_still)
         while True:
             with self._blaming():
-                try:
-                    packet = next(packets, None)
-                except OSError as error:
-                    # FFmpeg calls the end of an HTTP answer without a length an error.
-                    is_over = stream.frames <= count if self._is_recording else self._is_still
-                    if error.errno != errno.EIO or not count or not is_over:
-                        raise
-                    packet = None
+                packet = next(source, None)
             if packet is None:
                 return
-            count += packet.stream_index == stream.index
             yield packet
 
     def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:

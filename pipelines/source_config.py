@@ -30,7 +30,7 @@ class SourceConfig(BaseModel):
     """How long a live source may be silent; a stall is seen after twice this time. The first key frame of a camera that
     sends them rarely is waited for longer, up to five minutes."""
     fps: Annotated[float, Field(gt=0, le=240)] | None = 5.0
-    """Frames to analyse a second; null for every frame. A URL that gives one picture is asked so often (null: 5 times)."""
+    """Frames to analyse a second; null for every frame. A URL that gives one picture is asked so often (null: 5)."""
     pace: Literal["realtime", "fast"] = "realtime"
     """Recordings only (files, also behind HTTP, and complete HLS playlists): at their own speed, or as fast as this
     machine can."""

@@ -123,7 +123,13 @@ def test_the_dialect_is_remembered() -> None:
 class Snapshots:
     """A camera that gives one picture a request; it counts them."""
 
-    def __init__(self, kind: str = ".jpg", content_type: str | None = "image/jpeg", has_length: bool = True) -> None:
+    def __init__(
+        self,
+        kind: str = ".jpg",
+        content_type: str | None = "image/jpeg",
+        has_length: bool = True,
+        boundary: bytes | None = None,
+    ) -> None:
         self.requests: list[float] = []
         self.delay_s = 0.0
         self.status = 200
@@ -131,6 +137,7 @@ class Snapshots:
         self._kind = kind
         self._content_type = content_type
         self._has_length = has_length
+        self._boundary = boundary
 
     def __call__(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         self.requests.append(time.monotonic())
@@ -140,6 +147,8 @@ class Snapshots:
             handler.send_error(self.status)
             return
         data = picture(number, self.size, self._kind)
+        if self._boundary:
+            data = b"--%s\r\nContent-Type: image/jpeg\r\n\r\n%s\r\n--%s--\r\n" % (self._boundary, data, self._boundary)
         handler.send_response(200)
         if self._content_type:
             handler.send_header("Content-Type", self._content_type)
@@ -156,6 +165,7 @@ class Snapshots:
         pytest.param(Snapshots(has_length=False), id="without a length"),
         pytest.param(Snapshots(content_type="application/octet-stream"), id="another type"),
         pytest.param(Snapshots(content_type=None), id="no type"),
+        pytest.param(Snapshots(content_type=MIXED + "x", boundary=b"x"), id="an answer of one part"),
         pytest.param(Snapshots(".png", "image/png"), id="png"),
         pytest.param(Snapshots(".bmp", "image/bmp"), id="bmp"),
     ],
