@@ -282,7 +282,15 @@ def check(settings: Settings) -> list[Problem]:
 
 def warnings(settings: Settings) -> list[Problem]:
     """Return what works and should still be looked at, of settings that `check` finds nothing wrong with."""
-    return http_warnings(settings.http)
+    return http_warnings(settings.http) + [
+        Problem(
+            f"cameras[{index}].url",
+            "rtp:// without a description can carry an MPEG transport stream alone; for other video, put its SDP into a "
+            "file and name that, as in cam.sdp",
+        )
+        for index, camera in enumerate(settings.cameras)
+        if camera.address.scheme == "rtp"
+    ]
 
 
 def _check_models(settings: Settings) -> list[Problem]:
