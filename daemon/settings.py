@@ -285,8 +285,8 @@ def warnings(settings: Settings) -> list[Problem]:
     return http_warnings(settings.http) + [
         Problem(
             f"cameras[{index}].url",
-            "rtp:// without a description can carry an MPEG transport stream alone; for other video, put its SDP into a "
-            "file and name that, as in cam.sdp",
+            "rtp:// without a description can carry an MPEG transport stream alone; for other video, put its SDP into "
+            "a file and name that, as in cam.sdp",
         )
         for index, camera in enumerate(settings.cameras)
         if camera.address.scheme == "rtp"
