@@ -18,6 +18,7 @@ from typing import Any, Self
 import av
 import pytest
 
+from tests.integration.test_sources import joined_between_key_frames
 from tests.support import media
 from tests.support.broker import free_port
 from tests.support.odd_servers import begin, http_server
@@ -129,6 +130,17 @@ class Rig:
 
 def states(statuses: list[CameraStatus]) -> list[str]:
     return [state for state, _ in itertools.groupby(status.state for status in statuses)]
+
+
+def test_status_says_that_it_waits_for_a_key_frame(tmp_path: Path) -> None:
+    with joined_between_key_frames(tmp_path, 40.0) as url, Rig() as rig:
+        rig.add(url, read_timeout_s=1.0, open_timeout_s=8.0)
+        rig.wait_for(lambda: any("key frame" in status.error for status in rig.statuses))
+        waiting = next(status for status in rig.statuses if status.error)
+        assert (waiting.state, waiting.cause) == ("connecting", "")
+        assert rig.wait_for_state("streaming").error == ""
+    assert states(rig.statuses)[:2] == ["connecting", "streaming"]
+    assert rig.sample("reconnects_total") == 0.0
 
 
 # Going and coming

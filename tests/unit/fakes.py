@@ -22,6 +22,7 @@ from visaged.models.search import Look
 from visaged.models.types import Detections, FloatArray, Image
 from visaged.pipelines.attributes import Reading, Request
 from visaged.pipelines.jobs import DropCause
+from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import Frame
 
 DEMO = Path(__file__).parents[2] / "daemon" / "demo" / "demo.mp4"
@@ -124,6 +125,7 @@ def frame(
     width: int = 640,
     height: int = 360,
     position_s: float | None = None,
+    presentation: Presentation | None = None,
     release: Callable[[], None] = lambda: None,
 ) -> Frame:
     """Return a frame captured at a time; its wall clock is the same plus 1.7e9 s."""
@@ -133,6 +135,7 @@ def frame(
         canvas=canvas,
         image=canvas.blank() if image is None else image,
         pixels=ImagePixels(np.zeros((height, width, 3), np.uint8)),
+        presentation=Presentation(width, height) if presentation is None else presentation,
         captured_s=time_s,
         motion_s=time_s,
         captured_at=1.7e9 + time_s,

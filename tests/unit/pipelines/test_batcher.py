@@ -96,6 +96,19 @@ def test_the_newest_frame_of_a_live_camera_wins() -> None:
     assert dropped == [(1, "overtaken"), (2, "overtaken")]
 
 
+def test_a_lane_changes_its_policy_when_it_is_known_what_the_source_is() -> None:
+    dropped: list[fakes.Job] = []
+    b = batcher()
+    door = live(b, on_drop=lambda job, cause: dropped.append(job))
+    door.lane.set_policy(WhenFull.WAIT, 2)
+    assert all(door.offer(time_s) for time_s in (1, 2))
+    assert not dropped
+    door.lane.set_policy(WhenFull.DROP_OLDEST, 1)
+    assert door.offer(3)
+    assert times(dropped) == [1, 2]
+    assert times(b.take(0)) == [3]
+
+
 def test_the_newest_frame_wins_while_one_is_in_flight_too() -> None:
     dropped: list[tuple[float, DropCause]] = []
     b = batcher()

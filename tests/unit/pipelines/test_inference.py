@@ -24,7 +24,7 @@ from visaged.pipelines.inference import Inference
 from visaged.pipelines.jobs import InferenceFailed, Overloaded
 from visaged.pipelines.records import AttributeValue, FrameResult
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.source.pixels import CanvasPool
+from visaged.pipelines.source.picture.pixels import CanvasPool
 from visaged.pipelines.tracking.job import FrameStage
 from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 

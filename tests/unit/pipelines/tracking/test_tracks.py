@@ -13,7 +13,7 @@ from visaged.models.manifest import Head
 from visaged.models.types import Detections
 from visaged.pipelines.attributes import FaceReader, NoReader
 from visaged.pipelines.records import Face, TrackEvent
-from visaged.pipelines.source.timeline import Timeline
+from visaged.pipelines.source.times.timeline import Timeline
 from visaged.pipelines.tracking.tracker import TrackerConfig
 from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy, TrackingSpec, faces_of
 
