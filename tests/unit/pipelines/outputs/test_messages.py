@@ -116,7 +116,7 @@ def test_coordinates_count_the_pixels_that_the_stream_has(composer: Composer) ->
     )
     seen = Face(look, 3, {}, np.full((106, 2), 50, np.float32))
     frame = fakes.frame(presentation=presentation)
-    document = validate("faces", composer.faces(FrameResult(frame, [seen], [], 1000.1, 1000.2)).seal(1000.3, False))
+    document = validate("faces", composer.faces(FrameResult(frame, [seen], [], 1000.1, 1000.2)).encode(1000.3, False))
     assert document["frame"] == {
         "width": 640, "height": 360, "rotation": 90, "mirrored": False, "pixel_aspect": 2.0,
     }  # fmt: skip
@@ -125,7 +125,7 @@ def test_coordinates_count_the_pixels_that_the_stream_has(composer: Composer) ->
     assert published["landmarks_5"] == [[60.0, 120.0]] * 5
     assert published["landmarks_106"] == [[25.0, 50.0]] * 106
     told = TrackEvent("door", "begin", seen, look, 1.7e9, 1.0, 3, 1000.0, None)
-    document = validate("events", composer.event(told).seal(1000.3, False))
+    document = validate("events", composer.event(told).encode(1000.3, False))
     assert document["face"]["box"] == document["best_shot"]["box"] == [50.0, 20.0, 150.0, 220.0]
 
 

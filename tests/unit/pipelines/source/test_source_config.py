@@ -213,7 +213,7 @@ def test_the_shape_of_the_whole_picture(aspect: str, shape: Fraction) -> None:
         (969, 'put it in quotes: "16:9"'),  # what YAML makes of 16:9
         (243, 'put it in quotes: "4:3"'),
         (2, "put it in quotes"),
-        (True, "string"),
+        (True, "is a boolean"),
         ("16/9", "width and height as in"),
         ("16:0", "width and height as in"),
         ("0:9", "width and height as in"),
