@@ -537,14 +537,15 @@ def test_a_port_of_the_broker_that_is_taken_leaves_nothing_open() -> None:
         daemon = Daemon(settings, "test")
         with pytest.raises(StartError, match="embedded MQTT broker cannot start"):
             daemon.run()
-    assert not [thread.name for thread in threading.enumerate() if thread.name in ("broker", "publisher", "http")]
+    parts = {"broker", "fan-out", "mqtt", "terminal", "http"}
+    assert not parts & {thread.name for thread in threading.enumerate()}
 
 
 def test_health_tells_of_a_dead_part() -> None:
     daemon = Daemon(parse({"http": {"port": 0}, "mqtt": {"port": free_port()}}), "test")
     assert daemon.health() == (True, {"status": "ok", "dead": None})
-    daemon._died("publisher", OSError(errno.EIO, "x"))
-    assert daemon.health() == (False, {"status": "dying", "dead": "publisher"})
+    daemon._died("mqtt", OSError(errno.EIO, "x"))
+    assert daemon.health() == (False, {"status": "dying", "dead": "mqtt"})
     assert daemon.readiness()[0] is False
     assert json.dumps(daemon.readiness()[1])
     assert daemon.run() == 1
