@@ -538,7 +538,8 @@ def test_a_port_of_the_broker_that_is_taken_leaves_nothing_open() -> None:
         daemon = Daemon(settings, "test")
         with pytest.raises(StartError, match="embedded MQTT broker cannot start"):
             daemon.run()
-    assert not [thread.name for thread in threading.enumerate() if thread.name in ("broker", "mqtt", "http")]
+    parts = {"broker", "fan-out", "mqtt", "terminal", "http"}
+    assert not parts & {thread.name for thread in threading.enumerate()}
 
 
 def test_health_tells_of_a_dead_part() -> None:

@@ -1,4 +1,4 @@
-"""The publisher against a real broker that is absent, dies, hangs, refuses, or is not a broker at all."""
+"""The MQTT output against a real broker that is absent, dies, hangs, refuses, or is not a broker at all."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ nothing else through any more.
 
 With several messages on their way nobody knows which of them it was. After such a hang-up the connection is careful:
 one message at a time, each with an acknowledgement. Once the broker has hung up several times in a row right behind
-the same message, that message is set aside: at first messages of its size and more on its topic, and the whole topic
-when the next smaller one ends the connection too. Two topics of one kind of message set aside as a whole stand for
-all of that kind, unless one of it has ever passed.
+the same message, that message is set aside: at first messages of about its size and more on its topic, and the whole
+topic when the next smaller one ends the connection too. Two topics of one kind of message set aside as a whole stand
+for all of that kind, unless one of it has ever passed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _PROVEN_S = 1.0
 _CAREFUL_S = 30.0
 _RETRY_S = 600.0
 _MOST_TOPICS = 2
+# Messages of one content differ by some bytes; without a margin each of them would have to be tried anew.
+_MARGIN = 0.9
 # Connections in a row that ended within _SHORT_S with no message on its way, until the log says what it looks like.
 _MOST_UNEXPLAINED = 3
 _SHORT_S = 15.0
@@ -42,12 +44,14 @@ class _Topic:
         limit: Size from which messages are set aside; None for no limit.
         limited_s: Monotonic seconds since when.
         passed: Whether the broker has taken a message since the limit was set.
+        largest: Size of the largest message that the broker has taken meanwhile.
     """
 
     strikes: list[int] = field(default_factory=list)
     limit: int | None = None
     limited_s: float = 0.0
     passed: bool = False
+    largest: int = 0
 
 
 class HangUps:
@@ -101,7 +105,7 @@ class HangUps:
         whole = topic.limit is not None and not topic.passed
         if not whole and len(topic.strikes) < STRIKES:
             return None
-        topic.limit = 0 if whole else min(topic.strikes)
+        topic.limit = 0 if whole else max(topic.largest + 1, int(min(topic.strikes) * _MARGIN))
         topic.limited_s, topic.passed = self._clock(), False
         topic.strikes.clear()
         if whole:
@@ -120,6 +124,7 @@ class HangUps:
         if topic is not None:
             topic.strikes = [size for size in topic.strikes if size > sent.size]
             topic.passed = True
+            topic.largest = max(topic.largest, sent.size)
             if topic.limit is None and not topic.strikes:
                 del self._topics[sent.topic]
 

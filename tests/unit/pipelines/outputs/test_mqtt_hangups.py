@@ -22,7 +22,8 @@ def test_one_message_is_set_aside_after_several_hang_ups() -> None:
     assert hangups.lost(LOST, [sent()]) is not None
     assert hangups.refuses("events", "t", 100)
     assert hangups.refuses("events", "t", 101)
-    assert not hangups.refuses("events", "t", 99)
+    assert hangups.refuses("events", "t", 95)
+    assert not hangups.refuses("events", "t", 80)
     assert not hangups.refuses("events", "u", 100)
 
 
@@ -63,7 +64,8 @@ def test_large_messages_between_small_ones_that_pass_are_found_by_their_size() -
         hangups.lost(LOST, [sent(size=size)])
         hangups.passed(sent(size=100))
     assert hangups.refuses("events", "t", 4000)
-    assert not hangups.refuses("events", "t", 3999)
+    assert hangups.refuses("events", "t", 3990)
+    assert not hangups.refuses("events", "t", 3500)
     # Smaller ones passed, so a smaller one that is hung up on needs as many strikes again.
     hangups.passed(sent(size=200))
     assert hangups.lost(LOST, [sent(size=3000)]) is None
@@ -78,6 +80,15 @@ def test_a_topic_on_which_nothing_passes_is_set_aside_as_a_whole() -> None:
     assert hangups.lost(LOST, [sent(size=50)]) is not None
     assert hangups.refuses("events", "t", 1)
     assert not hangups.careful
+
+
+def test_a_size_that_has_passed_is_never_set_aside() -> None:
+    hangups = HangUps(Clock())
+    for _ in range(STRIKES):
+        hangups.lost(LOST, [sent(size=1000)])
+        hangups.passed(sent(size=990))
+    assert hangups.refuses("events", "t", 1000)
+    assert not hangups.refuses("events", "t", 990)
 
 
 def block(hangups: HangUps, topic: str) -> None:
