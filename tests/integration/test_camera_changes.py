@@ -89,14 +89,13 @@ def test_cameras_come_change_and_go_and_survive_a_restart(daemon: RunningDaemon,
     assert not [text for text in texts if SECRET in text]
 
 
-@pytest.mark.skipif(os.name != "posix" or not os.path.exists("/dev/full"), reason="needs Linux")
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder in which nothing can be made (Linux)")
 def test_what_cannot_be_kept_is_not_done(tmp_path: Path) -> None:
-    (tmp_path / "blocked").touch()
-    document = {"mqtt": {"port": free_port()}, "state_dir": str(tmp_path / "blocked" / "state")}
-    with RunningDaemon(tmp_path, document) as daemon:
+    with RunningDaemon(tmp_path, {"mqtt": {"port": free_port()}, "state_dir": "/proc/visaged"}) as daemon:
         answer = daemon.client.post("/v1/cameras", json={"name": "yard", "url": "rtsp://127.0.0.1:9/1"})
-        assert answer.status_code in (409, 500)
-        assert "nothing was changed" in answer.json()["detail"]
+        text = is_problem(answer, 500, "not-kept")
+        assert "nothing was changed" in text
+        assert "/proc/visaged/cameras.yaml" in text
         assert daemon.cameras() == []
 
 
@@ -244,9 +243,7 @@ def test_a_wrong_camera_is_refused_by_its_keys(shared: RunningDaemon, document: 
     assert not shared.kept.exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["a%2Fb", "..", "%00", "%F0%9F%98%80", "x" * 3000, "a%0Ab", f"rtsp:%2F%2Fu:{SECRET}@h"]
-)
+@pytest.mark.parametrize("name", ["a%2Fb", "..", "%00", "%F0%9F%98%80", "x" * 3000, "a%0Ab", "rtsp:%2F%2Fu:p@h"])
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 def test_odd_names_are_not_found(shared: RunningDaemon, name: str, method: str) -> None:
     content, headers = (b"{}", {"Content-Type": "application/json"}) if method == "PATCH" else (None, {})

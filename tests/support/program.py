@@ -14,7 +14,7 @@ import httpx
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.process import ManagedProcess
+from tests.support.process import ManagedProcess, ProcessError
 from tests.support.waiting import until
 
 START_S = 60.0
@@ -90,7 +90,11 @@ class RunningDaemon:
         command = [str(Path(sys.executable).with_name("visaged")), "run", "--config", str(self.config), *self._options]
         environment = os.environ | {"PYTHONWARNINGS": "error", "NO_COLOR": "1"}
         self.process = ManagedProcess(command, env=environment)
-        found = re.search(r"http://\S+(?=/docs)", self.process.wait_for_line("/docs", START_S))
+        try:
+            found = re.search(r"http://\S+(?=/docs)", self.process.wait_for_line("/docs", START_S))
+        except ProcessError:
+            self.process.kill()
+            raise
         assert found is not None
         self.client = httpx.Client(base_url=found[0], timeout=30, trust_env=False, headers=self._headers)
         until(lambda: self.client.get("/healthz").status_code == 200, START_S)
