@@ -20,6 +20,7 @@ from visaged.daemon import logs
 from visaged.daemon.config.document import Problem, SettingsError
 from visaged.daemon.config.errors import problems_of
 from visaged.daemon.management.configuration import Candidate, Configuration
+from visaged.daemon.management.live import differences
 from visaged.daemon.management.patches import Patch, Patches, merged, name_of, patch_between, patched
 from visaged.daemon.settings import CameraSettings, Settings, check
 from visaged.pipelines.cameras import Changes
@@ -209,7 +210,7 @@ class Manager:
 
     def _put(self, camera: CameraSettings, document: dict[str, Any]) -> None:
         """Run with a camera that is new or changed, as a document without problems in itself has it."""
-        patches = self._with(camera.name, document)
+        patches = self._with(camera, document)
         try:
             candidate = self._configuration.with_patches(patches)
         except SettingsError as error:
@@ -221,15 +222,16 @@ class Manager:
             raise SettingsError([Problem(p.path.removeprefix("cameras[0]").removeprefix("."), p.text) for p in own])
         self._keep(candidate)
 
-    def _with(self, name: str, document: dict[str, Any]) -> Patches:
-        """Return the changes in force with those that make a camera what a document says."""
+    def _with(self, camera: CameraSettings, document: dict[str, Any]) -> Patches:
+        """Return the changes in force with those that make a camera what a document says; raises `SettingsError`."""
+        name = camera.name
         patches = dict(self._configuration.current.patches)
         patches.pop(name, None)
         configured = self._configured(name)
         if configured is None:
             return patches | {name: {key: value for key, value in document.items() if key != "name"}}
         patch = patch_between(configured, document)
-        lost = [key for key, value in document.items() if merged(configured, patch).get(key) != value]
+        lost = differences(_camera(merged(configured, patch)), camera)
         if lost:
             text = "cannot be null: the configuration has this camera too, and null would leave its value out"
             raise SettingsError([Problem(key, text) for key in lost])

@@ -208,6 +208,7 @@ class Product:
             "mqtt": {"host": HOST, "port": self._mqtt_port, "faces_qos": 1},
             "http": {"host": HOST, "port": 0},
             "oss": {"enabled": False},
+            "state_dir": None,
         }
         with DaemonProcess(Path(self._folder.name), clip.stem, document, "--once") as process:
             code = process.wait(CLIP_S)
@@ -228,6 +229,7 @@ class Product:
             "http": {key: value for key, value in (self._base.get("http") or {}).items() if key in _HTTP_KEPT}
             | {"host": HOST, "port": 0, "max_waiting": 64, "deadline_s": ANSWER_S / 2, "access_log": False},
             "oss": {"enabled": False},
+            "state_dir": None,
             "tracker": (self._base.get("tracker") or {}) | {"low_confidence": FLOOR},
         }
         self._process = process = DaemonProcess(Path(self._folder.name), "evaluated", document)
