@@ -16,11 +16,11 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from visaged.models.training.analyzer.heads import MEAN, POINTS, SCALE, SIZE
-from visaged.models.training.analyzer.network import Analyzer, NetworkConfig
+from visaged.models.training.analyzer.network import Analyzer, AnalyzerShape
 from visaged.models.training.detector.network import Residual
 
 
-def analyzer_from_onnx(path: Path, config: NetworkConfig, batches: list[Tensor]) -> Analyzer:
+def analyzer_from_onnx(path: Path, config: AnalyzerShape, batches: list[Tensor]) -> Analyzer:
     """Build a trainable network from an exported one.
 
     Args:

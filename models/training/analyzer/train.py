@@ -28,7 +28,7 @@ from visaged.models.training.analyzer.import_onnx import analyzer_from_onnx
 from visaged.models.training.analyzer.labelling.cache import LABELS, Pack, read_packs
 from visaged.models.training.analyzer.labelling.crops import MARGIN
 from visaged.models.training.analyzer.loss import WEIGHTS, Batch, analyzer_losses, collate, total
-from visaged.models.training.analyzer.network import Analyzer, NetworkConfig, load_checkpoint
+from visaged.models.training.analyzer.network import Analyzer, AnalyzerShape, load_checkpoint
 from visaged.models.training.analyzer.samples import PACK_WEIGHTS, Sampler
 from visaged.models.training.common import command
 from visaged.models.training.common.running import (
@@ -83,8 +83,8 @@ def new_model(init: Path | None, packs: dict[str, Pack], sampler: Sampler) -> An
     """Return the network that a first run begins with: an exported one grown, or a fresh one."""
     torch.manual_seed(1)
     if init:
-        return analyzer_from_onnx(init, NetworkConfig(), [draw_batch(sampler, 64).images for _ in range(8)])
-    model = Analyzer(NetworkConfig())
+        return analyzer_from_onnx(init, AnalyzerShape(), [draw_batch(sampler, 64).images for _ in range(8)])
+    model = Analyzer(AnalyzerShape())
     shapes = [pack.labels["points"] for pack in packs.values()]
     mean = np.nanmean(np.concatenate(shapes)[::7], axis=0) - MARGIN
     model.points.bias.data = torch.from_numpy(mean.reshape(-1).astype(np.float32))
@@ -137,7 +137,7 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, packs: 
         if rank == 0 and (last or time.monotonic() - saved > arguments.save_every_s):
             saved = time.monotonic()
             content = {
-                "network": model.config.to_dict(),
+                "network": asdict(model.config),
                 "training": asdict(config),
                 "seen": seen,
                 "model": model.state_dict(),

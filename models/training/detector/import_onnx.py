@@ -16,10 +16,10 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from visaged.models.training.detector.network import Detector, Residual
-from visaged.models.training.detector.shapes import NetworkConfig
+from visaged.models.training.detector.shapes import DetectorShape
 
 
-def detector_from_onnx(path: Path, config: NetworkConfig, batches: list[Tensor]) -> Detector:
+def detector_from_onnx(path: Path, config: DetectorShape, batches: list[Tensor]) -> Detector:
     """Build a trainable network from an exported one.
 
     Args:

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 (the name everybody reads)
 from torch import Tensor, nn
 
 from visaged.models.training.common.running import load_network
-from visaged.models.training.detector.shapes import OUTPUTS_PER_CELL, STRIDES, NetworkConfig
+from visaged.models.training.detector.shapes import OUTPUTS_PER_CELL, STRIDES, DetectorShape
 
 MEAN, SCALE = 128.0, 1 / 64
 """Pixels become (value - MEAN) * SCALE. MEAN is a whole number so that ONNX's DequantizeLinear does it in one step."""
@@ -87,7 +87,7 @@ def last_layer(channels: int) -> nn.Conv2d:
 class Detector(nn.Module):
     """(B, 3, H, W) BGR 0..255 to raw maps (B, 15, H/s, W/s) for s = 8, 16, 32; H and W are multiples of 32."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: DetectorShape) -> None:
         """Build the network with fresh weights."""
         super().__init__()
         self.config = config
@@ -123,6 +123,7 @@ class Detector(nn.Module):
 
 def load_checkpoint(path: Path, *, averaged: bool = True) -> tuple[Detector, dict[str, Any]]:
     """Build the network that a checkpoint describes, with its averaged weights or those training goes on from."""
+    # Checkpoints of before there was context say nothing of it.
     return load_network(
-        path, lambda shape: Detector(NetworkConfig.from_dict(shape)), "averaged" if averaged else "model"
+        path, lambda shape: Detector(DetectorShape(**({"context": 0} | shape))), "averaged" if averaged else "model"
     )

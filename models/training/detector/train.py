@@ -142,7 +142,7 @@ def train(rank: int, arguments: argparse.Namespace, config: TrainConfig, library
         if rank == 0 and (last or time.monotonic() - saved > arguments.save_every_s):
             saved = time.monotonic()
             content = {
-                "network": model.config.to_dict(),
+                "network": asdict(model.config),
                 "training": asdict(config),
                 "seen": seen,
                 "model": average.state if arguments.slim else model.state_dict(),

@@ -19,7 +19,7 @@ from visaged.models.training.detector import feed
 from visaged.models.training.detector.feed import Batch, Composers
 from visaged.models.training.detector.gpu import gpu_run
 from visaged.models.training.detector.samples.views import Library, Picture
-from visaged.models.training.detector.shapes import SHAPES, NetworkConfig, multiply_adds
+from visaged.models.training.detector.shapes import SHAPES, multiply_adds
 from visaged.models.types import Image
 
 if TYPE_CHECKING:
@@ -148,8 +148,6 @@ def test_the_larger_shape_is_at_most_eight_times_the_work() -> None:
     assert small == 505_432_320  # counted by hooks on the network's own convolutions
     assert 6 < large / small <= 8
     assert multiply_adds(SHAPES["s"], 768, 640) == 2 * small
-    for shape in SHAPES.values():
-        assert NetworkConfig.from_dict(shape.to_dict()) == shape
 
 
 @TORCH
