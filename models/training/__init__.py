@@ -5,8 +5,8 @@ In the order of use:
 
 1. `common.packs` says how pictures and labels lie on disk and which pictures are held out;
 2. `labelling.relabel` (optional) has a second detector look at doubtful labels;
-3. `detector.train` draws samples (`detector.samples`, `common.photometric`) and teaches the network (`shapes`,
-   `network`, `assignment`, `loss`) as `schedule` says, on the CPU or beside a GPU (`feed`); `import_onnx` lets it
+3. `detector.train` draws samples (`detector.samples`, `common.photometric`) and trains the network (`shapes`,
+   `network`, `assignment`, `loss`) by `common.trainer`, on the CPU or beside a GPU (`feed`); `import_onnx` lets it
    start from an exported file, `widen` the larger shape from one of the smaller;
 4. `labelling.mine` (optional) lists the pictures without a face that fool the network, for the next run to draw more
    often;

@@ -14,8 +14,9 @@ import pytest
 
 from tests.support import packs as made
 from visaged.models.training.common.packs import Faces, PackedPicture, is_validation
-from visaged.models.training.common.schedule import LAST_SECONDS, TrainConfig
+from visaged.models.training.common.schedule import LAST_SECONDS
 from visaged.models.training.detector import feed
+from visaged.models.training.detector.config import DetectorTrainConfig
 from visaged.models.training.detector.feed import Batch, Composers
 from visaged.models.training.detector.gpu import gpu_run
 from visaged.models.training.detector.samples.views import Library, Picture
@@ -29,7 +30,7 @@ TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="ne
 # Pytest's own threads are no users of what a composing process needs.
 FORKS = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-CONFIG = TrainConfig(
+CONFIG = DetectorTrainConfig(
     samples=1000,
     decay_from=400,
     batch=6,
@@ -38,7 +39,7 @@ CONFIG = TrainConfig(
     warmup_steps=10,
     weight_decay=0.0,
     averaging=0.9,
-    weights={"portraits": 1.0, "scenes": 1.0},
+    packs={"portraits": 1.0, "scenes": 1.0},
     large_every=3,
 )
 
@@ -54,7 +55,7 @@ def picture(pack: str, *boxes: tuple[int, int, int, int]) -> Picture:
 
 @pytest.fixture
 def library() -> Library:
-    return Library({name: [picture(name, *boxes)] for name, boxes in PACKS.items()}, CONFIG.weights)
+    return Library({name: [picture(name, *boxes)] for name, boxes in PACKS.items()}, CONFIG.packs)
 
 
 @pytest.fixture
@@ -84,7 +85,7 @@ def test_other_processes_hand_over_what_one_would_compose_itself(library: Librar
 @FORKS
 def test_what_fails_in_a_composing_process_ends_the_run() -> None:
     empty = {name: [replace(picture(name, *boxes), levels=())] for name, boxes in PACKS.items()}
-    broken = Composers(Library(empty, CONFIG.weights), CONFIG, (7, 0), 1)
+    broken = Composers(Library(empty, CONFIG.packs), CONFIG, (7, 0), 1)
     try:
         with pytest.raises(RuntimeError, match="the batch of step 0 could not be composed"):
             next(broken)
