@@ -1,4 +1,4 @@
-"""Training of the detector: not installed, and in need of PyTorch, which the daemon itself does without.
+"""Training of both networks: not installed, and in need of PyTorch, which the daemon itself does without.
 
 `common` is shared by both networks, `labelling` makes labels, `detector` and `analyzer` train, `evaluation` measures.
 In the order of use:
@@ -12,7 +12,7 @@ In the order of use:
    often;
 5. `detector.export` writes the ONNX file;
 6. `evaluation.evaluate` prints the model card's tables (`decode`, `metrics`); `common.duplicates` lists held-out
-   pictures that training saw a copy of; with `--through-product` it asks the daemon itself instead, pictures over
+   pictures that training saw a copy of; with `--through-product` it judges the daemon itself instead, pictures over
    HTTP and clips as cameras (`through_product`, `product`, `sweep`), after every change of a network, threshold or
    tracker;
 7. `evaluation.failures` draws the model cards' pictures of what the networks get wrong (`worsen`), after every change

@@ -1,6 +1,6 @@
 """The analyzer: a plain residual trunk, two views of its last map, one linear head per attribute.
 
-The mean over the last map tells what does not depend on a place (age, gender); a narrow map, flattened, keeps places
+The mean over the last map holds what does not depend on a place (age, gender); a narrow map, flattened, keeps places
 (lids, brows, lips, the outline). The 106 points are a linear shape model whose coefficients are read from that map: a
 full matrix would hold a seventh of all weights and learn the same.
 """

@@ -105,7 +105,7 @@ class Batch:
 
     Attributes:
         images: (B, S, S, 3) uint8 BGR.
-        targets: of the B pictures.
+        targets: what the cells of the B pictures should say.
     """
 
     images: NDArray[np.uint8]

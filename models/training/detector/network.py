@@ -31,7 +31,7 @@ def convolution(
     groups: int = 1,
     relu: bool = True,
 ) -> nn.Sequential:
-    """Build convolution, batch normalisation and, unless told otherwise, ReLU."""
+    """Build convolution, batch normalisation and, unless `relu` is false, ReLU."""
     padding = kernel // 2 * dilation
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False),
@@ -49,7 +49,7 @@ class Residual(nn.Module):
         """Build the block; it starts as the identity, so that blocks can be added to a trained network.
 
         Args:
-            channels: of its input and its output.
+            channels: channels of the input and of the output.
             context: 5x5 depthwise with a dilation of 2: at stride 32 it sees 128 pixels more on each side, which
                 a face that fills the picture needs, and costs next to nothing on so few cells.
         """

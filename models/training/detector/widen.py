@@ -23,7 +23,7 @@ def widened(model: Detector, config: DetectorShape, seed: int = 1) -> Detector:
     Args:
         model: the trained network.
         config: the shape to build: twice the channels everywhere, as many blocks or more.
-        seed: of the split.
+        seed: seed of the random split.
 
     Raises:
         ValueError: the shape is another.
