@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from visaged.models.search import Scales
 from visaged.pipelines.attributes import FaceReader
 from visaged.pipelines.batcher import Batcher, Lane
-from visaged.pipelines.records import CameraStatus, EndReason, FrameResult, TrackEvent
+from visaged.pipelines.records import CAMERA_STATES, CameraStatus, EndReason, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
 from visaged.pipelines.runtime.worker import OnDeath, Worker
 from visaged.pipelines.source.camera import Camera, lane_policy
@@ -77,13 +77,12 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Running:
-    """A camera at work: its supervisor's thread, its lane, its tracks."""
+    """A camera at work: its supervisor's thread, its lane, what becomes of its frames."""
 
     spec: CameraSpec
     camera: Camera
     lane: Lane
-    tracks: CameraTracks
-    counters: CameraMetrics
+    stage: FrameStage
     worker: Worker
 
 
@@ -142,14 +141,19 @@ class CameraSet:
         for _, one in gone:
             one.worker.join(deadline_s - self._clock())
         for name in removed:
-            running[name].counters.forget()
+            running[name].stage.counters.forget()
             self._sinks.on_removed(name)
-        started = {name: self._make(name, wanted[name]) for name in (*replaced, *added)}
+        # A replaced camera counts on, and so does its old thread until it ends.
+        started = {name: self._make(name, wanted[name], running[name].stage.counters) for name in replaced}
+        started |= {name: self._make(name, wanted[name], self._metrics.camera(name)) for name in added}
         with self._lock:
             everything = self._running | started
             self._running = {name: everything[name] for name in wanted}
             self._leaving = [worker for worker in self._leaving if not worker.join(0)]
         for one in started.values():
+            status = one.camera.status
+            one.stage.counters.state(status.state, CAMERA_STATES)
+            self._sinks.on_status(status)
             one.worker.start()
         return Changes(added, replaced, removed, tuple(name for name in wanted if name not in started))
 
@@ -162,9 +166,9 @@ class CameraSet:
                 continue
             state = one.camera.status.state
             if state == "ended":
-                self._publish(one.tracks.end_all(now_s, "stream_ended"))
+                self._publish(one.stage.tracks.end_all(now_s, "stream_ended"))
             elif one.camera.live:
-                self._publish(one.tracks.expire(now_s, stall_s=_STALL_S if state == "streaming" else 0.0))
+                self._publish(one.stage.tracks.expire(now_s, stall_s=_STALL_S if state == "streaming" else 0.0))
 
     def over(self) -> tuple[bool, CameraStatus | None]:
         """Return whether every camera is a file that has ended or cannot be read, and the first that cannot be read."""
@@ -179,7 +183,7 @@ class CameraSet:
 
     def statuses(self) -> list[tuple[CameraStatus, int]]:
         """Return every camera's status and how many faces it follows."""
-        return [(one.camera.status, one.tracks.present()) for one in self._snapshot().values()]
+        return [(one.camera.status, one.stage.tracks.present()) for one in self._snapshot().values()]
 
     def stop(self) -> None:
         """Ask every camera to end; returns at once."""
@@ -190,7 +194,7 @@ class CameraSet:
         """End every track, because the daemon stops."""
         now_s = self._clock()
         for one in self._snapshot().values():
-            self._publish(one.tracks.end_all(now_s, "shutdown"))
+            self._publish(one.stage.tracks.end_all(now_s, "shutdown"))
 
     def join(self, deadline_s: float) -> list[Worker]:
         """Wait for the cameras' threads until monotonic `deadline_s`; return those that have not ended."""
@@ -202,10 +206,9 @@ class CameraSet:
         with self._lock:
             return self._running
 
-    def _make(self, name: str, spec: CameraSpec) -> _Running:
+    def _make(self, name: str, spec: CameraSpec, counters: CameraMetrics) -> _Running:
         tracks = CameraTracks(name, spec.tracking, self._reader, self._next_tracks.get(name, 1))
         close_up = self._scales if spec.close_up else None
-        counters = self._metrics.camera(name)
         stage = FrameStage(tracks, counters, self._metrics, self._sinks.on_result, close_up, self._clock)
         lane = self._batcher.open_lane(*lane_policy(spec.source.live))
         camera = Camera(
@@ -220,7 +223,7 @@ class CameraSet:
             spec.credentials,
             clock=self._clock,
         )
-        return _Running(spec, camera, lane, tracks, counters, Worker(f"camera-{name}", camera.run, self._on_death))
+        return _Running(spec, camera, lane, stage, Worker(f"camera-{name}", camera.run, self._on_death))
 
     def _retire(self, name: str, one: _Running, reason: EndReason) -> None:
         """Stop a camera and end its tracks. Its thread may hang in a library; nothing waits for it."""
@@ -228,8 +231,8 @@ class CameraSet:
         one.worker.stop()
         for job in one.lane.close():
             job.drop("removed")
-        self._publish(one.tracks.close(self._clock(), reason))
-        self._next_tracks[name] = one.tracks.next_number
+        self._publish(one.stage.close(self._clock(), reason))
+        self._next_tracks[name] = one.stage.tracks.next_number
         with self._lock:
             self._leaving.append(one.worker)
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from visaged.models import search
 from visaged.models.detector import Detector
+from visaged.models.search import Look
 from visaged.models.types import Detections
 from visaged.pipelines.attributes import FaceReader, Reading, Request
 from visaged.pipelines.batcher import Batcher
@@ -35,6 +36,7 @@ class _Work:
     """A job on its way through a batch; `readings` is None where the analyzer failed on it."""
 
     job: Job
+    looks: Sequence[Look]
     found: Detections = field(default_factory=Detections.empty)
     requests: Sequence[Request] = ()
     readings: Sequence[Reading] | None = ()
@@ -88,52 +90,58 @@ class Inference:
 
     def _serve(self, batch: list[Job]) -> None:
         started_s = self._clock()
-        failure: Exception | None = None
+        failures: list[Exception] = []
         try:
-            work = [_Work(job) for job in batch if self._started(job, started_s)]
+            work = [one for job in batch if (one := self._started(job, started_s)) is not None]
             if work:
-                failure = self._compute(work, started_s)
+                self._compute(work, started_s, failures)
         finally:
             self._batcher.done(batch)
         if work:
-            self._count(failure)
+            self._count(failures)
 
-    def _count(self, failure: Exception | None) -> None:
-        """Count batches that failed one after another, over all workers."""
+    def _count(self, failures: list[Exception]) -> None:
+        """Count batches that failed one after another, over all workers.
+
+        Args:
+            failures: Why networks failed on all of a batch; empty afterwards. An exception holds the variables of the
+                functions that it came through, so these must not hold the exception: the batch would stay in memory.
+        """
         with self._failures_lock:
-            if failure is None:
+            if not failures:
                 self._failures = 0
                 return
             self._failures += 1
+            failure = failures[0]
+            failures.clear()
             if self._failures >= self._MOST_FAILURES:
                 raise InferenceFailed(f"the networks failed {self._failures} times in a row: {failure}") from failure
 
-    def _compute(self, work: list[_Work], started_s: float) -> Exception | None:
-        """Deliver the results of a batch; return why a network failed on it, or None."""
-        lost, failure = self._attempt("detector", self._detect, work)
+    def _compute(self, work: list[_Work], started_s: float, failures: list[Exception]) -> None:
+        """Deliver the results of a batch; add to `failures` why a network failed on it."""
+        lost = self._attempt("detector", self._detect, work, failures)
         for one in work:
-            one.job.release()
+            one.looks = ()
         for one in lost:
             one.job.fail()
         work = [one for one in work if one not in lost and self._observed(one)]
-        unread, analyzer_failure = self._attempt("analyzer", self._read, [one for one in work if one.requests])
+        unread = self._attempt("analyzer", self._read, [one for one in work if one.requests], failures)
         for one in unread:
             one.readings = None
         for one in work:
             with self._contained(one.job):
                 one.job.conclude(one.readings, started_s)
-        return failure or analyzer_failure
 
     def _attempt(
-        self, network: str, run: Callable[[Sequence[_Work]], None], work: list[_Work]
-    ) -> tuple[list[_Work], Exception | None]:
-        """Run a network over some work; return what it failed on, and why if it failed on all of it.
+        self, network: str, run: Callable[[Sequence[_Work]], None], work: list[_Work], failures: list[Exception]
+    ) -> list[_Work]:
+        """Run a network over some work; return what it failed on, and add to `failures` why if it failed on all of it.
 
         A picture comes from outside and may be one that the network cannot take. Where a batch of several fails, each
         job is run again by itself, so that such a picture costs neither frames nor other pictures their results.
         """
         if not work:
-            return [], None
+            return []
         try:
             run(work)
         except Exception as error:
@@ -141,8 +149,10 @@ class Inference:
             self._complain("the %s failed on a batch of %d: %s: %s", network, len(work), type(error).__name__, error)
             log.debug("the failed batch", exc_info=error)
             lost = self._apart(run, work) if len(work) > 1 else work
-            return lost, error if len(lost) == len(work) else None
-        return [], None
+            if len(lost) == len(work):
+                failures.append(error)
+            return lost
+        return []
 
     @staticmethod
     def _apart(run: Callable[[Sequence[_Work]], None], work: list[_Work]) -> list[_Work]:
@@ -157,9 +167,8 @@ class Inference:
         return lost
 
     def _detect(self, work: Sequence[_Work]) -> None:
-        looks = [one.job.looks() for one in work]
         began = self._clock()
-        found = search.find(self._detector, looks)
+        found = search.find(self._detector, [one.looks for one in work])
         self._seconds.observe(self._clock() - began)
         self._sizes.observe(len(work))
         for one, detections in zip(work, found, strict=True):
@@ -175,13 +184,15 @@ class Inference:
             one.readings = readings[begin:end]
             begin = end
 
-    def _started(self, job: Job, now_s: float) -> bool:
+    def _started(self, job: Job, now_s: float) -> _Work | None:
         with self._contained(job):
-            return job.start(now_s)
-        return False
+            if job.start(now_s):
+                return _Work(job, job.looks())
+        return None
 
     def _observed(self, one: _Work) -> bool:
         with self._contained(one.job):
+            one.job.release()
             one.requests = one.job.observe(one.found)
             return True
         return False

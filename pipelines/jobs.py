@@ -57,7 +57,7 @@ class Job(Protocol):
         ...
 
     def fail(self) -> None:
-        """Say that this job could not be worked on; its reason has been logged and counted."""
+        """Give up the canvases and say that this job could not be worked on; why is in the log, and counted."""
         ...
 
     def drop(self, cause: DropCause) -> None:

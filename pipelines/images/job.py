@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from visaged.pipelines.images.decode import Decoded
 from visaged.pipelines.jobs import DropCause, InferenceFailed, Overloaded
 from visaged.pipelines.records import Face, Shot
 from visaged.pipelines.tracking.tracks import faces_of
+
+log = logging.getLogger(__name__)
 
 LARGE_PIXELS = 4_000_000
 """Pixels of a picture's canvases together: more keep an inference worker from the cameras for a tenth of a second and
@@ -106,10 +109,14 @@ class PictureJob:
         if now_s > self._deadline_s:
             self.future.set_exception(Overloaded())
             return False
-        if self._decode is not None:
+        decode, self._decode = self._decode, None
+        if decode is not None:
             try:
-                self._prepare(self._decode())
+                self._prepare(decode())
             except Exception as error:  # what is wrong with the picture is the answer
+                log.debug("a picture cannot be decoded", exc_info=error)
+                # These hold the variables of every function on the way here, and so the picture, in a circle.
+                error.__traceback__ = error.__context__ = None
                 self.future.set_exception(error)
                 return False
         return True
@@ -144,6 +151,7 @@ class PictureJob:
 
     def fail(self) -> None:
         """Set an exception as the result: `InferenceFailed`."""
+        self.release()
         if not self.future.done():
             self.future.set_exception(InferenceFailed("the picture could not be analysed"))
 

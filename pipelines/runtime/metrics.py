@@ -5,6 +5,7 @@ Labels are bounded: cameras, models, lanes and API keys by the configuration, ca
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -121,11 +122,12 @@ class Metrics:
 
 
 class CameraMetrics:
-    """The series of one camera."""
+    """The series of one camera. All methods are thread-safe."""
 
     def __init__(self, metrics: Metrics, camera: str) -> None:
         self._all = metrics
         self._camera = camera
+        self._lock = threading.Lock()
         self._forgotten = False
         self.received = metrics._received.labels(camera)
         self.sampled = metrics._sampled.labels(camera)
@@ -139,25 +141,26 @@ class CameraMetrics:
 
     def dropped(self, cause: str, frames: int = 1) -> None:
         """Count sampled frames that were not analysed: overtaken by a newer one, failed, removed, or stopped."""
-        if self._forgotten:
-            return
-        self._all._dropped.labels(self._camera, cause).inc(frames)
+        with self._lock:
+            if not self._forgotten:
+                self._all._dropped.labels(self._camera, cause).inc(frames)
 
     def failure(self, cause: str) -> None:
         """Count a break of the source."""
-        if self._forgotten:
-            return
-        self._all._failures.labels(self._camera, cause).inc()
+        with self._lock:
+            if not self._forgotten:
+                self._all._failures.labels(self._camera, cause).inc()
 
     def state(self, now: str, states: Sequence[str]) -> None:
         """Say which of its states the camera is in."""
-        if self._forgotten:
-            return
-        for state in states:
-            self._all._state.labels(self._camera, state).set(state == now)
+        with self._lock:
+            if not self._forgotten:
+                for state in states:
+                    self._all._state.labels(self._camera, state).set(state == now)
 
     def forget(self) -> None:
         """Remove the camera's series, because it is gone; what still counts here counts nowhere."""
-        self._forgotten = True
-        for series in self._all._by_camera:
-            series.remove_by_labels({"camera": self._camera})
+        with self._lock:
+            self._forgotten = True
+            for series in self._all._by_camera:
+                series.remove_by_labels({"camera": self._camera})

@@ -104,6 +104,8 @@ class Camera:
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
+        # Held while a status is reported: once `silence` has returned, nothing is on its way any more.
+        self._reporting = threading.Lock()
         self._silent = False
         self._status = CameraStatus(name, "connecting", wall(), redact(config.url))
         self._streaming_since = self._last_received = 0.0
@@ -135,7 +137,7 @@ class Camera:
 
     def silence(self) -> None:
         """Report nothing more: the camera was removed, and another may have its name."""
-        with self._lock:
+        with self._reporting:
             self._silent = True
 
     def run(self, stopping: threading.Event) -> None:
@@ -201,18 +203,18 @@ class Camera:
         job = self._job(frame)
         if self._lane.offer(job, stopping):
             return True
-        job.drop("shutdown")
+        job.drop("removed" if self._silent else "shutdown")
         return False
 
     def _set(self, **changes: object) -> None:
-        with self._lock:
-            status = replace(self._status, **changes)  # type: ignore[arg-type]
-            if status == self._status:
-                return
-            if status.state != self._status.state:
-                status = replace(status, since_at=self._wall())
-            self._status = status
-            if self._silent:
-                return
-        self._counters.state(status.state, CAMERA_STATES)
-        self._on_status(status)
+        with self._reporting:
+            with self._lock:
+                status = replace(self._status, **changes)  # type: ignore[arg-type]
+                if status == self._status:
+                    return
+                if status.state != self._status.state:
+                    status = replace(status, since_at=self._wall())
+                self._status = status
+            if not self._silent:
+                self._counters.state(status.state, CAMERA_STATES)
+                self._on_status(status)

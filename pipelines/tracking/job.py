@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from visaged.models.search import Look, Scales
 from visaged.models.types import Detections
 from visaged.pipelines.attributes import Reading, Request
 from visaged.pipelines.jobs import DropCause
-from visaged.pipelines.records import Frame, FrameResult
+from visaged.pipelines.records import EndReason, Frame, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
 from visaged.pipelines.runtime.ratelimit import LimitedLog
 from visaged.pipelines.tracking.tracks import CameraTracks, Observation
 
 log = logging.getLogger(__name__)
+_complain = LimitedLog(log, logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,58 @@ class FrameStage:
     on_result: Callable[[FrameResult], None]
     close_up: Scales | None = None
     clock: Callable[[], float] = time.monotonic
+    # Held from the moment at which a result is made until it is handed on: no end may overtake it.
+    _order: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def job(self, frame: Frame) -> FrameJob:
         """Return the job of a frame of this camera."""
         return FrameJob(frame, self)
+
+    def close(self, now_s: float, reason: EndReason) -> list[TrackEvent]:
+        """End every track for good and return the events. Once this has returned, no result is handed on any more.
+
+        Args:
+            now_s: Monotonic seconds.
+            reason: Why the tracks end.
+        """
+        with self._order:
+            return self.tracks.close(now_s, reason)
+
+    def conclude(self, observation: Observation, readings: Sequence[Reading], started_s: float) -> bool:
+        """Count a frame and hand its result on; return False, and do neither, once the stage is closed.
+
+        Args:
+            observation: The frame, tracked.
+            readings: One for each of its requests; none at all when they could not be read.
+            started_s: Monotonic seconds when computing began.
+        """
+        with self._order:
+            if self.tracks.closed:
+                return False
+            faces, events = self.tracks.conclude(observation, readings)
+            result = FrameResult(observation.frame, faces, events, started_s, self.clock())
+            self._count(result)
+            self._hand_on(result)
+        return True
+
+    def _count(self, result: FrameResult) -> None:
+        counters, frame = self.counters, result.frame
+        counters.analysed.inc()
+        counters.faces.inc(len(result.faces))
+        counters.tracks.inc(sum(event.kind == "begin" for event in result.events))
+        times = self.metrics.stage
+        times.labels("decode").observe(frame.ready_s - frame.arrived_s)
+        times.labels("queue").observe(result.started_s - frame.ready_s)
+        times.labels("inference").observe(result.finished_s - result.started_s)
+
+    def _hand_on(self, result: FrameResult) -> None:
+        try:
+            self.on_result(result)
+        except Exception as error:  # the frame was analysed; an output's failure is the output's own
+            self.counters.output_errors.inc()
+            camera = result.frame.camera
+            _complain("an output failed on a frame of camera %s: %s: %s", camera, type(error).__name__, error)
+            log.debug("the failed output", exc_info=error)
 
 
 class FrameJob:
@@ -53,7 +103,6 @@ class FrameJob:
     """
 
     is_large = False
-    _complain = LimitedLog(log, logging.ERROR)
 
     def __init__(self, frame: Frame, stage: FrameStage) -> None:
         self.frame = frame
@@ -91,25 +140,13 @@ class FrameJob:
         return self._observation.requests
 
     def conclude(self, readings: Sequence[Reading] | None, started_s: float) -> None:
-        """Count the frame and hand its result on. Faces that could not be read are reported with what was known."""
-        stage, frame = self._stage, self.frame
+        """Hand the frame's result on. Faces that could not be read are reported with what was known.
+
+        The frame of a camera that was removed while it was computed is dropped.
+        """
         assert self._observation is not None
-        faces, events = stage.tracks.conclude(self._observation, readings or ())
-        finished_s = stage.clock()
-        stage.counters.analysed.inc()
-        stage.counters.faces.inc(len(faces))
-        stage.counters.tracks.inc(sum(event.kind == "begin" for event in events))
-        times = stage.metrics.stage
-        times.labels("decode").observe(frame.ready_s - frame.arrived_s)
-        times.labels("queue").observe(started_s - frame.ready_s)
-        times.labels("inference").observe(finished_s - started_s)
-        result = FrameResult(frame, faces, events, started_s, finished_s)
-        try:
-            stage.on_result(result)
-        except Exception as error:  # the frame was analysed; an output's failure is the output's own
-            stage.counters.output_errors.inc()
-            self._complain("an output failed on a %s: %s: %s", self, type(error).__name__, error)
-            log.debug("the failed output", exc_info=error)
+        if not self._stage.conclude(self._observation, readings or (), started_s):
+            self.drop("removed")
 
     def fail(self) -> None:
         """Count the frame as failed."""

@@ -194,6 +194,12 @@ class CameraTracks:
             return self._take_ended()
 
     @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        with self._lock:
+            return self._closed
+
+    @property
     def next_number(self) -> int:
         """The number that the next track would have."""
         with self._lock:

@@ -74,7 +74,7 @@ class Program:
         config.write_text(yaml.safe_dump({"http": {"port": 0}} | document))
         command = [str(VISAGED)]
         if code:
-            command = [sys.executable, "-c", f"{code}\nfrom visaged.daemon.cli import main\nmain()"]
+            command = [sys.executable, "-c", f"{code}\nfrom visaged.daemon.cli.main import main\nmain()"]
         self.process = ManagedProcess([*command, "run", "--config", str(config), *options], env=ENVIRONMENT)
 
     def wait_for_http(self) -> str:

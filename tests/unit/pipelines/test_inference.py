@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import threading
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +21,11 @@ from visaged.models.search import Scales
 from visaged.models.types import Detections, Image
 from visaged.pipelines.attributes import Reading, Request
 from visaged.pipelines.batcher import Batcher, Lane, WhenFull
-from visaged.pipelines.images.decode import Decoded
+from visaged.pipelines.images.decode import Decoded, PictureError
 from visaged.pipelines.images.job import PictureJob, PictureQuery, PictureResult
 from visaged.pipelines.inference import Inference
 from visaged.pipelines.jobs import InferenceFailed, Overloaded
-from visaged.pipelines.records import AttributeValue, FrameResult
+from visaged.pipelines.records import AttributeValue, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.source.picture.pixels import CanvasPool
 from visaged.pipelines.tracking.job import FrameStage
@@ -435,6 +438,22 @@ def test_what_fails_for_one_camera_costs_the_others_nothing(step: str) -> None:
     assert rig.value("failed_batches_total") == 0
 
 
+@pytest.mark.parametrize("step", ["start", "looks", "release", "observe", "conclude"])
+def test_what_a_job_raises_costs_that_job_alone(step: str) -> None:
+    rig = Rig(max_batch=3)
+    for _ in range(20):
+        jobs = [fakes.Job() for _ in range(3)]
+        jobs[1].broken = step
+        for job in jobs:
+            rig.batcher.submit(job)
+        rig.run()
+        whole = ["start", "looks", "release", "observe", "conclude"]
+        assert jobs[0].steps == jobs[2].steps == whole
+        assert jobs[1].steps == [*whole[: whole.index(step) + 1], "fail"]
+    # Such a job is no reason to think that the networks are broken.
+    assert rig.value("failed_batches_total") == 0
+
+
 def test_an_end_comes_out_later_where_concluding_its_frame_failed() -> None:
     rig = Rig()
     tracks = rig.tracks["a"]
@@ -447,6 +466,54 @@ def test_an_end_comes_out_later_where_concluding_its_frame_failed() -> None:
         rig.run()
     assert kinds(rig) == ["begin", "begin", "end"]
     assert rig.value("frames_dropped_total", camera="a", cause="failed") == 5
+
+
+def test_an_end_does_not_overtake_its_begin() -> None:
+    """A camera is removed in the moment between the making of a `begin` and its being handed on."""
+    rig = Rig()
+    rig.detector.find = one_face
+    stage, told = rig.stages["a"], list[str]()
+    threads = fakes.Threads()
+    closing: list[Future[None]] = []
+
+    def close() -> None:
+        told.extend(f"{event.kind} {event.reason}" for event in stage.close(1000.3, "removed"))
+
+    def on_result(result: FrameResult) -> None:
+        if result.events:
+            closing.append(threads.submit(close))
+            with pytest.raises(TimeoutError):
+                closing[0].result(0.2)
+        told.extend(event.kind for event in result.events)
+
+    rig.on_result = on_result
+    for index in range(3):
+        rig.offer(time_s=1000 + index / 5)
+    rig.run()
+    closing[0].result(20)
+    assert told == ["begin", "end removed"]
+
+
+def test_a_camera_that_was_removed_has_no_more_results() -> None:
+    rig = Rig()
+    released: list[int] = []
+
+    def find(index: int) -> Detections:
+        if len(rig.detector.batches) == 3:  # while a frame of it is computed
+            ends.extend(rig.stages["a"].close(1000.4, "removed"))
+        return one_face()
+
+    ends: list[TrackEvent] = []
+    rig.detector.find = find
+    for index in range(4):
+        rig.offer(time_s=1000 + index / 5, release=lambda index=index: released.append(index))
+    rig.run()
+    assert [(event.kind, event.reason) for event in ends] == [("end", "removed")]
+    assert len(rig.results) == 2
+    assert released == [0, 1, 2, 3]
+    assert rig.value("frames_analysed_total", camera="a") == 2
+    assert rig.value("frames_dropped_total", camera="a", cause="removed") == 2
+    assert rig.tracks["a"].present() == 0
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -552,6 +619,36 @@ def test_a_picture_cannot_be_cancelled_once_it_is_computed() -> None:
     rig.detector.find = find
     rig.run()
     assert picture.future.result(0).faces == []
+
+
+@pytest.mark.parametrize("fault", ["", "detector", "analyzer", "decoding", "late"])
+def test_a_picture_that_is_done_is_in_nobodys_memory(fault: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)  # what pytest remembers of the log holds the errors
+    rig = Rig()
+    rig.detector.find = one_face
+    rig.detector.fail, rig.reader.fail = fault == "detector", fault == "analyzer"
+    pixels: list[weakref.ref[Image]] = []
+
+    def decode() -> Decoded:
+        picture = decoded()
+        pixels.append(weakref.ref(picture.image))
+        if fault == "decoding":
+            raise PictureError("damaged", "cut short")
+        return picture
+
+    gc.disable()
+    try:
+        job = rig.submit(frozenset({"charm"}), picture=decode, deadline_s=999.0 if fault == "late" else 2000.0)
+        future, held = job.future, weakref.ref(job)
+        del job
+        rig.run()
+        assert held() is None
+        assert (future.exception(0) is None) == (fault == "")
+        del future
+        rig.reader.asked.clear()
+        assert [one() for one in pixels] == ([] if fault == "late" else [None])
+    finally:
+        gc.enable()
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
