@@ -34,7 +34,7 @@ from visaged.pipelines.inference import Inference
 from visaged.pipelines.outputs.documents import status_document
 from visaged.pipelines.outputs.fan_out import FanOut
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.mqtt import MqttOutput
+from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.outbox import MemoryOutbox
 from visaged.pipelines.outputs.output import Output
 from visaged.pipelines.runtime.metrics import Metrics

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from typing import TextIO
 
+from visaged.daemon.http.request_log import request_id
 from visaged.daemon.settings import LogSettings
 from visaged.pipelines.runtime.redact import redact
 
@@ -22,7 +23,11 @@ class _Formatter(logging.Formatter):
         super().__init__("%(asctime)s.%(msecs)03dZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        request = request_id.get()
+        line, separator, rest = super().format(record).partition("\n")
+        if request and request not in line:
+            line += f" (request {request})"
+        return redact(line + separator + rest)
 
 
 class ErrorHandler(logging.StreamHandler[TextIO]):

@@ -11,8 +11,8 @@ from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Manifest
+from visaged.models.self_test import self_test
 from visaged.models.session import SessionConfig
-from visaged.models.trial import try_out
 from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -61,7 +61,7 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
         # The package's own are tried by its tests; TensorRT would build an engine for every shape.
         if wanted.manifest != PACKAGED and inference.provider != "tensorrt":
             for model in loaded:
-                try_out(model)
+                self_test(model)
         versions = (manifest.detector(wanted.detector).version, analyzer_version)
     except ModelError as error:
         raise StartError(str(error)) from error

@@ -32,7 +32,7 @@ from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Head, Manifest
 from visaged.models.session import Provider
 from visaged.pipelines.attributes import COMPUTED
-from visaged.pipelines.outputs.mqtt_config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.runtime.config import NotBoolean, StrictConfig
 from visaged.pipelines.source.video import SourceConfig
 from visaged.pipelines.tracking.tracker import TrackerConfig
@@ -284,7 +284,7 @@ def check(settings: Settings) -> list[Problem]:
         except ValueError as error:
             problems.append(Problem(path, str(error)))
     for index, camera in enumerate(settings.cameras):
-        missing = camera.missing_file()
+        missing = camera.address.missing()
         if missing is not None:
             problems.append(Problem(f"cameras[{index}].url", missing))
     if settings.mqtt.tls is not None:
@@ -299,7 +299,15 @@ def check(settings: Settings) -> list[Problem]:
 
 def warnings(settings: Settings) -> list[Problem]:
     """Return what works and should still be looked at, of settings that `check` finds nothing wrong with."""
-    return http_warnings(settings.http)
+    return http_warnings(settings.http) + [
+        Problem(
+            f"cameras[{index}].url",
+            "rtp:// without a description can carry an MPEG transport stream alone; for other video, put its SDP into "
+            "a file and name that, as in cam.sdp",
+        )
+        for index, camera in enumerate(settings.cameras)
+        if camera.address.scheme == "rtp"
+    ]
 
 
 def _check_models(settings: Settings) -> list[Problem]:

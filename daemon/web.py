@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
-from visaged.daemon.api.aliyun_oss.app import OssApp
 from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
 from visaged.daemon.api.pictures import Pictures
@@ -19,7 +18,8 @@ from visaged.daemon.api.v1 import View, create_app
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
-from visaged.daemon.http.access import KeyGuard, RequestLog
+from visaged.daemon.http.access import KeyGuard
+from visaged.daemon.http.request_log import RequestLog
 from visaged.daemon.http.server import Limits, Server
 from visaged.daemon.management.api import install_management
 from visaged.daemon.management.manager import Manager
@@ -29,7 +29,6 @@ from visaged.pipelines.runtime.metrics import Metrics
 
 @dataclass(frozen=True, slots=True)
 class _Listener:
-    name: str
     socket: socket.socket
     server: Server
     scheme: str
@@ -67,7 +66,7 @@ class Web:
         networks: tuple[str, str | None],
     ) -> None:
         self._metrics = metrics
-        self._listeners: list[_Listener] = []
+        self._listeners: dict[str, _Listener] = {}
         http, oss = settings.http, settings.oss
         self._limits = Limits(head_s=http.header_timeout_s, connections=http.max_connections)
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
@@ -82,6 +81,9 @@ class Web:
         try:
             self._listen("http", http.host, http.port, RequestLog(guarded, metrics, http.access_log), http.tls)
             if oss.enabled:
+                # Most daemons serve no objects; what that takes is imported only here.
+                from visaged.daemon.api.aliyun_oss.app import OssApp
+
                 try:
                     oss_app = OssApp(pictures, oss, metrics, version)
                 except ValueError as error:
@@ -94,12 +96,13 @@ class Web:
     @property
     def http_address(self) -> str:
         """Where the API is."""
-        return self._listeners[0].address
+        return self._listeners["http"].address
 
     @property
     def oss_address(self) -> str | None:
         """Where the OSS-shaped endpoint is, if it is served."""
-        return self._listeners[1].address if len(self._listeners) > 1 else None
+        oss = self._listeners.get("oss")
+        return None if oss is None else oss.address
 
     def run(self, stopping: threading.Event) -> None:
         """Serve until `stop` is called; raises RuntimeError if the servers end by themselves."""
@@ -109,16 +112,16 @@ class Web:
 
     def stop(self) -> None:
         """Take no more requests, and end; may be called from any thread."""
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             listener.server.should_exit = True
 
     def close(self) -> None:
         """Give the ports back, where `run` is not to be called."""
-        for listener in self._listeners:
+        for listener in self._listeners.values():
             listener.socket.close()
 
     async def _serve(self) -> None:
-        servers = [asyncio.ensure_future(one.server.serve(sockets=[one.socket])) for one in self._listeners]
+        servers = [asyncio.ensure_future(one.server.serve(sockets=[one.socket])) for one in self._listeners.values()]
         await asyncio.wait(servers, return_when=asyncio.FIRST_COMPLETED)
         self.stop()  # none serves on alone
         await asyncio.gather(*servers)
@@ -130,7 +133,7 @@ class Web:
         except TlsError as error:
             raise StartError(f"{name}.tls: {error}") from None
         server = Server(app, self._limits, self._metrics, name, context)
-        self._listeners.append(_Listener(name, _open(name, host, port), server, "https" if tls else "http"))
+        self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
 
     def _fetched(self, result: str, seconds: float, size: int) -> None:
         self._metrics.fetches.labels(result).inc()

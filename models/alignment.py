@@ -132,12 +132,13 @@ def _span(start: float, one: float, other: float, border: int, factor: int, edge
     """Return from where to where a crop reaches along one axis of the picture, in whole multiples of `factor`.
 
     Args:
-        start: Where the crop's corner lies.
-        one: How far it is from there to the next corner.
-        other: How far to the one before.
+        start: Where the crop's first corner lies.
+        one: Distance from the first corner to the next one.
+        other: Distance from the first corner to the last one.
         border: Pixels beside the crop that are needed too.
-        factor: What the length must divide by, so that nothing is lost at an edge of the picture; at both, it cannot.
-        edge: Pixels of the picture.
+        factor: The length becomes a multiple of this, so that nothing is lost at an edge of the picture, unless the
+            crop reaches both edges.
+        edge: Pixels of the picture along this axis.
     """
     ends = (start, start + one, start + other, start + one + other)
     low, high = max(math.floor(min(ends)) - border, 0), min(math.ceil(max(ends)) + border, edge)

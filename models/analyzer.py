@@ -1,6 +1,6 @@
-"""The analyzer: aligned crops in, what they tell of a face out.
+"""The analyzer: aligned crops in, attributes and landmarks of the faces out.
 
-Which heads there are, and how their numbers are to be read, stands in the manifest alone.
+The manifest alone says which heads there are and how their numbers are to be read.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class Analyzer:
 
     Args:
         session: The network.
-        entry: What the manifest says of it.
+        entry: The manifest's entry of the network.
 
     Raises:
         ModelError: The network lacks an input or output that the manifest names.
 
     Attributes:
-        heads: What it tells, by attribute name.
-        aligner: Cuts its crops.
+        heads: The heads by the names of their attributes.
+        aligner: Cuts the crops that the network takes.
         template: Where the five points go, in crop pixels.
-        no_face: What speaks against a crop's being a face, if the manifest says so.
-        doubts: Whether the manifest says anything of when to doubt the network.
+        no_face: How much each sign speaks against a crop's being a face; None where the manifest says nothing of it.
+        doubts: Whether the manifest has `no_face`, or a `doubt` for any head.
     """
 
     def __init__(self, session: Session, entry: AnalyzerEntry) -> None:

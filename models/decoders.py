@@ -40,7 +40,8 @@ _HIGHEST = 1.001
 
 Hits = NDArray[np.intp]
 _Level = tuple[FloatArray, Callable[[Hits], tuple[FloatArray, FloatArray]]]
-"""Of one stride: scores (B, N), and what gathers boxes (K, 4) and points (K, 5, 2) in pixels for flat indices (K,)."""
+"""What a decoder reads of one stride: scores (B, N), and a function that gathers boxes (K, 4) and
+points (K, 5, 2) in pixels for flat indices (K,)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,9 @@ class Decoder:
     """A way of coding faces.
 
     Attributes:
-        numbers: What a stride's outputs hold, and how many numbers a face has in each; scores come first.
-        levels: Reads them, stride by stride.
-        anchors: A cell may tell of several faces.
+        numbers: The kinds of outputs of a stride, and how many numbers a face has in each; scores come first.
+        levels: Reads the outputs, stride by stride.
+        anchors: A cell may hold several faces.
     """
 
     numbers: Mapping[str, int]
@@ -67,8 +68,8 @@ class Decoder:
 
         Args:
             raw: The network's outputs, float32.
-            strides: Of the outputs, in pixels.
-            batch: The input's shape.
+            strides: Strides of the outputs, in pixels.
+            batch: Shape of the network's input.
             threshold: Smallest score that counts.
 
         Raises:
@@ -137,7 +138,7 @@ def _distance_levels(raw: Raw, strides: Sequence[int], batch: Batch) -> Iterable
 
 
 def _cell_levels(raw: Raw, strides: Sequence[int], batch: Batch) -> Iterable[_Level]:
-    """Read the same before its last functions, which cost a twentieth of the network's time for all cells.
+    """Read what `_distance_levels` does, before its last functions: for all cells they cost a twentieth of the time.
 
     Per stride s: `cells` (B, H/s, W/s, 15): the score's logit, the four distances before softplus, the offsets.
     """
@@ -231,4 +232,4 @@ DECODERS: dict[str, Decoder] = {
     "scrfd": Decoder({"score": 1, "bbox": 4, "kps": 10}, _scrfd_levels, anchors=True),
     "yunet": Decoder({"cls": 1, "obj": 1, "bbox": 4, "kps": 10}, _yunet_levels),
 }
-"""By the name that the manifest gives."""
+"""Decoders by the names that the manifest uses."""

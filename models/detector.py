@@ -49,7 +49,7 @@ class Detector:
 
     Args:
         session: The network.
-        entry: What the manifest says of it.
+        entry: The manifest's entry of the network.
         floor: Smallest confidence that is reported at all; None takes the manifest's threshold of a face.
 
     Raises:
@@ -58,7 +58,7 @@ class Detector:
     Attributes:
         face_threshold: The confidence from which the manifest calls something a face.
         floor: Smallest confidence that is reported at all.
-        nms_iou: From which overlap on two boxes are one face.
+        nms_iou: Two boxes that overlap by more than this intersection over union are one face.
         fixed_size: Whether the file takes pictures of one size only.
     """
 

@@ -1,4 +1,4 @@
-"""What the shape of a face and its sharpness tell without a network: head pose, blur, quality of a shot."""
+"""What can be measured on a face without a network: head pose, blur, quality of a shot."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def head_pose(points: ArrayLike) -> HeadPose:
     """Return the pose of a head from its landmarks by scaled orthography.
 
     The first step of POSIT (DeMenthon and Davis, "Model-based object pose in 25 lines of code", IJCV 1995): a linear
-    least-squares fit of an average head, then the nearest true rotation. It needs no lens data, which no camera tells.
+    least-squares fit of an average head, then the nearest true rotation. It needs no lens data: cameras report none.
 
     Args:
         points: (106, 2) or (5, 2) pixels of the picture.

@@ -20,8 +20,9 @@ from visaged.models.decoders import DECODERS
 from visaged.models.errors import ModelError
 
 WEIGHTS = Path(__file__).parent / "weights"
+"""The folder of the networks that come with the package."""
 PACKAGED = WEIGHTS / "manifest.yaml"
-"""The folder of the networks that come with the package; `manifest.yaml` is in it."""
+"""The manifest of those networks."""
 
 
 class _Frozen(BaseModel):
@@ -36,7 +37,7 @@ class _Input(_Frozen):
     dtype: Literal["uint8", "float32"] = "uint8"
     colour: Literal["BGR", "RGB"] = "BGR"
     mean: float = 0.0
-    """With float32: what is taken off every value of 0..255, before `scale`."""
+    """With float32: what is subtracted from every value of 0..255, before `scale`."""
     scale: float = 1.0
     """With float32: what every value is then multiplied by."""
 
@@ -88,7 +89,7 @@ class Doubt(_Frozen):
 
 
 class Head(_Frozen):
-    """One thing that an analyzer tells of a face."""
+    """One attribute that an analyzer reads from a face, or its landmarks."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
     """The attribute's name in messages; the head of kind `points` gives the landmarks."""
@@ -97,7 +98,7 @@ class Head(_Frozen):
     (B,) probability of the second of two labels; `score` (B,) 0..1; `angles` (B, 3) yaw, pitch, roll
     in degrees as the crop shows them, with the signs of `visaged.models.geometry.HeadPose`."""
     output: str
-    """The network's output."""
+    """The name of the network's output."""
     labels: list[str] = []
     deviation: str | None = None
     """For `number`: the output (B,) with the standard deviation, in the same unit."""
@@ -109,7 +110,7 @@ class Head(_Frozen):
     memory_s: Annotated[float, Field(ge=0)] | None = None
     """Over a track, a reading's weight falls to 1/e in this time; absent: never (age), 0: only the newest (points)."""
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The attribute is told from this confidence on, unless the configuration says otherwise; 0: always."""
+    """The attribute is published from this confidence on, unless the configuration sets another; 0: always."""
     doubt: Doubt | None = None
     """For probabilities, and numbers with a deviation: ln of the temperature that draws the probabilities together, or
     of what the deviation grows by. Absent: the network is believed."""

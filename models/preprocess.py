@@ -29,11 +29,11 @@ class Canvas:
         width: Pixels of the canvas.
         height: Pixels of the canvas.
         picture_width: Pixels that the scaled picture covers, from `left` on.
-        picture_height: Pixels that it covers, from `top` on.
-        scale_x: Canvas pixels for one of the picture's.
-        scale_y: The same downwards; differs from `scale_x` by rounding only.
+        picture_height: Pixels that the scaled picture covers, from `top` on.
+        scale_x: Canvas pixels for one pixel of the picture, across.
+        scale_y: Canvas pixels for one pixel of the picture, down; differs from `scale_x` by rounding only.
         left: Black pixels left of the picture.
-        top: Black pixels above it.
+        top: Black pixels above the picture.
     """
 
     width: int
@@ -68,8 +68,8 @@ def canvas_for(width: int, height: int, long_side: int, multiple_of: int = 32, m
     """Return the canvas for pictures of `width` x `height` pixels.
 
     Args:
-        width: The picture's, at least 1.
-        height: The picture's, at least 1.
+        width: Pixels of the picture across, at least 1.
+        height: Pixels of the picture down, at least 1.
         long_side: The canvas's longer side in pixels; rounded up to `multiple_of`.
         multiple_of: What both sides must divide by.
         margin: Black pixels on every side of the picture, even, less than a quarter of `long_side`.

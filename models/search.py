@@ -23,8 +23,8 @@ SMALL = 256
 """Long side of the small canvas in pixels: a face that fills it is one of the sizes that any detector knows best."""
 
 _MARGIN = 8
-"""Of the small canvas, an eighth of its long side on every side: of 300 tight shots of heads, whose faces the picture's
-edges cut, the threshold was passed by 276 with a black margin and by 261 without."""
+"""The small canvas has a margin of an eighth of its long side on every side: of 300 tight shots of heads, whose faces
+the picture's edges cut, the threshold was passed by 276 with a black margin and by 261 without."""
 
 _STEP = 128
 """Long sides are multiples of about this: few shapes, few plans of a GPU's memory."""
@@ -36,7 +36,7 @@ large gets another one between them, since no face may be too large for the one 
 _THINNEST = 8
 """Pixels: where a picture is no wider or higher than this on a canvas, there is no face to be seen."""
 _MOST_PIXELS = 16 * 640 * 640
-"""Of all canvases of one run of the network: a GPU's memory has an end."""
+"""Pixels of all canvases of one run of the network: a GPU's memory has an end."""
 
 _LEAST, _ENOUGH = 40.0, 120.0
 """Pixels of the canvas. Smaller faces are left to the next larger canvas, and those that the next smaller one still
@@ -70,10 +70,10 @@ class Scales:
     """The long sides of the canvases on which pictures are searched, in pixels.
 
     Attributes:
-        usual: The one for every picture of at least half its size.
-        large: The largest, for pictures of at least half its size; 0 for none.
-        small: The smallest, for every picture, which has a margin there; None for none, and then the usual one is for
-            every picture.
+        usual: The long side of the canvas for every picture that is at least half as large.
+        large: The long side of the largest canvas, for pictures that are at least half as large; 0 for none.
+        small: The long side of the smallest canvas, for every picture, with a margin; None for none, and then the
+            usual one is for every picture.
         multiple_of: What a canvas's sides must divide by.
     """
 
@@ -136,7 +136,7 @@ def find(detector: Detector, pictures: Sequence[Sequence[Look]]) -> list[Detecti
 
     Args:
         detector: The network.
-        pictures: Each with the canvases to search, at least one, largest first.
+        pictures: For each picture its looks at the canvases to search, at least one, largest first.
     """
     shapes: dict[tuple[int, ...], list[tuple[int, int]]] = {}  # picture and canvas
     for index, looks in enumerate(pictures):
@@ -154,18 +154,18 @@ def find(detector: Detector, pictures: Sequence[Sequence[Look]]) -> list[Detecti
 
 
 def _batched(places: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tuple[int, int]]]:
-    """Yield so many at a time."""
+    """Yield the places in runs of `size`."""
     for start in range(0, len(places), size):
         yield places[start : start + size]
 
 
 def _believed(found: Detections, canvases: Sequence[Canvas], level: int) -> NDArray[np.bool_]:
-    """Say which of a canvas's finds (N,) are of sizes that no other canvas shows better.
+    """Return which of a canvas's finds (N,) are of sizes that no other canvas shows better.
 
     Args:
-        found: In pixels of the canvas.
-        canvases: Of the picture, largest first.
-        level: Which of them it is.
+        found: The finds, in pixels of the canvas.
+        canvases: All canvases of the picture, largest first.
+        level: Index in `canvases` of the one that the finds are on.
     """
     sizes = np.sqrt((found.boxes[:, 2:] - found.boxes[:, :2]).prod(1))  # (N,) pixels
     keep = np.ones(len(found), bool)
@@ -184,7 +184,7 @@ def join(found: Iterable[Detections], iou: float) -> Detections:
 
     Args:
         found: The faces of each canvas, in pixels of the picture.
-        iou: From where on two boxes are one face.
+        iou: Two boxes that overlap by more than this are one face.
     """
     parts = list(found)
     together = Detections(

@@ -3,7 +3,7 @@
 Measured on two CPU cores: threads that spin between runs cost 46 ms of CPU a run at 15 runs a second against 8 ms
 without, and one shared session with one intra-op thread and as many callers as cores beats one caller with several
 threads. `run` may be called from many threads at once. `get_available_providers()` lists what a wheel was built with,
-not what the machine has; only a session's own `get_providers()` tells what it really runs on.
+not what the machine has; only a session's own `get_providers()` shows what it really runs on.
 """
 
 from __future__ import annotations
@@ -71,8 +71,9 @@ class Session:
     """A loaded network.
 
     Attributes:
-        provider: What it really runs on: cpu, cuda, tensorrt or openvino.
-        outputs: The names of its outputs.
+        provider: The provider it really runs on: cpu, cuda, tensorrt or openvino.
+        inputs: Shapes of the inputs by name.
+        outputs: The names of the outputs.
     """
 
     def __init__(self, path: Path, config: SessionConfig) -> None:
@@ -96,7 +97,7 @@ class Session:
 
         Args:
             outputs: Names of the outputs wanted; all have the batch as their first axis.
-            inputs: By name, all with the batch as their first axis.
+            inputs: The inputs by name, all with the batch as their first axis.
         """
         if not self.on_gpu:
             large = self.provider == "cpu" and sum(value.nbytes for value in inputs.values()) > _LARGE_INPUT

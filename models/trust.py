@@ -42,13 +42,13 @@ def signs(
     of a head too, but seldom those of a face. `unsure`: -ln of the detector's confidence.
 
     Args:
-        size: Of the face in the picture, the root of the area of its box in pixels.
-        confidence: The detector's, 0..1.
+        size: Size of the face in the picture: the root of the area of its box, in pixels.
+        confidence: The detector's confidence, 0..1.
         landmarks: (5, 2) in crop pixels.
-        template: (5, 2) where they should be.
+        template: (5, 2) where the landmarks of an aligned face lie, in crop pixels.
         pose: Yaw, pitch (and roll) in degrees, in the crop.
-        blur: 0..1.
-        quality: The network's, of the crop, 0..1; None where it tells none.
+        blur: Blur of the crop, 0..1.
+        quality: The network's value for the quality of the crop, 0..1; None where it has no such head.
     """
     # In plain numbers: numpy takes several times as long for so few, for every face.
     goal = [(float(x), float(y)) for x, y in template]
@@ -94,10 +94,10 @@ def trusted(
     no face. A deviation grows by T / face. The value itself, scores, angles and points stay as they are.
 
     Args:
-        heads: By attribute.
-        values: By attribute, as `visaged.models.analyzer.Analyzer.analyze` has them.
-        signs: (7,) of the crop.
-        face: What `readable` says of it.
+        heads: The analyzer's heads by attribute.
+        values: The answers by attribute, as `visaged.models.analyzer.Analyzer.analyze` has them.
+        signs: (7,) signs of the crop.
+        face: The chance that the crop shows a readable face, of `readable`.
     """
     found = dict(values)
     for name, value in values.items():

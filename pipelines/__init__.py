@@ -1,1 +1,1 @@
-"""The way of a frame: source, sampler, batcher, detector, tracker, analyzer, publisher."""
+"""The way of a frame: source, sampler, batcher, detector, tracker, analyzer, outputs."""

@@ -40,6 +40,10 @@ class Lane:
         self.live = False
         self._batcher = batcher
 
+    def set_policy(self, when_full: WhenFull, depth: int) -> None:
+        """Change what is done with a job for which there is no room, and how many may wait; what waits stays."""
+        self._batcher._set_policy(self, when_full, depth)
+
     def set_live(self, live: bool) -> None:
         """Say whether jobs are to be expected; batches wait for live lanes only."""
         self._batcher._set_live(self, live)
@@ -152,6 +156,11 @@ class Batcher:
         with self._changed:
             return sum(len(lane.jobs) for lane in self._lanes), len(self._pictures)
 
+    def _set_policy(self, lane: Lane, when_full: WhenFull, depth: int) -> None:
+        with self._changed:
+            lane.when_full, lane.depth = when_full, depth
+            self._changed.notify_all()
+
     def _set_live(self, lane: Lane, live: bool) -> None:
         with self._changed:
             lane.live = live
@@ -165,13 +174,16 @@ class Batcher:
                 self._changed.wait(0.1)
             if not self._takes(lane):
                 return False
-            dropped = lane.jobs.popleft() if len(lane.jobs) >= lane.depth else None
+            waited = bool(lane.jobs)
+            dropped = []
+            while len(lane.jobs) >= lane.depth:
+                dropped.append(lane.jobs.popleft())
             lane.jobs.append(job)
-            if len(lane.jobs) == 1 and dropped is None and lane.in_flight is None:
+            if not waited and lane.in_flight is None:
                 self._ready.append(lane)
                 self._changed.notify_all()
-        if dropped is not None:
-            dropped.drop("overtaken")
+        for old in dropped:
+            old.drop("overtaken")
         return True
 
     def _takes(self, lane: Lane) -> bool:

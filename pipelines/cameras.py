@@ -10,19 +10,16 @@ from dataclasses import dataclass, field
 
 from visaged.models.search import Scales
 from visaged.pipelines.attributes import FaceReader
-from visaged.pipelines.batcher import Batcher, Lane, WhenFull
+from visaged.pipelines.batcher import Batcher, Lane
 from visaged.pipelines.records import CameraStatus, EndReason, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
 from visaged.pipelines.runtime.worker import OnDeath, Worker
-from visaged.pipelines.source.camera import Camera
+from visaged.pipelines.source.camera import Camera, lane_policy
 from visaged.pipelines.source.config import SourceConfig
 from visaged.pipelines.tracking.job import FrameStage
 from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
 log = logging.getLogger(__name__)
-
-# Frames of a file that may wait; more would only hold memory, and be out of the processor's cache by their turn.
-_FILE_DEPTH = 2
 
 _STALL_S = 3.0
 """Seconds by which a connected camera may be silent for longer than `tracker.lost_s` before its tracks end. A network
@@ -166,7 +163,7 @@ class CameraSet:
             state = one.camera.status.state
             if state == "ended":
                 self._publish(one.tracks.end_all(now_s, "stream_ended"))
-            elif one.camera.config.live:
+            elif one.camera.live:
                 self._publish(one.tracks.expire(now_s, stall_s=_STALL_S if state == "streaming" else 0.0))
 
     def over(self) -> tuple[bool, CameraStatus | None]:
@@ -174,7 +171,7 @@ class CameraSet:
         unreadable = None
         for one in self._snapshot().values():
             status = one.camera.status
-            if status.state == "waiting" and not one.camera.config.live:
+            if status.state == "waiting" and not one.camera.live:
                 unreadable = unreadable or status
             elif status.state != "ended" or not one.lane.idle():
                 return False, None
@@ -210,7 +207,7 @@ class CameraSet:
         close_up = self._scales if spec.close_up else None
         counters = self._metrics.camera(name)
         stage = FrameStage(tracks, counters, self._metrics, self._sinks.on_result, close_up, self._clock)
-        lane = self._batcher.open_lane(*_policy(spec.source))
+        lane = self._batcher.open_lane(*lane_policy(spec.source.live))
         camera = Camera(
             name,
             spec.source,
@@ -239,8 +236,3 @@ class CameraSet:
     def _publish(self, events: Sequence[TrackEvent]) -> None:
         for event in events:
             self._sinks.on_event(event)
-
-
-def _policy(source: SourceConfig) -> tuple[WhenFull, int]:
-    """Return what the lane of a source does when it is full, and how deep it is."""
-    return (WhenFull.DROP_OLDEST, 1) if source.live else (WhenFull.WAIT, _FILE_DEPTH)

@@ -14,6 +14,7 @@ from visaged.models.alignment import Pixels
 from visaged.models.geometry import HeadPose
 from visaged.models.preprocess import Canvas
 from visaged.models.types import FloatArray, Image
+from visaged.pipelines.presentation import Presentation
 
 Clock = Literal["camera", "arrival"]
 
@@ -28,7 +29,8 @@ class Frame:
         canvas: Where the picture lies in `image`.
         image: The detector's input, (canvas.height, canvas.width, 3) uint8 BGR. It belongs to a pool: nobody may read
             it after `release`.
-        pixels: The full picture; stays valid after `release`.
+        pixels: The full picture, upright and with square pixels; stays valid after `release`.
+        presentation: How it is stored and shown.
         captured_s: Monotonic seconds of capture, for the frame's age.
         motion_s: Seconds on a clock that runs as the scene does, for tracking: capture time from the stream's smooth
             stamps for live cameras, the position in it for files read as fast as possible.
@@ -45,6 +47,7 @@ class Frame:
     canvas: Canvas
     image: Image
     pixels: Pixels
+    presentation: Presentation
     captured_s: float
     motion_s: float
     captured_at: float
@@ -61,10 +64,12 @@ class Shot:
 
     Attributes:
         captured_at: Wall clock of capture, seconds since 1970; 0 for a single picture.
-        box: (4,) float32, left, top, right, bottom in the picture's pixels.
-        landmarks: (5, 2) float32, as in `visaged.models.types.Detections`.
+        box: (4,) float32, left, top, right, bottom in square pixels of the upright picture.
+        landmarks: (5, 2) float32 in the same pixels, in the order of `visaged.models.types.Detections`.
         confidence: The detector's confidence, 0..1.
         quality: How much can be read from the look, 0..1.
+        scale: Square pixels for one stored pixel of the upright picture, across and down. What is published counts
+            stored ones.
     """
 
     captured_at: float
@@ -72,6 +77,7 @@ class Shot:
     landmarks: FloatArray
     confidence: float
     quality: float
+    scale: tuple[float, float] = (1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ class Face:
         shot: Where it is.
         track: Number of its track; None without one.
         attributes: What is known of it, by attribute.
-        landmarks_106: (106, 2) float32 in the picture's pixels; None where they were not asked for.
+        landmarks_106: (106, 2) float32 in the pixels of `shot`; None where they were not asked for.
     """
 
     shot: Shot

@@ -36,6 +36,7 @@ from visaged.daemon.settings import Settings, check, load, warnings
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.redact import redact
 from visaged.pipelines.schemas import schema
+from visaged.pipelines.source.address import is_file_name
 
 app = typer.Typer(
     help="Turns cameras into face data: MQTT, HTTP and Prometheus, on your own machine.",
@@ -204,7 +205,7 @@ def _configuration(config: Path | None, urls: list[str], require_gpu: bool) -> C
 
 def _camera(index: int, text: str) -> dict[str, Any]:
     named = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", text)
-    if named and "://" not in named[1]:
+    if named and not is_file_name(text):  # a file's name may have an equals sign
         return {"name": named[1], "url": named[2]}
     return {"name": f"camera{index}", "url": text}
 

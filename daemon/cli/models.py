@@ -20,8 +20,8 @@ from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, DetectorEntry, Entry, Manifest
 from visaged.models.preprocess import canvas_for
+from visaged.models.self_test import self_test
 from visaged.models.session import Provider, SessionConfig
-from visaged.models.trial import try_out
 
 app = typer.Typer(help="The networks: list them, show their cards, verify and time them.", no_args_is_help=True)
 out = Console(highlight=False)
@@ -92,7 +92,7 @@ def verify_command(names: _Names = None, manifest: _File = _OWN) -> None:
     damaged = False
     for entry in entries:
         try:
-            try_out(_load(found, entry, SessionConfig(provider="cpu")))
+            self_test(_load(found, entry, SessionConfig(provider="cpu")))
         except ModelError as error:
             damaged = True
             err.print(str(error), style="red", markup=False, soft_wrap=True)

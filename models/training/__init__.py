@@ -1,18 +1,18 @@
-"""Training of the detector: not installed, and in need of PyTorch, which the daemon itself does without.
+"""Training of both networks: not installed, and in need of PyTorch, which the daemon itself does without.
 
 `common` is shared by both networks, `labelling` makes labels, `detector` and `analyzer` train, `evaluation` measures.
 In the order of use:
 
 1. `common.packs` says how pictures and labels lie on disk and which pictures are held out;
 2. `labelling.relabel` (optional) has a second detector look at doubtful labels;
-3. `detector.train` draws samples (`detector.samples`, `common.photometric`) and teaches the network (`shapes`,
-   `network`, `assignment`, `loss`) as `schedule` says, on the CPU or beside a GPU (`feed`); `import_onnx` lets it
+3. `detector.train` draws samples (`detector.samples`, `common.photometric`) and trains the network (`shapes`,
+   `network`, `assignment`, `loss`) by `common.trainer`, on the CPU or beside a GPU (`feed`); `import_onnx` lets it
    start from an exported file, `widen` the larger shape from one of the smaller;
 4. `labelling.mine` (optional) lists the pictures without a face that fool the network, for the next run to draw more
    often;
 5. `detector.export` writes the ONNX file;
 6. `evaluation.evaluate` prints the model card's tables (`decode`, `metrics`); `common.duplicates` lists held-out
-   pictures that training saw a copy of; with `--through-product` it asks the daemon itself instead, pictures over
+   pictures that training saw a copy of; with `--through-product` it judges the daemon itself instead, pictures over
    HTTP and clips as cameras (`through_product`, `product`, `sweep`), after every change of a network, threshold or
    tracker;
 7. `evaluation.failures` draws the model cards' pictures of what the networks get wrong (`worsen`), after every change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from visaged.models.geometry import HeadPose
 from visaged.models.types import FloatArray
+from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import AttributeValue, CameraStatus, Face, Shot
 
 
@@ -43,7 +45,7 @@ def face_document(face: Face, tracked: bool = True) -> dict[str, Any]:
     document: dict[str, Any] = {"track_id": face.track} if tracked else {}
     document |= shot_document(face.shot)
     if face.landmarks_106 is not None:
-        document["landmarks_106"] = _tenths(face.landmarks_106)
+        document["landmarks_106"] = _points(face.landmarks_106, face.shot.scale)
     document["attributes"] = {name: attribute_document(value) for name, value in face.attributes.items()}
     return document
 
@@ -72,16 +74,29 @@ def _value(attribute: AttributeValue) -> Any:
 def shot_document(shot: Shot) -> dict[str, Any]:
     """Return a look at a face as messages give it."""
     return {
-        "box": _tenths(shot.box),
+        "box": list(itertools.chain(*_points(shot.box.reshape(2, 2), shot.scale))),
         "confidence": round(shot.confidence, 3),
-        "landmarks_5": _tenths(shot.landmarks),
+        "landmarks_5": _points(shot.landmarks, shot.scale),
         "quality": round(shot.quality, 3),
     }
 
 
-def _tenths(values: FloatArray) -> Any:
+def frame_document(shown: Presentation) -> dict[str, Any]:
+    """Return the size of a frame and how it is shown, as messages give them."""
+    return {
+        "width": shown.width,
+        "height": shown.height,
+        "rotation": shown.turn.rotation,
+        "mirrored": shown.turn.mirrored,
+        "pixel_aspect": round(shown.pixel_aspect, 4),
+    }
+
+
+def _points(points: FloatArray, scale: tuple[float, float]) -> list[list[float]]:
+    """Return points (N, 2) in square pixels as published: in stored pixels."""
     # A tenth of a pixel is less than any detector knows; doubles, because a float32's tenth prints with ten digits.
-    return np.round(values.astype(np.float64), 1).tolist()
+    tenths: list[list[float]] = np.round(points.astype(np.float64) / scale, 1).tolist()
+    return tenths
 
 
 def milliseconds(seconds: float) -> float:

@@ -14,7 +14,14 @@ from typing import Any, Literal
 
 import orjson
 
-from visaged.pipelines.outputs.documents import face_document, milliseconds, shot_document, status_document, timestamp
+from visaged.pipelines.outputs.documents import (
+    face_document,
+    frame_document,
+    milliseconds,
+    shot_document,
+    status_document,
+    timestamp,
+)
 from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
 
 Kind = Literal["faces", "events", "status"]
@@ -80,7 +87,7 @@ class Composer:
         body = self._head("faces", frame.camera, seq, frame.captured_at) | {
             "clock": frame.clock,
             "position_s": None if frame.position_s is None else round(frame.position_s, 3),
-            "frame": {"width": frame.pixels.width, "height": frame.pixels.height},
+            "frame": frame_document(frame.presentation),
             "timing_ms": {
                 "decode": milliseconds(frame.ready_s - frame.arrived_s),
                 "queue": milliseconds(result.started_s - frame.ready_s),

@@ -106,6 +106,10 @@ class Metrics:
         self.http_refused = counter("http_refused", "Requests refused for their key or its limits", "key", "cause")
         self.http_connections = gauge("http_connections", "Open connections", "listener")
         self.http_cut = counter("http_connections_cut", "Connections that were cut off", "listener", "cause")
+        self.oss_requests = counter(
+            "oss_requests", "Requests of the OSS endpoint: what was asked for, and OK or the error's code", "operation",
+            "code",
+        )  # fmt: skip
         self.fetches = counter("fetches", "Pictures fetched by URL: ok, or why not", "result")
         self.fetch_seconds = histogram("fetch_seconds", "A fetch by URL", buckets=_AGES)
         self.fetched_bytes = counter("fetched_bytes", "Bytes of pictures fetched by URL")

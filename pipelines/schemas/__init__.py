@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-NAMES = ("face", "faces", "events", "node-status", "camera-status")
-
 
 def schema(name: str) -> dict[str, Any]:
-    """Return the schema of a kind of message (`NAMES`); `face` holds the parts that the others share."""
+    """Return the schema of a kind of message.
+
+    Args:
+        name: `faces`, `events`, `node-status`, `camera-status`; or `face`, which holds the parts that others share.
+    """
     document: dict[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
     return document

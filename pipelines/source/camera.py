@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from visaged.pipelines.batcher import Lane
+from visaged.pipelines.batcher import Lane, WhenFull
 from visaged.pipelines.jobs import Job
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Frame
 from visaged.pipelines.runtime.metrics import CameraMetrics
@@ -17,6 +17,18 @@ from visaged.pipelines.runtime.redact import redact
 from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSource
 
 log = logging.getLogger(__name__)
+
+# Frames of a recording that may wait; more would only hold memory, and be out of the processor's cache by their turn.
+_RECORDING_DEPTH = 2
+
+
+def lane_policy(live: bool) -> tuple[WhenFull, int]:
+    """Return what the lane of a camera does when it is full, and how many frames it holds.
+
+    Args:
+        live: Whether frames are lost when nobody takes them.
+    """
+    return (WhenFull.DROP_OLDEST, 1) if live else (WhenFull.WAIT, _RECORDING_DEPTH)
 
 
 class Backoff:
@@ -103,6 +115,7 @@ class Camera:
             on_open=self._opened,
             on_received=self._received,
             on_damaged=self._counters.damaged.inc,
+            on_waiting=self._waiting,
             credentials=credentials,
             multiple_of=multiple_of,
             clock=clock,
@@ -114,6 +127,11 @@ class Camera:
         """The newest status."""
         with self._lock:
             return self._status
+
+    @property
+    def live(self) -> bool:
+        """Whether frames are lost when nobody takes them; see `VideoSource.live`."""
+        return self._source.live
 
     def silence(self) -> None:
         """Report nothing more: the camera was removed, and another may have its name."""
@@ -140,7 +158,7 @@ class Camera:
                 cause, problem = error.cause, str(error)
             else:
                 if not stopping.is_set():
-                    log.info("camera %s: its file has ended", self.name)
+                    log.info("camera %s: its recording has ended", self.name)
                     self._set(state="ended", error="", cause="")
                 return
             self._lane.set_live(False)
@@ -165,8 +183,13 @@ class Camera:
     def _opened(self, codec: str, width: int, height: int) -> None:
         log.info("camera %s: streaming %s %dx%d", self.name, codec, width, height)
         self._streaming_since = self._streaming_since or self._clock()
-        self._lane.set_live(self.config.live)
+        self._lane.set_policy(*lane_policy(self._source.live))
+        self._lane.set_live(self._source.live)
         self._set(state="streaming", codec=codec, width=width, height=height, error="", cause="")
+
+    def _waiting(self, reason: str) -> None:
+        log.warning("camera %s: %s", self.name, reason)
+        self._set(error=reason)
 
     def _received(self, kept: bool) -> None:
         self._last_received = self._clock()

@@ -50,13 +50,17 @@ _FILE_CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
 def explain(error: Exception, config: SourceConfig, opened: bool) -> SourceError:
     """Return what went wrong in words. FFmpeg's own texts repeat the URL with its password, so they are not used."""
     where = redact(config.url)
+    if config.address.scheme == "rtp" and isinstance(error, av.error.InvalidDataError):
+        return SourceError(
+            "invalid", f"{where} sends what only its SDP describes; save that as a .sdp file, and name it"
+        )
     for kind, cause, text in (*_FILE_CAUSES, *_CAUSES) if config.is_file else _CAUSES:
         if isinstance(error, kind):
             return SourceError(cause, f"{where} {text}")
     if not isinstance(error, av.error.FFmpegError | OSError):
         return SourceError("other", f"{where} failed: {type(error).__name__}: {redact(str(error))[:200]}")
     reason = redact(str(getattr(error, "strerror", None) or type(error).__name__))
-    if config.device is not None:
+    if config.address.kind == "device":
         what = "stopped sending" if opened else "cannot be opened"
         hint = "" if opened else " (is another program using it?)"
         return SourceError("device", f"{where} {what}: {reason}{hint}")

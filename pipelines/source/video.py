@@ -1,6 +1,6 @@
 """Where pictures come from: RTSP, HTTP, files and USB cameras, through PyAV.
 
-`VideoSource.run` opens a source, hands on the frames that the sampler keeps, and returns when a file has ended or
+`VideoSource.run` opens a source, hands on the frames that the sampler keeps, and returns when a recording has ended or
 raises `SourceError` when the source is broken; who calls it again, and when, is not its business. Facts that shaped it,
 each with a test:
 
@@ -10,8 +10,10 @@ each with a test:
 - A camera that goes away often looks like a clean end of file; on a live source that is a failure.
 - `frame.reformat()` keeps a scaler for every frame that is held: 154 MB for 40 frames. One a stream: none.
 - A hardware decoder that is not there raises, or silently decodes in software.
-- The frames of one stream can change size, pixel format and time base.
+- The frames of one stream can change size, pixel format, time base, rotation and the shape of their pixels.
 - Some demuxers make time stamps up: a web camera's JPEGs over HTTP get 25 a second, whatever rate they come at.
+- A camera may be joined minutes before its next key frame, and then nothing can be decoded.
+- What looks like a stream may be one picture, to be asked for again and again.
 - Whatever PyAV raises, be it `MemoryError`, is a failure of the source; what our own callbacks raise is a bug, and is
   let through.
 """
@@ -27,21 +29,27 @@ from typing import Literal
 
 import av
 import av.error
-from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
 from visaged.models.preprocess import Canvas, canvas_for
+from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import Clock, Frame
-from visaged.pipelines.runtime.redact import redact, with_credentials
-from visaged.pipelines.source.camera_clock import CameraClock
-from visaged.pipelines.source.config import SourceConfig, scheme_of
+from visaged.pipelines.runtime.redact import redact
+from visaged.pipelines.source.config import SourceConfig
 from visaged.pipelines.source.errors import SourceError, explain
-from visaged.pipelines.source.pixels import CanvasPool, VideoPixels
-from visaged.pipelines.source.scaler import Scaler
-from visaged.pipelines.source.stamps import Stamps
-from visaged.pipelines.source.timeline import Sampler, Timeline
+from visaged.pipelines.source.opening.demuxing import packets
+from visaged.pipelines.source.opening.hardware import Hardware
+from visaged.pipelines.source.opening.opener import Opener, has_end, pace_of
+from visaged.pipelines.source.picture.display import Display
+from visaged.pipelines.source.picture.pixels import CanvasPool, VideoPixels
+from visaged.pipelines.source.picture.scaler import Scaler
+from visaged.pipelines.source.times.camera_clock import CameraClock
+from visaged.pipelines.source.times.pacing import Pace
+from visaged.pipelines.source.times.stamps import Stamps
+from visaged.pipelines.source.times.timeline import Sampler, Timeline
+from visaged.pipelines.source.waiting import PictureWatch
 
 __all__ = ["SourceConfig", "SourceError", "VideoSource"]
 
@@ -53,6 +61,8 @@ Discard = Literal["DEFAULT", "NONREF"]
 _WARN_OF_RATE = 0.01
 # Bare pictures one after another: FFmpeg counts them and calls that time.
 _UNSTAMPED_FORMATS = frozenset({"mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc", "m4v"})
+# Of a URL that gives one picture and is to be analysed in every frame.
+_SNAPSHOTS_FPS = 5.0
 # FFmpeg draws text files as pictures; a camera whose path is one is a mistake.
 _TEXT_FORMATS = frozenset({"tty"})
 
@@ -65,8 +75,10 @@ class VideoSource:
         config: Where from and how.
         long_side: Of the detector's canvas in pixels.
         deliver: Takes a frame that the sampler kept; returns whether to go on.
-        on_open: Called with codec, width and height when the first frame has come, and again when they change.
+        on_open: Called with codec, width and height, as `Presentation` has them, when the first frame has come,
+            and again when they change.
         on_received: Called for every decoded frame, with whether the sampler kept it.
+        on_waiting: Called with the reason when data comes, but no picture can be had for a while.
         on_damaged: Called for every packet that could not be decoded and every frame that the decoder calls corrupt.
         credentials: User and password, put into the URL when it is opened.
         multiple_of: What the canvas's sides must divide by.
@@ -83,6 +95,7 @@ class VideoSource:
         on_open: Callable[[str, int, int], None],
         on_received: Callable[[bool], None],
         on_damaged: Callable[[], None],
+        on_waiting: Callable[[str], None] = lambda reason: None,
         credentials: tuple[str | None, str | None] = (None, None),
         multiple_of: int = 32,
         clock: Callable[[], float] = time.monotonic,
@@ -96,34 +109,47 @@ class VideoSource:
         self._on_open = on_open
         self._on_received = on_received
         self._on_damaged = on_damaged
-        self._credentials = credentials
+        self._on_waiting = on_waiting
         self._clock = clock
         self._wall = wall
+        self._is_recording = config.is_file
+        self._is_still = False
+        self._pace: Pace
+        self._watch: PictureWatch
+        self._stamps: Stamps
+        self._timeline: Timeline
         self._stream = 0
         self._opened = False
         self._camera_clock = CameraClock(camera)
         self._rate_warned = False
-        self._hardware_works = False
-        self._hardware_warned = False
-        self._size = (0, 0)
+        self._hardware = Hardware(camera, config.hardware)
+        self._opener = Opener(config, credentials, self._hardware)
+        self._presentation: Presentation | None = None
+        self._display: Display
         self._canvas: Canvas
         self._pool: CanvasPool
         self._scaler: Scaler
 
+    @property
+    def live(self) -> bool:
+        """Whether frames are lost when nobody takes them: everything but a recording that is read once.
+
+        Whether a URL is a recording is known when it is open, before `on_open` is called.
+        """
+        return not self._is_recording or (self._config.loop and self._config.pace == "realtime")
+
     def run(self, stopping: threading.Event) -> None:
-        """Read until a file ends or `stopping` is set.
+        """Read until a recording ends or `stopping` is set.
 
         Raises:
             SourceError: The source cannot be opened, broke, or is live and ended.
         """
         config = self._config
         self._stream += 1
-        self._size = (0, 0)
+        self._presentation = None
         self._sampler = Sampler(config.fps)
-        self._timeline = Timeline(live=not config.is_file)
         self._camera_clock.begin(self._clock())
-        self._stamps = Stamps(live=not config.is_file)
-        self._pace_start: float | None = None
+        self._rounds = 0
         self._wanted = True
         self._fast_start = self._clock()
         while True:
@@ -131,12 +157,31 @@ class VideoSource:
             pictures = self._play(stopping)
             if stopping.is_set() or not self._wanted:
                 return
-            if not config.is_file:
+            if self._is_still and pictures == 1:
+                self._poll(stopping)
+                return
+            if not self._is_recording:
                 raise SourceError("ended", "the stream ended")
             if not pictures:
                 raise SourceError("invalid", f"{redact(config.url)} has no picture that can be decoded")
             if not config.loop:
                 return
+            self._rounds += 1
+
+    def _poll(self, stopping: threading.Event) -> None:
+        """Ask a URL that gives one picture again and again, every answer being a frame that is kept."""
+        interval_s = 1 / (self._config.fps or _SNAPSHOTS_FPS)
+        self._sampler = Sampler(None)
+        due_s = self._clock()
+        while self._wanted:
+            # A camera that takes longer is asked at once, but what it missed is not asked for.
+            due_s = max(due_s + interval_s, self._clock())
+            if stopping.wait(due_s - self._clock()):
+                return
+            self._rounds += 1
+            self._opened = False
+            if not self._play(stopping) and not stopping.is_set():
+                raise SourceError("invalid", f"{redact(self._config.url)} gave no picture that can be decoded")
 
     @contextmanager
     def _blaming(self) -> Iterator[None]:
@@ -151,7 +196,7 @@ class VideoSource:
     def _play(self, stopping: threading.Event) -> int:
         """Read to the end; return how many pictures there were."""
         with self._blaming():
-            container = self._open()
+            container = self._opener.open()
         try:
             with self._blaming():
                 stream = container.streams.best("video")
@@ -160,90 +205,38 @@ class VideoSource:
                 if container.format.name in _TEXT_FORMATS:
                     raise SourceError("invalid", f"{redact(self._config.url)} is a text, not a video")
                 self._prepare(stream)
-                trusted = self._config.is_file or container.format.name not in _UNSTAMPED_FORMATS
+                self._is_recording = has_end(self._config, container, stream)
+                if self._rounds == 0:
+                    self._stamps = Stamps(live=not self._is_recording)
+                    self._timeline = Timeline(live=not self._is_recording)
+                    self._pace = pace_of(self._config, container, self._is_recording)
+                self._is_still = self._opener.is_still(container)
+                trusted = self._is_recording or not (self._is_still or container.format.name in _UNSTAMPED_FORMATS)
                 self._stamps.begin(trusted, float(1 / (stream.average_rate or 25)))
             self._opened = True
             return self._read(container, stream, stopping)
         finally:
-            container.close()
-
-    def _open(self) -> InputContainer:
-        config = self._config
-        target, format_name = config.url, None
-        # No "nobuffer": it throws away what probing reads, with the first key frame, and the next one may be 10 s off.
-        options: dict[str, str] = {}
-        microseconds = str(int(config.read_timeout_s * 1e6))
-        scheme = scheme_of(config.url)
-        if config.device is not None:
-            format_name, target = config.device
-        elif config.is_file:
-            target = str(config.path)
-            missing = config.missing_file()
-            if missing is not None:
-                raise SourceError("not_found", missing)
-        elif scheme in ("rtsp", "rtsps"):
-            options |= {
-                "rtsp_transport": config.transport,
-                "timeout": microseconds,
-                "allowed_media_types": "video",
-                # Enough for a slow camera's first key frame, found by trying; the default waits for five seconds.
-                "analyzeduration": "3000000",
-            }
-        else:
-            # Of an MPEG transport stream: one whose codec changes stays the stream that it was. A new one would be
-            # unknown to PyAV, which swallows its packets within one call: no timeout, no stop, for ever.
-            options |= {"merge_pmt_versions": "1"}
-            if scheme in ("http", "https"):
-                options |= {"rw_timeout": microseconds}
-        return av.open(
-            with_credentials(target, *self._credentials) if not config.is_file and not config.device else target,
-            format=format_name,
-            options=options | config.options,
-            timeout=(config.open_timeout_s, config.read_timeout_s),
-            hwaccel=self._hardware(),
-        )
-
-    def _hardware(self) -> HWAccel | None:
-        if self._config.hardware == "off":
-            return None
-        hardware = HWAccel(self._config.hardware, allow_software_fallback=True)
-        if not self._hardware_works:
-            try:
-                # Without a GPU this raises, and would within `av.open`, where it looks like the camera's failure.
-                hardware.create(av.Codec("h264", "r"))
-            except Exception as error:
-                self._warn_of_software(f" ({redact(str(error))})")
-                return None
-            self._hardware_works = True
-        return hardware
-
-    def _warn_of_software(self, reason: str = "") -> None:
-        if not self._hardware_warned:
-            self._hardware_warned = True
-            log.warning(
-                "camera %s: hardware decoder %s is not usable here%s, decoding in software",
-                self._camera, self._config.hardware, reason,
-            )  # fmt: skip
+            self._opener.close(container)
 
     def _prepare(self, stream: VideoStream) -> None:
         context = stream.codec_context
         if context is None:
             raise SourceError("invalid", f"{redact(self._config.url)}: no decoder for its video")
-        if self._config.hardware != "off" and not context.is_hwaccel:
-            self._warn_of_software()
+        self._hardware.check(context)
+        self._display = Display(self._camera, self._config, stream)
         stream.thread_type = "FRAME" if self._config.decoder_threads > 1 else "NONE"
         stream.thread_count = self._config.decoder_threads
 
     def _read(self, container: InputContainer, stream: VideoStream, stopping: threading.Event) -> int:
-        paced = self._config.is_file and self._config.pace == "realtime"
-        last_frame_s = self._clock()
+        handled_s = self._clock()
+        self._watch = PictureWatch(2 * self._config.read_timeout_s, handled_s, self._on_waiting)
         pictures = 0
         context = stream.codec_context
         discard: Discard = "DEFAULT"
         for packet in self._packets(container, stream):
             if stopping.is_set():
                 break
-            arrived_s = self._clock()
+            asked_s, arrived_s = handled_s, self._clock()
             frames: list[av.VideoFrame] = []
             if packet.stream_index == stream.index:
                 if not self._config.is_file:
@@ -254,45 +247,40 @@ class VideoSource:
                 wanted: Discard = "NONREF" if unwanted else "DEFAULT"
                 if wanted != discard:
                     context.skip_frame = discard = wanted
+                self._watch.packet(packet.is_keyframe, arrived_s)
                 frames = self._decode(packet)
             for frame in frames:
-                last_frame_s = arrived_s
                 pictures += 1
                 stamp = self._stamps.of_frame(frame.time, arrived_s)
-                if paced:
-                    if self._pause(stamp, stopping):
+                wait_s = self._pace.wait_s(stamp, arrived_s, arrived_s - asked_s)
+                if wait_s > 0:
+                    if stopping.wait(wait_s):
                         return pictures
                     arrived_s = self._clock()
+                self._watch.picture(arrived_s)
                 if not self._handle(frame, stamp, stream, arrived_s, stopping):
                     return pictures
-            if not self._config.is_file and arrived_s - last_frame_s > 2 * self._config.read_timeout_s:
-                raise SourceError("invalid", f"data comes, but no picture in {2 * self._config.read_timeout_s:.0f} s")
+            handled_s = self._clock()
+            if not self._is_recording:
+                self._watch.check(arrived_s)
         return pictures
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-        # Of a live source the sound is read too: where only that goes on, `_read` still sees time pass and stops.
-        packets = container.demux(stream) if self._config.is_file else container.demux()
+        source = packets(container, stream, is_recording=self._is_recording, is_still=self._is_still)
         while True:
             with self._blaming():
-                packet = next(packets, None)
+                packet = next(source, None)
             if packet is None:
                 return
-            yield packet  # type: ignore[misc]
+            yield packet
 
     def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         try:
             return packet.decode()
-        except Exception:  # one packet's trouble; `_read` notices when no picture comes any more
-            self._on_damaged()
+        except Exception:  # one packet's trouble; `_watch` notices when no picture comes any more
+            if not self._watch.waits_for_key_frame:
+                self._on_damaged()
             return []
-
-    def _pause(self, stamp: float, stopping: threading.Event) -> bool:
-        """Wait until a file's frame is due; return whether to stop."""
-        now_s = self._clock()
-        if self._pace_start is None:
-            self._pace_start = now_s - stamp
-        self._pace_start = max(self._pace_start, now_s - stamp - 1.0)  # fell behind: do not catch up
-        return stopping.wait(max(0.0, self._pace_start + stamp - now_s))
 
     def _handle(
         self,
@@ -307,14 +295,15 @@ class VideoSource:
         motion_s = self._timeline.capture(stamp, arrived_s)
         kept = self._sampler.keep(self._timeline.real(stamp))
         self._warn_of_rate()
-        if (frame.width, frame.height) != self._size:
-            self._resize(frame, stream)
+        presentation = self._display.of(frame)
+        if presentation != self._presentation:
+            self._reshape(presentation, stream)
         self._on_received(kept)
         if not kept:
             return True
         position_s = frame.time if self._stamps.trusted else None
         captured_s, captured_at, clock = self._capture_time(position_s, motion_s, arrived_s)
-        if self._config.pace == "fast" and self._config.is_file:
+        if self._config.pace == "fast" and self._is_recording:
             motion_s = self._fast_start + stamp
         pool = self._pool
         image = pool.take()
@@ -326,7 +315,8 @@ class VideoSource:
                 stream=self._stream,
                 canvas=self._canvas,
                 image=image,
-                pixels=VideoPixels(frame),
+                pixels=VideoPixels(frame, presentation),
+                presentation=presentation,
                 captured_s=captured_s,
                 motion_s=motion_s,
                 captured_at=captured_at,
@@ -340,12 +330,13 @@ class VideoSource:
         )
         return self._wanted
 
-    def _resize(self, frame: av.VideoFrame, stream: VideoStream) -> None:
-        self._size = (frame.width, frame.height)
-        self._canvas = canvas_for(frame.width, frame.height, self._long_side, self._multiple_of)
+    def _reshape(self, shown: Presentation, stream: VideoStream) -> None:
+        previous, self._presentation = self._presentation, shown
+        self._canvas = canvas_for(shown.square_width, shown.square_height, self._long_side, self._multiple_of)
         self._pool = CanvasPool(self._canvas)
-        self._scaler = Scaler(self._canvas)
-        self._on_open(stream.codec_context.name, frame.width, frame.height)
+        self._scaler = Scaler(self._canvas, shown.turn)
+        if previous is None or (previous.width, previous.height) != (shown.width, shown.height):
+            self._on_open(stream.codec_context.name, shown.width, shown.height)
 
     def _warn_of_rate(self) -> None:
         timeline = self._timeline
@@ -359,7 +350,7 @@ class VideoSource:
 
     def _capture_time(self, position_s: float | None, motion_s: float, arrived_s: float) -> tuple[float, float, Clock]:
         """Return when a frame was captured, in monotonic seconds and in seconds since 1970, and by whose clock."""
-        if not self._config.live:
+        if not self.live:
             motion_s = arrived_s
         to_wall_s = self._wall() - self._clock()
         captured_at = None

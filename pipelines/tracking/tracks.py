@@ -105,7 +105,7 @@ class CameraTracks:
 
         Args:
             frame: The frame.
-            detections: In the frame's pixels, down to the tracker's low confidence.
+            detections: In square pixels of the upright frame, down to the tracker's low confidence.
         """
         with self._lock:
             if self._closed:
@@ -128,6 +128,7 @@ class CameraTracks:
                     detections.landmarks[index],
                     confidence,
                     float(quality[index]),
+                    frame.presentation.scale,
                 )
                 seen.append((shot, None if number is None else self._see(number, shot, frame)))
             due = self._due([track for _, track in seen if track is not None], frame.motion_s)

@@ -28,14 +28,15 @@ from visaged.models.manifest import Manifest
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.session import SessionConfig
 from visaged.pipelines.attributes import NoReader
-from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.batcher import Batcher, WhenFull
 from visaged.pipelines.inference import Inference
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
 from visaged.pipelines.source.camera import Camera
 from visaged.pipelines.source.video import SourceConfig
+from visaged.pipelines.tracking.job import FrameStage
 from visaged.pipelines.tracking.tracker import TrackerConfig
-from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy
+from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
 CORES = os.cpu_count() or 1
 FRAMES = 250
@@ -64,21 +65,9 @@ class Rig:
         self.metrics = Metrics()
         self.detector = Detector.load(Manifest(), NAME, SessionConfig(provider="cpu"), TrackerConfig().low_confidence)
         self.batcher = Batcher(max_batch=1, max_wait_s=0, max_pictures=1)
-        names = [f"camera{index}" for index in range(len(sources))]
-        tracks = {name: CameraTracks(name, TrackerConfig(), ReadingPolicy(), NoReader(), frozenset()) for name in names}
         self.results: deque[float] = deque()  # when each was there; counting series would cost what is measured
-        inference = Inference(
-            self.batcher,
-            self.detector,
-            NoReader(),
-            tracks,
-            self.metrics,
-            on_result=lambda result: self.results.append(result.finished_s),
-        )
-        self.cameras = [
-            Camera(name, source, 640, 32, self.batcher, self.metrics, on_status=lambda status: None)
-            for name, source in zip(names, sources, strict=True)
-        ]
+        inference = Inference(self.batcher, self.detector, NoReader(), self.metrics)
+        self.cameras = [self._camera(f"camera{index}", source) for index, source in enumerate(sources)]
         self.readers = [Worker(camera.name, camera.run, self._died) for camera in self.cameras]
         self.callers = [Worker(f"caller{index}", inference.run, self._died) for index in range(CORES)]
 
@@ -101,6 +90,15 @@ class Rig:
             worker.stop()
         for worker in self.readers + self.callers:
             assert worker.join(10)
+
+    def _camera(self, name: str, source: SourceConfig) -> Camera:
+        counters = self.metrics.camera(name)
+        tracks = CameraTracks(name, TrackingSpec(), NoReader())
+        stage = FrameStage(
+            tracks, counters, self.metrics, on_result=lambda result: self.results.append(result.finished_s)
+        )
+        lane = self.batcher.open_lane(WhenFull.DROP_OLDEST if source.live else WhenFull.WAIT, 1 if source.live else 2)
+        return Camera(name, source, 640, 32, lane, stage.job, counters, on_status=lambda status: None)
 
     def _died(self, name: str, error: BaseException) -> None:
         print(f"{name} died: {error}", flush=True)

@@ -279,7 +279,7 @@ def test_every_answer_has_one_request_id(running: Running) -> None:
 
 
 def test_lines_of_the_log(running: Running, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "visaged.daemon.http.access")
+    caplog.set_level(logging.INFO, "visaged.daemon.http.request_log")
     for method, path, headers in (
         ("POST", f"/echo?signature={KEY}&x=secret", bearer(KEY) | {"X-Request-ID": "one"}),
         ("GET", "/absent%0A%1b[31m", {"X-Request-ID": "two"}),
@@ -298,7 +298,7 @@ def test_lines_of_the_log(running: Running, caplog: pytest.LogCaptureFixture) ->
 
 
 def test_the_log_can_be_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "visaged.daemon.http.access")
+    caplog.set_level(logging.DEBUG, "visaged.daemon.http.request_log")
     with Running(access_log=False) as server:
         server.client.get("/id", headers=bearer(KEY))
         until(lambda: "GET /id" in caplog.text, PATIENCE_S)

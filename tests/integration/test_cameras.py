@@ -18,18 +18,22 @@ from typing import Any, Self
 import av
 import pytest
 
+from tests.integration.test_sources import joined_between_key_frames
 from tests.support import media
 from tests.support.broker import free_port
 from tests.support.odd_servers import begin, http_server
 from tests.support.process import ManagedProcess
 from tests.support.rtsp import RtspServer
 from tests.support.sources import PATIENCE_S
-from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.attributes import NoReader
+from visaged.pipelines.batcher import Batcher, WhenFull
 from visaged.pipelines.records import CameraStatus, Frame
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
 from visaged.pipelines.source.camera import Backoff, Camera
 from visaged.pipelines.source.video import SourceConfig
+from visaged.pipelines.tracking.job import FrameJob, FrameStage
+from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,7 +73,11 @@ class Rig:
         settings: dict[str, Any] = {"open_timeout_s": 10.0, "read_timeout_s": 5.0, "fps": None} | options
         backoff = backoff or Backoff(0.05, 0.2)
         config = SourceConfig(url=str(url), **settings)
-        camera = Camera(name, config, 320, 32, self.batcher, self.metrics, heard, backoff=backoff)
+        lane = self.batcher.open_lane(*((WhenFull.DROP_OLDEST, 1) if config.live else (WhenFull.WAIT, 2)))
+        counters = self.metrics.camera(name)
+        tracks = CameraTracks(name, TrackingSpec(), NoReader())
+        stage = FrameStage(tracks, counters, self.metrics, lambda result: None)
+        camera = Camera(name, config, 320, 32, lane, stage.job, counters, heard, backoff=backoff)
         worker = Worker(f"camera {name}", camera.run, self._died)
         self.cameras[name] = camera
         self._workers.append(worker)
@@ -106,12 +114,12 @@ class Rig:
     def _consume(self, stopping: threading.Event) -> None:
         while not stopping.is_set():
             batch = self.batcher.take(0.1)
-            for frame in batch:
-                assert isinstance(frame, Frame)
+            for job in batch:
+                assert isinstance(job, FrameJob)
                 stopping.wait(self._work_s)
-                frame.release()
+                job.release()
                 with self._changed:
-                    self.frames.append(frame)
+                    self.frames.append(job.frame)
                     self.taken_s.append(time.monotonic())
                     self._changed.notify_all()
             self.batcher.done(batch)
@@ -122,6 +130,17 @@ class Rig:
 
 def states(statuses: list[CameraStatus]) -> list[str]:
     return [state for state, _ in itertools.groupby(status.state for status in statuses)]
+
+
+def test_status_says_that_it_waits_for_a_key_frame(tmp_path: Path) -> None:
+    with joined_between_key_frames(tmp_path, 40.0) as url, Rig() as rig:
+        rig.add(url, read_timeout_s=1.0, open_timeout_s=8.0)
+        rig.wait_for(lambda: any("key frame" in status.error for status in rig.statuses))
+        waiting = next(status for status in rig.statuses if status.error)
+        assert (waiting.state, waiting.cause) == ("connecting", "")
+        assert rig.wait_for_state("streaming").error == ""
+    assert states(rig.statuses)[:2] == ["connecting", "streaming"]
+    assert rig.sample("reconnects_total") == 0.0
 
 
 # Going and coming
@@ -258,7 +277,7 @@ def test_a_waiting_camera_holds_no_decoder(rtsp_server: RtspServer, monkeypatch:
         others = [object()]
         return sys.getrefcount(containers[0]) - sys.getrefcount(others[0])
 
-    monkeypatch.setattr("visaged.pipelines.source.av.open", remember)
+    monkeypatch.setattr("visaged.pipelines.source.video.av.open", remember)
     gc.disable()
     try:
         with Rig() as rig:

@@ -38,7 +38,8 @@ from tests.support.requirements import MOSQUITTO, RTSP_SERVER, needs
 from tests.support.rtsp import RtspServer
 from tests.support.subscriber import Message, Subscriber
 from tests.support.waiting import until
-from visaged.daemon.app import Daemon, StartError
+from visaged.daemon.app import Daemon
+from visaged.daemon.errors import StartError
 from visaged.daemon.settings import parse
 
 VISAGED = Path(sys.executable).with_name("visaged")
@@ -435,7 +436,7 @@ def die(self, *args, **kwargs):
 @pytest.mark.parametrize(
     ("part", "code"),
     [
-        ("mqtt", "from visaged.pipelines.outputs.mqtt import MqttOutput as M; M._turn = die"),
+        ("mqtt", "from visaged.pipelines.outputs.mqtt.output import MqttOutput as M; M._turn = die"),
         ("fan-out", "from visaged.pipelines.outputs.fan_out import FanOut as F; F._turn = die"),
         ("terminal", "from visaged.daemon.cli.console import EventLines as E; E.run = die"),
         ("camera-door", "from visaged.pipelines.source.camera import Camera as C; C._supervise = die"),
@@ -537,14 +538,15 @@ def test_a_port_of_the_broker_that_is_taken_leaves_nothing_open() -> None:
         daemon = Daemon(settings, "test")
         with pytest.raises(StartError, match="embedded MQTT broker cannot start"):
             daemon.run()
-    assert not [thread.name for thread in threading.enumerate() if thread.name in ("broker", "publisher", "http")]
+    parts = {"broker", "fan-out", "mqtt", "terminal", "http"}
+    assert not parts & {thread.name for thread in threading.enumerate()}
 
 
 def test_health_tells_of_a_dead_part() -> None:
     daemon = Daemon(parse({"http": {"port": 0}, "mqtt": {"port": free_port()}}), "test")
     assert daemon.health() == (True, {"status": "ok", "dead": None})
-    daemon._died("publisher", OSError(errno.EIO, "x"))
-    assert daemon.health() == (False, {"status": "dying", "dead": "publisher"})
+    daemon._died("mqtt", OSError(errno.EIO, "x"))
+    assert daemon.health() == (False, {"status": "dying", "dead": "mqtt"})
     assert daemon.readiness()[0] is False
     assert json.dumps(daemon.readiness()[1])
     assert daemon.run() == 1

@@ -24,8 +24,8 @@ from tests.support.waiting import until
 from visaged.daemon import broker as module
 from visaged.daemon.broker import EmbeddedBroker
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.mqtt import MqttOutput
-from visaged.pipelines.outputs.mqtt_config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.outbox import MemoryOutbox
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker

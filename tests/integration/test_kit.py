@@ -50,6 +50,7 @@ from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
 from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.images.analyze import PictureAnalyzer
 from visaged.pipelines.inference import Inference
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
@@ -90,19 +91,14 @@ class Server:
         self.batcher = Batcher(1, 0.0, http.max_waiting)
         reader: FaceReader = AnalyzerReader(networks.analyzer, metrics) if has_analyzer else NoReader()
         self.deaths: list[str] = []
-        inference = Inference(self.batcher, networks.detector, reader, {}, metrics, lambda result: None)
+        inference = Inference(self.batcher, networks.detector, reader, metrics)
         self._worker = Worker("inference", inference.run, lambda name, error: self.deaths.append(name))
         detector, enabled = networks.detector, frozenset(reader.heads) - off
-        pictures = Pictures(
-            http,
-            self.batcher,
-            reader.heads,
-            enabled,
-            Scales(640, 1280),
-            detector.face_threshold,
-            metrics,
-            dict.fromkeys(reader.heads, 1.0),  # of which these answers take no notice
-        )
+        scales = Scales(640, 1280)
+        analyzer = PictureAnalyzer(self.batcher, reader, scales, http.max_pixels, http.deadline_s)
+        pictures = Pictures(http, analyzer, reader.heads, metrics, detector.floor)
+        # These answers take no notice of the smallest confidences.
+        pictures.configure(enabled, detector.face_threshold, dict.fromkeys(reader.heads, 1.0))
         fetcher = Fetcher(fetch)
 
         @contextlib.asynccontextmanager
@@ -563,7 +559,7 @@ def test_errors_of_our_own(
             patch.setattr(Detector, "detect", broken)
             says(other.post(dot), 500, "the picture could not be analysed", "inference-failed")
         with monkeypatch.context() as patch:
-            patch.setattr("visaged.daemon.kit.answer_document", broken)
+            patch.setattr("visaged.daemon.api.aws_kit.app.answer_document", broken)
             says(other.post(dot), 500, "an error of the server; its log says more", "internal")
             is_problem(other.post(dot, accept=PROBLEM), 500, "internal")
         assert other.post(dot).status_code == 200

@@ -12,15 +12,31 @@ import pytest
 from tests.support.broker import free_port
 from tests.support.late_camera import late_camera
 from tests.support.odd_servers import http_server
+from tests.support.outputs import Collector
 from tests.support.waiting import until
 from tests.unit import fakes
 from visaged.daemon.app import Daemon
 from visaged.daemon.settings import parse
-from visaged.pipelines.records import TrackEvent
+from visaged.pipelines.outputs.messages import Message
 
 PATIENCE_S = 60.0
 HOLD_S = 3.5  # more than the two seconds for which a face may be out of sight
 SHOWN_S = 10.0
+
+
+class TimedEvents(Collector):
+    """Keeps every event with the monotonic seconds at which it came."""
+
+    def __init__(self) -> None:
+        super().__init__(kinds=("events",))
+        self.came_s: list[float] = []
+
+    def offer(self, message: Message) -> None:
+        self.came_s.append(time.monotonic())
+        super().offer(message)
+
+    def kinds_seen(self) -> list[str]:
+        return [event["event"] for event in self.of("events")]
 
 
 @pytest.fixture
@@ -35,7 +51,7 @@ def test_one_still_face_is_one_track_and_ends_when_the_camera_falls_silent(
     fps: float, stopping: threading.Event
 ) -> None:
     picture = fakes.demo_image(fakes.TWO_FACES_S)[:, :640, ::-1]  # one of the two faces; RGB
-    events: list[tuple[float, TrackEvent]] = []
+    output = TimedEvents()
     with http_server(late_camera(picture, 4.0, HOLD_S, SHOWN_S, stopping)) as url:
         settings = parse(
             {
@@ -45,18 +61,18 @@ def test_one_still_face_is_one_track_and_ends_when_the_camera_falls_silent(
                 "cameras": [{"name": "door", "url": url, "fps": fps, "read_timeout_s": 8}],
             }
         )
-        daemon = Daemon(settings, "test", lambda event: events.append((time.monotonic(), event)))
+        daemon = Daemon(settings, "test", outputs=[output])
         code: Future[int] = fakes.Threads().submit(daemon.run)
         try:
-            until(lambda: code.done() or any(event.kind == "end" for _, event in events), PATIENCE_S)
+            until(lambda: code.done() or "end" in output.kinds_seen(), PATIENCE_S)
         finally:
             daemon.stop()
             stopping.set()
         assert code.result(PATIENCE_S) == 0
-    assert [event.kind for _, event in events if event.kind != "update"] == ["begin", "end"]
-    told_s, end = events[-1]
-    assert end.reason == "lost"
-    assert end.duration_s > 3.0, "it did not end in the stall"
-    begun_s = next(at_s for at_s, event in events if event.kind == "begin")
-    silent_s = told_s - (begun_s + end.duration_s + HOLD_S)
+    assert [kind for kind in output.kinds_seen() if kind != "update"] == ["begin", "end"]
+    end = output.of("events")[-1]
+    assert end["reason"] == "lost"
+    assert end["duration_s"] > 3.0, "it did not end in the stall"
+    begun_s = output.came_s[output.kinds_seen().index("begin")]
+    silent_s = output.came_s[-1] - (begun_s + end["duration_s"] + HOLD_S)
     assert 2.0 < silent_s < 8.0 + 2.5 / fps

@@ -1,4 +1,4 @@
-"""The publisher against a real broker that is absent, dies, hangs, refuses, or is not a broker at all."""
+"""The MQTT output against a real broker that is absent, dies, hangs, refuses, or is not a broker at all."""
 
 from __future__ import annotations
 
@@ -23,102 +23,23 @@ from prometheus_client import CollectorRegistry
 from tests.support.broker import MosquittoBroker, free_port
 from tests.support.certificates import Authority, Certificates
 from tests.support.messages import event, result, status, valid
+from tests.support.mqtt_output import EPOCH, PATIENCE_S, Start, cut, starting, wait_for_node
 from tests.support.process import ManagedProcess
 from tests.support.requirements import MOSQUITTO, require
 from tests.support.subscriber import Message, Subscriber
 from tests.support.waiting import until
-from visaged.pipelines.outputs.fan_out import FanOut
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.mqtt import MqttOutput
-from visaged.pipelines.outputs.mqtt_config import PublisherConfig, TlsConfig
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig, TlsConfig
+from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.outbox import MemoryOutbox
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.runtime.worker import Worker
-
-# For a busy machine; what a test waits for comes far earlier.
-PATIENCE_S = 40.0
-EPOCH = 1_700_000_000_000
-
-
-class Running:
-    """The MQTT output at work, behind the fan-out that feeds it."""
-
-    def __init__(self, port: int, login: tuple[str | None, str | None] = (None, None), **config: Any) -> None:
-        self.metrics = Metrics(CollectorRegistry())
-        settings = PublisherConfig(**{"port": port, "prefix": "v", "reconnect_most_s": 1} | config)
-        composer = Composer("node", EPOCH)
-        outbox = MemoryOutbox(settings.max_waiting_events, settings.max_waiting_mb * 1_000_000)
-        self.output = MqttOutput(settings, composer, self.metrics, "1.2.3", outbox, login)
-        self.publisher = FanOut(composer, [self.output], self.metrics)
-        self.link = self.output._link
-        self.deaths: list[BaseException] = []
-        self.turns = 0
-        self._turn = self.output._turn
-        self.output._turn = self._count_turn  # type: ignore[method-assign]
-        self.workers = [
-            Worker(name, part.run, lambda name, error: self.deaths.append(error))
-            for name, part in (("fan-out", self.publisher), ("mqtt", self.output))
-        ]
-        for worker in self.workers:
-            worker.start()
-
-    def count(self, name: str, **labels: str) -> float:
-        if labels:
-            labels["output"] = "mqtt"
-        whole = f"visaged_output_{name}" if labels else f"visaged_mqtt_{name}"
-        return self.metrics.registry.get_sample_value(whole, labels) or 0.0
-
-    def lost(self) -> dict[tuple[str, str], float]:
-        return {
-            (sample.labels["kind"], sample.labels["cause"]): sample.value
-            for family in self.metrics.registry.collect()
-            for sample in family.samples
-            if sample.name == "visaged_output_lost_total"
-        }
-
-    def _count_turn(self) -> None:
-        self.turns += 1
-        self._turn()
-
-    def connected(self) -> None:
-        until(lambda: self.link.connected, PATIENCE_S)
-
-    def disconnected(self) -> None:
-        until(lambda: not self.link.connected, PATIENCE_S)
-
-    def settled(self, events: int) -> None:
-        """Waits until the broker has that many events, and looks that none is counted twice or left."""
-        until(lambda: self.count("acknowledged_total", kind="events") >= events, PATIENCE_S)
-        until(lambda: self.count("waiting", kind="events") == 0, PATIENCE_S)
-        assert self.count("acknowledged_total", kind="events") == events
-        assert self.count("published_total", kind="events") == events
-
-    def stop(self, drain_s: float = PATIENCE_S) -> float:
-        """Stops it; returns how long that took."""
-        began_s = time.monotonic()
-        self.output.drain(began_s + drain_s)
-        for worker in self.workers:
-            worker.stop()
-            assert worker.join(drain_s + 10)
-        return time.monotonic() - began_s
-
-
-Start = Callable[..., Running]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts publishers; they end with the test."""
-    running: list[Running] = []
-
-    def make(port: int, **options: Any) -> Running:
-        running.append(Running(port, **options))
-        return running[-1]
-
-    yield make
-    for one in running:
-        one.stop(drain_s=0)
-        assert not one.deaths
+    """Starts outputs; they end with the test."""
+    with starting() as make:
+        yield make
 
 
 @pytest.fixture
@@ -137,10 +58,6 @@ def wait_for_events(subscriber: Subscriber, count: int, camera: str = "door") ->
     topic = f"v/{camera}/events"
     messages = subscriber.wait_for_all(lambda seen: sum(m.topic == topic for m in seen) >= count, PATIENCE_S)
     return [valid(message) for message in messages if message.topic == topic]
-
-
-def wait_for_node(subscriber: Subscriber, state: str) -> Message:
-    return subscriber.wait_for(lambda m: m.topic == "v/node/status" and m.json()["state"] == state, PATIENCE_S)
 
 
 @pytest.mark.parametrize("protocol", ["3.1.1", "5"])
@@ -318,12 +235,6 @@ def test_nothing_is_sent_twice_when_an_event_meets_a_breaking_connection(
     assert [document["seq"] for document in of(heard.messages, "events")] == list(range(1, 604))
 
 
-def cut(running: Running) -> None:
-    """Breaks the connection while the publisher believes in it."""
-    sock: Any = running.link._client.socket()
-    sock.shutdown(socket.SHUT_RDWR)
-
-
 def test_state_is_told_anew_after_a_reconnect(broker: MosquittoBroker, heard: Subscriber, start: Start) -> None:
     running = start(broker.port)
     wait_for_node(heard, "online")
@@ -448,8 +359,8 @@ PROGRAM = """
 import sys, threading
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.mqtt import MqttOutput
-from visaged.pipelines.outputs.mqtt_config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.output import MqttOutput
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.outputs.outbox import MemoryOutbox
 config = PublisherConfig(port=int(sys.argv[1]), protocol=sys.argv[2], prefix="v")
 publisher = MqttOutput(config, Composer("node", 1), Metrics(), "1.2.3", MemoryOutbox(10, 1000))
@@ -495,7 +406,7 @@ def test_hung_broker_costs_faces_but_no_event(
             began_s = time.monotonic()
             running.publisher.submit(one)
             longest_s = max(longest_s, time.monotonic() - began_s)
-        until(lambda: not (running.publisher._results or running.output._new_faces), PATIENCE_S)
+        until(lambda: not (running.publisher._results or running.output._inbox.count("faces")), PATIENCE_S)
         assert running.count("waiting", kind="faces") <= 200
     assert longest_s < 1.0
     assert running.link.connected
@@ -655,7 +566,7 @@ def test_result_that_cannot_be_told_costs_itself_alone(
     wait_for_events(heard, 1)
     heard.wait_for(lambda m: m.topic == "v/yard/status", PATIENCE_S)
     heard.wait_for(lambda m: m.topic == "v/door/faces", PATIENCE_S)
-    assert running.lost() == {("faces", "failed"): 5, ("events", "failed"): 5}
+    assert running.lost() == {("faces", "failed"): 5, ("events", "failed"): 5, ("status", "failed"): 1}
     assert len([line for line in caplog.messages if "cannot be composed" in line]) == 1
 
 
@@ -665,7 +576,7 @@ def test_callback_that_raises_does_not_end_the_connection_for_good(
     running = start(broker.port)
     wait_for_node(heard, "online")
     once = iter([True])
-    wake = running.output._wake
+    wake = running.output._inbox.wake
 
     def fail_once() -> None:
         if next(once, False):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -22,9 +23,10 @@ from tests.support.requirements import NVIDIA_GPU, USB_CAMERA
 from tests.support.sources import SourceRun, failure_of
 from visaged.models.preprocess import Canvas
 from visaged.models.types import Image
+from visaged.pipelines.presentation import Turn
 from visaged.pipelines.records import Frame
-from visaged.pipelines.source.pixels import CanvasPool, VideoPixels
-from visaged.pipelines.source.scaler import Scaler
+from visaged.pipelines.source.picture.pixels import CanvasPool, VideoPixels
+from visaged.pipelines.source.picture.scaler import Scaler
 from visaged.pipelines.source.video import SourceError
 
 HERE = Path(__file__).parents[2]
@@ -105,7 +107,7 @@ def test_file_that_may_not_be_read(clip: Path, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object, **__: object) -> None:
         raise av.error.PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("visaged.pipelines.source.av.open", refuse)
+    monkeypatch.setattr("visaged.pipelines.source.video.av.open", refuse)
     error = failure_of(clip)
     assert "permission" in str(error)
     assert error.cause == "not_found"
@@ -211,6 +213,26 @@ def test_file_whose_stamps_do_not_begin_at_zero(tmp_path: Path) -> None:
     assert run.seconds < 4.0
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["2026-11-26T09:30:00.mp4", "rtsp:1.mp4", "50%.mp4", "a%20b.mp4", " a b.mp4", "what?.mp4", "a#1.mp4", "file:x.mp4",
+     "[1]*.mp4", "crypto:x.mp4"],
+)  # fmt: skip
+def test_files_with_any_name(tmp_path: Path, clip: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).symlink_to(clip)
+    for url in (name, tmp_path / name, (tmp_path / name).as_uri()):
+        assert len(play(url).frames) == 125
+
+
+@pytest.mark.parametrize("name", ["frame%03d.jpg", "a*.jpg", "20:15.jpg", "plain.jpg"])
+def test_a_picture_is_a_file_of_one_frame(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes(cv2.imencode(".jpg", np.full((120, 160, 3), 99, np.uint8))[1].tobytes())
+    Path("frame001.jpg").write_bytes(b"another one")
+    assert len(play(name).frames) == 1
+
+
 # Pace
 
 
@@ -285,8 +307,8 @@ def test_sampler_takes_five_a_second_and_only_those_are_scaled(clip: Path, monke
     scaled = 0
 
     class Counting:
-        def __init__(self, canvas: Canvas) -> None:
-            self.real = Scaler(canvas)
+        def __init__(self, canvas: Canvas, turn: Turn) -> None:
+            self.real = Scaler(canvas, turn)
 
         def scale(self, frame: av.VideoFrame, image: Image) -> None:
             nonlocal scaled
@@ -403,14 +425,14 @@ def test_whatever_the_library_raises_is_a_failure_of_the_source(clip: Path, monk
             raise raised
 
         with monkeypatch.context() as patch:
-            patch.setattr("visaged.pipelines.source.av.open", fail)
+            patch.setattr("visaged.pipelines.source.video.av.open", fail)
             error = failure_of(clip)
         assert error.cause == "other"
         assert type(raised).__name__ in str(error)
         assert "hunter2" not in str(error)
 
         class Broken:
-            def __init__(self, canvas: Canvas) -> None:
+            def __init__(self, canvas: Canvas, turn: Turn) -> None:
                 pass
 
             scale = fail

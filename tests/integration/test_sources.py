@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import itertools
 import logging
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -182,30 +184,6 @@ def test_http_statuses_have_causes() -> None:
     with http_server(refuse) as url:
         causes = [failure_of(f"{url}/{status}").cause for status in (401, 403, 404, 500, 503)]
     assert causes == ["unauthorized", "unauthorized", "not_found", "refused", "refused"]
-
-
-def test_http_video_plays_and_its_end_is_a_failure(tmp_path: Path) -> None:
-    media.write_video(tmp_path / "clip.mp4", size=(320, 180))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _silent(tmp_path)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        run = SourceRun(f"http://127.0.0.1:{server.server_port}/clip.mp4").start()
-        error = run.failure()
-        server.shutdown()
-        thread.join(10.0)
-    assert error.cause == "ended"
-    assert len(run.frames) == 50
-
-
-def _silent(folder: Path) -> type[http.server.SimpleHTTPRequestHandler]:
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: object) -> None:
-            super().__init__(*arguments, directory=str(folder))  # type: ignore[arg-type]
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    return Handler
 
 
 def test_endless_zeros_cost_no_memory() -> None:
@@ -399,3 +377,107 @@ def test_flood_without_a_picture_is_given_up(tmp_path: Path) -> None:
     assert error.cause == "invalid"
     assert "no picture" in str(error)
     assert run.damaged > 10
+
+
+@contextlib.contextmanager
+def rtp_camera(form: str) -> Iterator[int]:
+    """Send pictures as RTP to a UDP port of this machine, as cameras do that are told where to; yield the port."""
+    port = free_port()
+    stopping = threading.Event()
+
+    def send() -> None:
+        with av.open(f"rtp://127.0.0.1:{port}", "w", format=form) as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+            stream.options = {"bf": "0", "preset": "veryfast", "g": "5"}
+            for index, picture in enumerate(itertools.cycle(list(media.pictures(160, 120, 10)))):
+                if stopping.wait(0.02):
+                    return
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                frame.pts = index
+                for packet in stream.encode(frame):
+                    with contextlib.suppress(OSError):  # nobody listens yet
+                        container.mux(packet)
+
+    thread = threading.Thread(target=send, name="rtp camera", daemon=True)
+    thread.start()
+    try:
+        yield port
+    finally:
+        stopping.set()
+        thread.join(10.0)
+
+
+def test_transport_stream_over_rtp() -> None:
+    with rtp_camera("rtp_mpegts") as port, SourceRun(f"RTP://127.0.0.1:{port}") as run:
+        run.wait_for_frames(10)
+
+
+def test_plain_rtp_needs_its_sdp(tmp_path: Path) -> None:
+    with rtp_camera("rtp") as port:
+        error = failure_of(f"rtp://127.0.0.1:{port}")
+        assert error.cause == "invalid"
+        assert "SDP" in str(error)
+        sdp = tmp_path / "cam.sdp"
+        sdp.write_text(
+            "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=camera\nc=IN IP4 127.0.0.1\nt=0 0\n"
+            f"m=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\na=fmtp:96 packetization-mode=1\n"
+        )
+        with SourceRun(sdp) as run:
+            run.wait_for_frames(10)
+        assert run.config.live
+
+
+@contextlib.contextmanager
+def joined_between_key_frames(folder: Path, gop_s: float, *, codec: str = "libx264") -> Iterator[str]:
+    """Serve a live transport stream from behind its first key frame on, four times as fast as time goes."""
+    path = folder / "rare.ts"
+    with av.open(path, "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        stream.options = {"preset": "veryfast", "bf": "0", "sc_threshold": "0", "x265-params": "log-level=none"}
+        stream.codec_context.gop_size = round(gop_s * 25)
+        for index, picture in enumerate(media.pictures(160, 120, round(gop_s * 25) + 50)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = path.read_bytes()
+    begin_at = len(data) // 20 // 188 * 188
+    step = max(188, round(len(data) / (gop_s + 2) / 100) // 188 * 188)
+
+    def camera(handler: http.server.BaseHTTPRequestHandler) -> None:
+        begin(handler, "video/mp2t")
+        for start in range(begin_at, len(data), step):
+            handler.wfile.write(data[start : start + step])
+            time.sleep(step / len(data) * (gop_s + 2) / 4)
+        time.sleep(2.0)
+
+    with http_server(camera) as url:
+        yield f"{url}/live"
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_key_frame_that_is_far_off_is_waited_for(tmp_path: Path, codec: str) -> None:
+    """As long as the camera takes, which is longer than pictures may fail to come later on."""
+    said: list[str] = []
+    options = {"read_timeout_s": 1.0, "open_timeout_s": 8.0, "arguments": {"on_waiting": said.append}}
+    with (
+        joined_between_key_frames(tmp_path, 40.0, codec=codec) as url,
+        SourceRun(url, **options) as run,  # type: ignore[arg-type]
+    ):
+        run.wait_for_frames(10)
+    assert len(said) == 1
+    assert "key frame" in said[0]
+    assert run.damaged == 0
+    assert run.frames[0].canvas.width == 320
+
+
+def test_video_without_key_frames_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visaged.pipelines.source.waiting.MOST_KEY_FRAME_S", 4.0)
+    with joined_between_key_frames(tmp_path, 80.0) as url:
+        run = SourceRun(url, read_timeout_s=1.0, open_timeout_s=8.0).start()
+        error = run.failure()
+    assert error.cause == "invalid"
+    assert "no key frame" in str(error)
+    assert not run.frames

@@ -15,10 +15,11 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 
 from tests.support.waiting import until
 from visaged.daemon.api.docs import install_docs
-from visaged.daemon.http import access, problems
-from visaged.daemon.http.access import KeyGuard, RequestLog, is_unknown
+from visaged.daemon.http import problems, request_log
+from visaged.daemon.http.access import KeyGuard, is_unknown
 from visaged.daemon.http.keys import hash_key, make_key
 from visaged.daemon.http.problems import Problem
+from visaged.daemon.http.request_log import RequestLog
 from visaged.daemon.http.server import Limits, Server
 from visaged.daemon.http.settings import HttpSettings, KeySettings
 from visaged.pipelines.runtime.metrics import Metrics
@@ -57,7 +58,7 @@ def small_app(gate: threading.Event) -> FastAPI:
 
     @app.get("/id")
     def in_a_thread() -> Response:
-        return PlainTextResponse(access.request_id.get())
+        return PlainTextResponse(request_log.request_id.get())
 
     @app.get("/wait")
     async def wait() -> Response:

@@ -14,8 +14,11 @@ from referencing import Registry, Resource
 from tests.support.subscriber import Message
 from visaged.models.alignment import ImagePixels
 from visaged.models.preprocess import canvas_for
+from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import CameraStatus, EndReason, EventKind, Face, Frame, FrameResult, Shot, TrackEvent
-from visaged.pipelines.schemas import NAMES, schema
+from visaged.pipelines.schemas import schema
+
+NAMES = ("face", "faces", "events", "node-status", "camera-status")
 
 _CANVAS = canvas_for(64, 36, 32)
 _IMAGE = np.zeros((36, 64, 3), np.uint8)
@@ -60,8 +63,8 @@ def result(
     now_s = time.monotonic()
     points = np.random.default_rng(0).uniform(0, 1000, (106, 2)).astype(np.float32) if has_points else None
     frame = Frame(
-        camera, 1, _CANVAS, _IMAGE, ImagePixels(_IMAGE), now_s - 0.05, now_s - 0.05, time.time(), "arrival",
-        now_s - 0.04, now_s - 0.03, 1.0, lambda: None,
+        camera, 1, _CANVAS, _IMAGE, ImagePixels(_IMAGE), Presentation(64, 36), now_s - 0.05, now_s - 0.05, time.time(),
+        "arrival", now_s - 0.04, now_s - 0.03, 1.0, lambda: None,
     )  # fmt: skip
     seen = [Face(shot(float(n)), n + 1, landmarks_106=points) for n in range(faces)]
     return FrameResult(frame, seen, list(events), now_s - 0.02, now_s - 0.01)

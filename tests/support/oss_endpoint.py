@@ -33,6 +33,7 @@ from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.pipelines.attributes import AnalyzerReader
 from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.images.analyze import PictureAnalyzer
 from visaged.pipelines.inference import Inference
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
@@ -63,17 +64,13 @@ def real_network() -> Iterator[Network]:
     detector = Detector.load(manifest, ModelSettings().detector, SessionConfig("cpu"), 0.2)
     reader = AnalyzerReader(Analyzer.load(manifest, str(ModelSettings().analyzer), SessionConfig("cpu")), metrics)
     batcher = Batcher(max_batch=1, max_wait_s=0.0, max_pictures=16)
-    pictures = Pictures(
-        HttpSettings(max_megapixels=10, max_waiting=4, deadline_s=60),
-        batcher,
-        reader.heads,
-        frozenset(reader.heads),
-        Scales(640, 1280),
-        detector.face_threshold,
-        metrics,
-        dict.fromkeys(reader.heads, 1.0),  # of which these answers take no notice
-    )
-    work = Inference(batcher, detector, reader, {}, metrics, lambda result: None)
+    settings = HttpSettings(max_megapixels=10, max_waiting=4, deadline_s=60)
+    scales = Scales(640, 1280)
+    analyzer = PictureAnalyzer(batcher, reader, scales, settings.max_pixels, settings.deadline_s)
+    pictures = Pictures(settings, analyzer, reader.heads, metrics, detector.floor)
+    # These answers take no notice of the smallest confidences.
+    pictures.configure(frozenset(reader.heads), detector.face_threshold, dict.fromkeys(reader.heads, 1.0))
+    work = Inference(batcher, detector, reader, metrics)
     deaths: list[BaseException] = []
     worker = Worker("inference", work.run, lambda name, error: deaths.append(error))
     worker.start()

@@ -18,8 +18,11 @@ from visaged.models import geometry
 from visaged.models.alignment import ImagePixels
 from visaged.models.manifest import Head
 from visaged.models.preprocess import Canvas, canvas_for
+from visaged.models.search import Look
 from visaged.models.types import Detections, FloatArray, Image
 from visaged.pipelines.attributes import Reading, Request
+from visaged.pipelines.jobs import DropCause
+from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import Frame
 
 DEMO = Path(__file__).parents[2] / "daemon" / "demo" / "demo.mp4"
@@ -122,6 +125,7 @@ def frame(
     width: int = 640,
     height: int = 360,
     position_s: float | None = None,
+    presentation: Presentation | None = None,
     release: Callable[[], None] = lambda: None,
 ) -> Frame:
     """Return a frame captured at a time; its wall clock is the same plus 1.7e9 s."""
@@ -131,6 +135,7 @@ def frame(
         canvas=canvas,
         image=canvas.blank() if image is None else image,
         pixels=ImagePixels(np.zeros((height, width, 3), np.uint8)),
+        presentation=Presentation(width, height) if presentation is None else presentation,
         captured_s=time_s,
         motion_s=time_s,
         captured_at=1.7e9 + time_s,
@@ -140,6 +145,67 @@ def frame(
         position_s=position_s,
         release=release,
     )
+
+
+class Job:
+    """A job on a canvas; notes what is done with it in `steps`, and raises in the step `broken`.
+
+    Args:
+        name: What it is of.
+        time_s: When it was captured.
+        canvas: What is searched; None where it is not known yet.
+        is_large: Whether it is searched alone.
+        on_drop: Called with this job and the cause when it is dropped.
+    """
+
+    def __init__(
+        self,
+        name: str = "picture",
+        time_s: float = 0.0,
+        canvas: Canvas | None = SMALL,
+        is_large: bool = False,
+        on_drop: Callable[[Job, DropCause], None] = lambda job, cause: None,
+    ) -> None:
+        self.name, self.time_s, self.is_large = name, time_s, is_large
+        self.steps: list[str] = []
+        self.broken = ""
+        self._canvas = canvas
+        self._on_drop = on_drop
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        return None if self._canvas is None else (self._canvas.height, self._canvas.width)
+
+    def start(self, now_s: float) -> bool:
+        self._step("start")
+        return True
+
+    def looks(self) -> Sequence[Look]:
+        self._step("looks")
+        canvas = self._canvas or SMALL
+        return [Look(canvas.blank(), canvas)]
+
+    def release(self) -> None:
+        self._step("release")
+
+    def observe(self, found: Detections) -> Sequence[Request]:
+        self._step("observe")
+        return []
+
+    def conclude(self, readings: Sequence[Reading] | None, started_s: float) -> None:
+        self._step("conclude")
+
+    def fail(self) -> None:
+        self._step("fail")
+
+    def drop(self, cause: DropCause) -> None:
+        self._step(f"drop: {cause}")
+        self._on_drop(self, cause)
+
+    def _step(self, name: str) -> None:
+        self.steps.append(name)
+        if name == self.broken:
+            raise ValueError(f"a bug in {name}")
 
 
 class Threads:

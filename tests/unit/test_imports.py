@@ -202,7 +202,12 @@ def test_the_rooms_of_a_layer_import_each_other_without_a_circle(layer: str) -> 
 
 @pytest.mark.parametrize(
     ("room", "allowed"),
-    [("records", set()), ("runtime", set()), ("outputs", {"records", "runtime", "schemas"})],
+    [
+        ("presentation", set()),
+        ("records", {"presentation"}),
+        ("runtime", set()),
+        ("outputs", {"presentation", "records", "runtime", "schemas"}),
+    ],
 )
 def test_what_every_stage_uses_imports_no_stage(room: str, allowed: set[str]) -> None:
     assert rooms("pipelines")[room].keys() <= allowed, report("pipelines")

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from urllib.parse import unquote
 
 import orjson
-from prometheus_client import Counter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -28,8 +27,8 @@ from visaged.daemon.api.aliyun_oss.requests import Names, OssRequest, read_reque
 from visaged.daemon.api.aliyun_oss.settings import ATTRIBUTES, OssSettings
 from visaged.daemon.api.aliyun_oss.signature import Verifier
 from visaged.daemon.api.pictures import Pictures
-from visaged.daemon.http.access import rename_request
 from visaged.daemon.http.problems import Problem
+from visaged.daemon.http.request_log import rename_request
 from visaged.pipelines.images.job import PictureQuery
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -83,12 +82,7 @@ class OssApp:
         self._has_keys = bool(keys)
         self._verifier = Verifier(keys, settings.region, clock)
         self._server = f"visaged/{version}"
-        self._requests = Counter(
-            "visaged_oss_requests",
-            "Requests of the OSS endpoint: what was asked for, and OK or the error's code",
-            ("operation", "code"),
-            registry=metrics.registry,
-        )
+        self._requests = metrics.oss_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

@@ -4,8 +4,8 @@ In the order of use:
 
 1. `labelling.label` cuts aligned crops of every face of the packs (`crops`) and asks labelling networks (`teachers`,
    `judge`); labels made by eye lie in `models/training/labels`; `cache` puts both together;
-2. `train` draws samples (`samples`, `occlusion`) and teaches the network (`network`, `loss`, `heads`); `import_onnx`
-   lets it start from an exported file;
+2. `train` draws samples (`samples`, `occlusion`) and trains the network (`network`, `loss`, `heads`) by
+   `common.trainer`; `import_onnx` lets it start from an exported file;
 3. `evaluation.calibrate` makes its probabilities mean what they say;
 4. `export` writes the ONNX file;
 5. `evaluation.looks` has the product's networks look at faces of all sizes, and at backs of heads; `trust` fits to

@@ -38,9 +38,9 @@ class ExportedOutputs(nn.Module):
         """Wrap a trained network.
 
         Args:
-            model: calibrated, if it is to be.
-            deviation_scale: by which the spread of the age head is too small or too large.
-            names: outputs to give, in order.
+            model: the trained network, calibrated or not.
+            deviation_scale: factor that corrects the standard deviation of the age head.
+            names: the outputs of the file, in order.
         """
         super().__init__()
         self.model, self.names = model, names

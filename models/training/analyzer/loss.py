@@ -34,7 +34,7 @@ _LEAST_SEX_AGE = 4
 """Younger faces say too little of it."""
 _SMOOTHING = 0.01
 _FEW = 4.0
-"""A term is a sum over the labelled samples divided by their number plus this, so that a single one does not shout."""
+"""A term is a sum over the labelled samples divided by their number plus this, so that one alone counts little."""
 
 
 @dataclass(frozen=True, slots=True)

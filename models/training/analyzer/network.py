@@ -1,13 +1,13 @@
 """The analyzer: a plain residual trunk, two views of its last map, one linear head per attribute.
 
-The mean over the last map tells what does not depend on a place (age, gender); a narrow map, flattened, keeps places
+The mean over the last map holds what does not depend on a place (age, gender); a narrow map, flattened, keeps places
 (lids, brows, lips, the outline). The 106 points are a linear shape model whose coefficients are read from that map: a
 full matrix would hold a seventh of all weights and learn the same.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from visaged.models.training.detector.network import Residual, convolution
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkConfig:
+class AnalyzerShape:
     """The shape of the network.
 
     Attributes:
-        channels: of the four stages, at strides 2, 4, 8, 16.
+        channels: output channels of the four stages, at strides 2, 4, 8, 16.
         blocks: residual blocks of the stages at strides 4, 8, 16.
         spatial: channels of the map that keeps places.
         shape: coefficients of the points' shape model.
@@ -42,20 +42,11 @@ class NetworkConfig:
     local_features: int = 96
     dropout: float = 0.3
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint stores."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
-        """Read what a checkpoint stores."""
-        return cls(**(values | {name: tuple(values[name]) for name in ("channels", "blocks")}))
-
 
 class Analyzer(nn.Module):
     """(B, 3, 112, 112) BGR 0..255 to raw outputs by head, and `points` (B, 106, 2) in crop pixels."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: AnalyzerShape) -> None:
         """Build the network with fresh weights."""
         super().__init__()
         self.config = config
@@ -101,6 +92,4 @@ class Analyzer(nn.Module):
 
 def load_checkpoint(path: Path, *, averaged: bool = True) -> tuple[Analyzer, dict[str, Any]]:
     """Build the network that a checkpoint describes, with its averaged weights or those training goes on from."""
-    return load_network(
-        path, lambda shape: Analyzer(NetworkConfig.from_dict(shape)), "averaged" if averaged else "model"
-    )
+    return load_network(path, lambda shape: Analyzer(AnalyzerShape(**shape)), "averaged" if averaged else "model")

@@ -59,7 +59,7 @@ class Sampler:
     """Draws samples from the training side of all packs.
 
     Args:
-        packs: by name.
+        packs: the packs by name.
         weights: how often each pack is drawn.
         rng: source of chance.
     """
@@ -154,8 +154,8 @@ def jitter(rng: Generator, size: float, *, strength: float | None = None, turned
 
     Args:
         rng: source of chance.
-        size: of the crop in pixels of the picture: points of small faces are less exact.
-        strength: of the errors, 1 for 4.4 % of the face; drawn if not given.
+        size: edge of the crop in pixels of the picture: points of small faces are less exact.
+        strength: strength of the errors, 1 for 4.4 % of the face; drawn if not given.
         turned: turn and scale a little more, so that training sees rarer errors too.
     """
     if strength is None:
@@ -192,7 +192,7 @@ def _cut_edge(image: Image, rng: Generator) -> None:
 
 
 def _tinted(image: Image, rng: Generator) -> Image:
-    """Give a grey picture the colours of skin under some light: grey must not tell where a face comes from."""
+    """Give a grey picture the colours of skin under some light: grey must not give away which pack a face is from."""
     grey = np.arange(256) / 255.0
     warmth = rng.uniform(0.0, 0.5)
     exponents = np.array([1 + warmth, 1 + 0.35 * warmth, 1 - 0.3 * warmth]) * np.exp(rng.normal(0, 0.06, 3))

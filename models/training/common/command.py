@@ -1,4 +1,4 @@
-"""How every program of this training ends: what its user got wrong is told in a line, not in a traceback."""
+"""How every program of this training ends: an error in its input is printed as one line, not as a traceback."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class PackedPicture:
 
 
 def is_validation(pack: str, name: str) -> bool:
-    """Say on which side of the split a picture is: a fixed 15 % by the hash of its name, whole videos together."""
+    """Return whether a picture is held out: a fixed 15 % by the hash of its name, whole videos together."""
     source = _ONE_SOURCE.match(name)
     key = f"{pack}/{source.group(1) if source else name}"
     return (

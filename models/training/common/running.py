@@ -23,7 +23,7 @@ def join_processes(rank: int, world_size: int, port: int) -> None:
 
 
 def process_age() -> float:
-    """Return the seconds since this process was started, its imports included; 0 where the system does not tell."""
+    """Return the seconds since this process was started, its imports included; 0 where the system does not say."""
     try:
         ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[19])
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
@@ -33,7 +33,7 @@ def process_age() -> float:
 
 
 def wait_while_paused(pause_file: Path | None) -> None:
-    """Sleep as long as the file exists: whoever needs the machine creates it."""
+    """Sleep as long as the file exists: it is created by a person who needs the machine."""
     while pause_file is not None and pause_file.exists():
         time.sleep(0.5)
 
@@ -82,7 +82,7 @@ class WeightAverage:
         """Start from a state.
 
         Args:
-            state: of a network, or of the average that a run left after `updates` steps.
+            state: the state of a network, or of the average that a run left after `updates` steps.
             keep: the share of the old average that an update keeps.
             updates: 0 for a network's own state.
         """
@@ -115,7 +115,7 @@ def load_network(
 
     Args:
         path: the checkpoint.
-        build: makes a network of what the checkpoint says of its shape.
+        build: makes a network of the shape that the checkpoint describes.
         weights: `averaged`, or `model` for those that training goes on from.
 
     Raises:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-LARGE_SIDES = 2
-"""A step of large samples has them this many times as long and wide, and as many fewer as have the same pixels."""
-
 LAST_SECONDS = 5.0
 """What a run with a time limit keeps of it for its last step and its last checkpoint."""
 
@@ -18,21 +15,19 @@ def learning_rate(peak: float, step: int, warmup_steps: int, progress: float) ->
     return peak * min(1.0, (step + 1) / warmup_steps) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """How a run learns; the checkpoint carries it.
+    """How a run of either network learns; the checkpoint carries it.
 
     Attributes:
         samples: total number, counted from the first run on.
         decay_from: number of samples from which on the learning rate falls.
         batch: samples per process and step.
-        side: edge of a sample in pixels, a multiple of 32.
-        learning_rate: after the warm-up.
-        warmup_steps: of this run.
-        weight_decay: of convolution weights; biases and normalisation have none.
+        learning_rate: the highest rate, reached at the end of the warm-up.
+        warmup_steps: steps at the start of this run in which the rate rises.
+        weight_decay: strength of the decay of kernels and matrices; biases and normalisation have none.
         averaging: share of the old average that a step keeps.
-        weights: how often each pack is drawn.
-        large_every: one step in so many has large samples; 0 for none.
+        packs: how often each pack is drawn.
         minutes: after so many, counted from the start of the program, the run ends, however many samples it has seen;
             the rate then falls from the share `decay_from / samples` of that time on. None: no limit.
     """
@@ -40,26 +35,20 @@ class TrainConfig:
     samples: int
     decay_from: int
     batch: int
-    side: int
     learning_rate: float
     warmup_steps: int
     weight_decay: float
     averaging: float
-    weights: dict[str, float]
-    large_every: int = 4
+    packs: dict[str, float]
     minutes: float | None = None
-
-    def is_large(self, step: int) -> bool:
-        """Say whether a step has large samples, the same in all processes."""
-        return self.large_every > 0 and step % self.large_every == self.large_every - 1
 
     def rate(self, step: int, seen: int, elapsed_s: float) -> float:
         """Return the learning rate at a step of this run, `seen` samples in all runs and some seconds after its start.
 
         Args:
-            step: of this run, from 0.
+            step: number of the step in this run, from 0.
             seen: samples in all runs.
-            elapsed_s: since the program was started.
+            elapsed_s: seconds since the program was started.
         """
         if self.minutes is None:
             progress = (seen - self.decay_from) / max(self.samples - self.decay_from, 1)
@@ -69,7 +58,7 @@ class TrainConfig:
         return learning_rate(self.learning_rate, step, self.warmup_steps, progress)
 
     def is_over(self, seen: int, elapsed_s: float) -> bool:
-        """Say whether there is no next step."""
+        """Return whether there is no next step."""
         return seen >= self.samples if self.minutes is None else elapsed_s >= self._last_s
 
     @property

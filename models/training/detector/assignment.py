@@ -55,8 +55,8 @@ def assign(boxes: FloatArray, points: FloatArray, doubtful: FloatArray, height: 
         boxes: (N, 4) float32 pixels of sure faces.
         points: (N, 5, 2) float32 pixels, NaN where unknown.
         doubtful: (M, 4) float32 pixels of boxes to leave out.
-        height: of the picture, pixels.
-        width: of the picture, pixels.
+        height: pixels of the picture, down.
+        width: pixels of the picture, across.
     """
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2  # (N, 2)
     edges = boxes[:, 2:] - boxes[:, :2]

@@ -24,8 +24,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from visaged.models.training.common import packs
-from visaged.models.training.common.schedule import LARGE_SIDES, TrainConfig
 from visaged.models.training.detector.assignment import BatchTargets, assign
+from visaged.models.training.detector.config import DetectorTrainConfig
 from visaged.models.training.detector.samples.compose import Sample, compose
 from visaged.models.training.detector.samples.views import Library, Picture
 
@@ -105,7 +105,7 @@ class Batch:
 
     Attributes:
         images: (B, S, S, 3) uint8 BGR.
-        targets: of the B pictures.
+        targets: what the cells of the B pictures should say.
     """
 
     images: NDArray[np.uint8]
@@ -119,20 +119,13 @@ class Batch:
         return cls(np.stack([s.image for s in samples]), BatchTargets.of(targets))
 
 
-def batch_shape(config: TrainConfig, large: bool) -> tuple[int, int]:
-    """Return the number of samples of a step and their side in pixels."""
-    if large:
-        return max(1, config.batch // LARGE_SIDES**2), config.side * LARGE_SIDES
-    return config.batch, config.side
-
-
-def draw_batch(library: Library, config: TrainConfig, rng: Generator, large: bool) -> Batch:
+def draw_batch(library: Library, config: DetectorTrainConfig, rng: Generator, large: bool) -> Batch:
     """Compose one batch."""
-    count, side = batch_shape(config, large)
+    count, side = config.batch_shape(large)
     return Batch.of([compose(library, side, rng, LARGE_CLOSE_UPS if large else CLOSE_UPS) for _ in range(count)])
 
 
-def own_batches(library: Library, config: TrainConfig, rng: Generator) -> Iterator[Batch]:
+def own_batches(library: Library, config: DetectorTrainConfig, rng: Generator) -> Iterator[Batch]:
     """Compose the batches of all steps, one when asked for it, in the process that learns."""
     step = 0
     while True:
@@ -140,7 +133,7 @@ def own_batches(library: Library, config: TrainConfig, rng: Generator) -> Iterat
         step += 1
 
 
-def step_batch(library: Library, config: TrainConfig, key: tuple[int, ...], step: int) -> Batch:
+def step_batch(library: Library, config: DetectorTrainConfig, key: tuple[int, ...], step: int) -> Batch:
     """Compose the batch of one step of a run whose chance is `key`, which depends on nothing else."""
     return draw_batch(library, config, np.random.default_rng([*key, step]), config.is_large(step))
 
@@ -151,9 +144,9 @@ class Composers:
     A batch's images lie in memory that all share and stay valid until the next batch is asked for.
     """
 
-    def __init__(self, library: Library, config: TrainConfig, key: tuple[int, ...], processes: int) -> None:
+    def __init__(self, library: Library, config: DetectorTrainConfig, key: tuple[int, ...], processes: int) -> None:
         """Fork the processes; to be called before CUDA is used, of which a forked process must know nothing."""
-        shapes = [batch_shape(config, large) for large in (False, True)]
+        shapes = [config.batch_shape(large) for large in (False, True)]
         self._slot_bytes = max(count * side * side * 3 for count, side in shapes)
         slots = max(2, AHEAD * processes)
         self._memory = np.frombuffer(mmap.mmap(-1, slots * self._slot_bytes), np.uint8)
@@ -182,7 +175,7 @@ class Composers:
         first = slot * self._slot_bytes
         return self._memory[first : first + int(np.prod(shape))].reshape(shape)
 
-    def _compose(self, library: Library, config: TrainConfig, key: tuple[int, ...], parent: int) -> None:
+    def _compose(self, library: Library, config: DetectorTrainConfig, key: tuple[int, ...], parent: int) -> None:
         """Compose what is ordered until the learning process is gone."""
         while True:
             try:

@@ -44,9 +44,9 @@ def detection_loss(raw: Tensor, targets: BatchTargets, centres: Tensor) -> tuple
     """Return the weighted losses of scores, boxes and points, each a scalar.
 
     Args:
-        raw: (B, cells, 15) float32, of `flatten`.
-        targets: of the pictures of the batch.
-        centres: (cells, 3) float32, of `cell_centres`.
+        raw: (B, cells, 15) float32, as `flatten` returns it.
+        targets: what the cells of the batch's pictures should say.
+        centres: (cells, 3) float32, as `cell_centres` returns it.
     """
     picture, cell = to_device(targets.pictures, raw.device), to_device(targets.cells, raw.device)
     boxes, points = to_device(targets.boxes, raw.device), to_device(targets.points, raw.device)

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 (the name everybody reads)
 from torch import Tensor, nn
 
 from visaged.models.training.common.running import load_network
-from visaged.models.training.detector.shapes import OUTPUTS_PER_CELL, STRIDES, NetworkConfig
+from visaged.models.training.detector.shapes import OUTPUTS_PER_CELL, STRIDES, DetectorShape
 
 MEAN, SCALE = 128.0, 1 / 64
 """Pixels become (value - MEAN) * SCALE. MEAN is a whole number so that ONNX's DequantizeLinear does it in one step."""
@@ -31,7 +31,7 @@ def convolution(
     groups: int = 1,
     relu: bool = True,
 ) -> nn.Sequential:
-    """Build convolution, batch normalisation and, unless told otherwise, ReLU."""
+    """Build convolution, batch normalisation and, unless `relu` is false, ReLU."""
     padding = kernel // 2 * dilation
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False),
@@ -49,7 +49,7 @@ class Residual(nn.Module):
         """Build the block; it starts as the identity, so that blocks can be added to a trained network.
 
         Args:
-            channels: of its input and its output.
+            channels: channels of the input and of the output.
             context: 5x5 depthwise with a dilation of 2: at stride 32 it sees 128 pixels more on each side, which
                 a face that fills the picture needs, and costs next to nothing on so few cells.
         """
@@ -87,7 +87,7 @@ def last_layer(channels: int) -> nn.Conv2d:
 class Detector(nn.Module):
     """(B, 3, H, W) BGR 0..255 to raw maps (B, 15, H/s, W/s) for s = 8, 16, 32; H and W are multiples of 32."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: DetectorShape) -> None:
         """Build the network with fresh weights."""
         super().__init__()
         self.config = config
@@ -123,6 +123,7 @@ class Detector(nn.Module):
 
 def load_checkpoint(path: Path, *, averaged: bool = True) -> tuple[Detector, dict[str, Any]]:
     """Build the network that a checkpoint describes, with its averaged weights or those training goes on from."""
+    # Checkpoints of before there was context say nothing of it.
     return load_network(
-        path, lambda shape: Detector(NetworkConfig.from_dict(shape)), "averaged" if averaged else "model"
+        path, lambda shape: Detector(DetectorShape(**({"context": 0} | shape))), "averaged" if averaged else "model"
     )

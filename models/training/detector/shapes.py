@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 STRIDES = (8, 16, 32)
 
@@ -12,11 +11,11 @@ OUTPUTS_PER_CELL = 15
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkConfig:
+class DetectorShape:
     """The shape of the network.
 
     Attributes:
-        channels: of the five stages, at strides 2, 4, 8, 16, 32.
+        channels: output channels of the five stages, at strides 2, 4, 8, 16, 32.
         blocks: residual blocks of the stages at strides 8, 16, 32.
         pyramid: channels of the pyramid.
         context: blocks behind the last stage that widen its view.
@@ -27,25 +26,16 @@ class NetworkConfig:
     pyramid: int = 48
     context: int = 2
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint stores."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> NetworkConfig:
-        """Read what a checkpoint stores."""
-        return cls(tuple(values["channels"]), tuple(values["blocks"]), values["pyramid"], values.get("context", 0))
-
 
 SHAPES = {
-    "s": NetworkConfig(),
+    "s": DetectorShape(),
     # Twice every width, so that a trained `s` can be widened into it (`widen`), and more blocks: 7.8 times the work.
-    "m": NetworkConfig((32, 64, 96, 128, 128), (3, 3, 4), 96, 2),
+    "m": DetectorShape((32, 64, 96, 128, 128), (3, 3, 4), 96, 2),
 }
 """The networks that `train --shape` knows: `s` for one CPU core, `m` for a GPU."""
 
 
-def multiply_adds(config: NetworkConfig, height: int, width: int) -> int:
+def multiply_adds(config: DetectorShape, height: int, width: int) -> int:
     """Return the multiplications of all convolutions for a picture of height x width pixels, multiples of 32."""
 
     def smoothing(channels: int) -> int:

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from visaged.models.training.detector.network import Detector
-from visaged.models.training.detector.shapes import NetworkConfig
+from visaged.models.training.detector.shapes import DetectorShape
 
 LEAST_SHARE = 0.2
 """The smaller copy's share in what a convolution takes from a channel is drawn from here up."""
 
 
-def widened(model: Detector, config: NetworkConfig, seed: int = 1) -> Detector:
+def widened(model: Detector, config: DetectorShape, seed: int = 1) -> Detector:
     """Build a network that is twice as wide as a trained one and says the same.
 
     Args:
         model: the trained network.
         config: the shape to build: twice the channels everywhere, as many blocks or more.
-        seed: of the split.
+        seed: seed of the random split.
 
     Raises:
         ValueError: the shape is another.

@@ -77,7 +77,7 @@ def detector_of(path: Path, entry: DetectorEntry) -> FindFaces:
 
 
 def open_detector(path: Path) -> FindFaces:
-    """Open a network of this project's interface, or YuNet (2023 form), told apart by the outputs.
+    """Open a network of this project's interface, or YuNet (2023 form); the outputs' names show which.
 
     Raises:
         ModelError: It is no network, or one of neither kind.

@@ -54,8 +54,8 @@ class EvaluationSet:
 
     Attributes:
         title: what the table calls it.
-        pack: where it is from.
-        scale: of the pictures, 1 as packed.
+        pack: the pack that the pictures are from.
+        scale: factor by which the pictures are shrunk, 1 as packed.
         human_only: count only boxes that people drew, leave all others out.
     """
 
@@ -88,7 +88,7 @@ class HeldOut:
     labels: Path | None = None
 
     def has(self, pack: str, name: str) -> bool:
-        """Say whether a picture of a pack is held out."""
+        """Return whether a picture of a pack is held out."""
         return is_validation(pack, name) and f"{pack}/{name}" not in self.leave_out
 
     def pack(self, pack: str) -> Iterator[PackedPicture]:

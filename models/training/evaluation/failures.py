@@ -92,7 +92,7 @@ def first_wrong(steps: Sequence[float], wrong: Callable[[float], bool]) -> tuple
 
 
 def is_found(detector: Detector, face: Portrait) -> bool:
-    """Say whether something is found about where the face is, half to twice as large."""
+    """Return whether something is found about where the face is, half to twice as large."""
     found = find(detector, face.image)
     sizes = np.sqrt(np.prod(found.boxes[:, 2:] - found.boxes[:, :2], axis=1))
     apart = np.abs(found.boxes.reshape(-1, 2, 2).mean(1) - face.box.reshape(2, 2).mean(0)).max(1)
@@ -167,7 +167,7 @@ class Reader:
         self._analyzer = analyzer
 
     def read(self, image: Image, five: FloatArray) -> dict[str, FloatArray]:
-        """Return what `Analyzer.analyze` says of one face; points in pixels of the picture."""
+        """Return what `Analyzer.analyze` reads from one face; points in pixels of the picture."""
         aligner = self._analyzer.aligner
         matrix = aligner.matrix(five)
         (reading,) = self._analyzer.analyze(aligner.crop(ImagePixels(image), matrix)[None])

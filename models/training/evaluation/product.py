@@ -51,12 +51,12 @@ class ProductError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """A face that was followed through a clip, as its messages tell of it.
+    """A face that was followed through a clip, as the daemon's messages describe it.
 
     Attributes:
         start_s: where in the clip it was seen first as a track, seconds.
-        duration_s: from its first to its last sight.
-        attributes: names of those that were told of it.
+        duration_s: seconds from its first to its last sight.
+        attributes: names of the attributes in its last message.
     """
 
     start_s: float
@@ -69,8 +69,8 @@ class Watched:
     """A clip as a camera saw it.
 
     Attributes:
-        name: of the clip, without its ending.
-        seconds: its length.
+        name: name of the clip's file, without its ending.
+        seconds: length of the clip.
         tracks: all that began, in the order of their numbers.
     """
 
@@ -93,8 +93,8 @@ def tracks_of(events: list[Mapping[str, Any]], frames: list[Mapping[str, Any]]) 
     """Put the tracks of a clip together from its messages.
 
     Args:
-        events: of `events`, all of them, in order.
-        frames: of `faces`; the first ones may be missing, sent before the daemon had its broker.
+        events: all messages of the topic `events`, in order.
+        frames: messages of the topic `faces`; the first ones may be missing, sent before the daemon had its broker.
 
     Raises:
         ProductError: An event is missing.
@@ -108,7 +108,7 @@ def tracks_of(events: list[Mapping[str, Any]], frames: list[Mapping[str, Any]]) 
                 starts.setdefault(face["track_id"], float(frame["position_s"]))
     ends = {event["track_id"]: event for event in events if event["event"] == "end"}
     if began := {event["track_id"] for event in events} - set(ends):
-        raise ProductError(f"no end was told of the tracks {', '.join(map(str, sorted(began)))}")
+        raise ProductError(f"no event ended the tracks {', '.join(map(str, sorted(began)))}")
     return tuple(
         Track(starts.get(number, 0.0), float(end["duration_s"]), frozenset(end["face"]["attributes"]))
         for number, end in sorted(ends.items())
@@ -213,7 +213,7 @@ class Product:
         with DaemonProcess(Path(self._folder.name), clip.stem, document, "--once") as process:
             code = process.wait(CLIP_S)
             if code != 0:
-                raise ProductError(process.told(f"the daemon ended with exit code {code} on {clip}"))
+                raise ProductError(process.with_last_lines(f"the daemon ended with exit code {code} on {clip}"))
             heard = self._listener.until_offline(f"visaged/{node}/status")
         by_topic: dict[str, list[Mapping[str, Any]]] = {"events": [], "faces": []}
         for topic, message in heard:
@@ -241,7 +241,7 @@ class Product:
             if status == http.client.OK and ready["mqtt"]["connected"]:
                 break
             if time.monotonic() > deadline_s:
-                raise ProductError(process.told(f"the daemon was not ready within {START_S:.0f} s"))
+                raise ProductError(process.with_last_lines(f"the daemon was not ready within {START_S:.0f} s"))
             time.sleep(0.1)
         self.detector = ready["models"]["detector"]
         _, api = self._request("GET", "/openapi.json")
@@ -258,7 +258,7 @@ class Product:
             return answer.status, json.loads(answer.read() or b"{}")
         except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
             what = f"the daemon gave no answer to {method} {path}: {error or type(error).__name__}"
-            raise ProductError(what if self._process is None else self._process.told(what)) from error
+            raise ProductError(what if self._process is None else self._process.with_last_lines(what)) from error
         finally:
             connection.close()
 
@@ -298,7 +298,7 @@ class DaemonProcess:
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise ProductError(self.told(f"the daemon did not end within {seconds:.0f} s")) from None
+            raise ProductError(self.with_last_lines(f"the daemon did not end within {seconds:.0f} s")) from None
 
     def wait_for(self, pattern: re.Pattern[str], deadline_s: float) -> re.Match[str]:
         """Return where it says something; raises `ProductError` if it ends, or monotonic time `deadline_s` passes."""
@@ -307,13 +307,13 @@ class DaemonProcess:
             if found := pattern.search(self._text()):
                 return found
             if code is not None:
-                raise ProductError(self.told(f"the daemon does not start, exit code {code}"))
+                raise ProductError(self.with_last_lines(f"the daemon does not start, exit code {code}"))
             if time.monotonic() > deadline_s:
-                raise ProductError(self.told("the daemon does not start"))
+                raise ProductError(self.with_last_lines("the daemon does not start"))
             time.sleep(0.1)
 
-    def told(self, what: str) -> str:
-        """Return a text with the last lines that it wrote."""
+    def with_last_lines(self, what: str) -> str:
+        """Return a text, followed by the last lines that the daemon wrote."""
         lines = self._text().splitlines()[-_LAST_LINES:]
         return "\n  ".join([f"{what}; its last lines:", *lines]) if lines else what
 

@@ -17,7 +17,7 @@ from visaged.models.training.evaluation.worsen import Portrait
 from visaged.models.types import FloatArray, Image
 
 SIDE = 1000
-"""Of the square pictures, pixels."""
+"""Edge of the square pictures, pixels."""
 
 SHARES = tuple(float(share) for share in np.linspace(0.08, 1.0, 30))
 """Longer sides of the face in parts of the picture's."""

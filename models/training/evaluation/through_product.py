@@ -5,7 +5,7 @@
 The other tables judge a network at the pictures' own size; this one judges everything between a client's file and its
 answer: decoding, scaling, the network, the threshold, the tracker (`product`). Pictures are sent as they are packed.
 Rows at the *default threshold* ask as a client does who says nothing of it; average precision is of all that the daemon
-can be made to tell. A configuration (`--config`) is for networks and settings of one's own; without it, the daemon is
+can be made to return. A configuration (`--config`) is for networks and settings of one's own; without it, the daemon is
 judged as shipped.
 
 Clips: whatever was cut from a clip for training (`clips`, `labels/clips.csv`) stands apart from the rest. Nobody drew
@@ -67,7 +67,7 @@ def large_face(faces: Faces, width: int, height: int) -> FloatArray | None:
 
 
 def is_found(found: Found, box: FloatArray, width: int, height: int) -> bool:
-    """Say whether a face lies on a box (4,), as far as both are in the picture."""
+    """Return whether a face lies on a box (4,), as far as both are in the picture."""
     whole = np.array([width, height, width, height], np.float32)
     return bool((overlap(found[0].clip(0, whole), box[None].clip(0, whole)) >= MATCH_IOU).any())
 
@@ -254,9 +254,9 @@ def print_signing(title: str, clips: Sequence[Watched]) -> None:
 
 def print_backs(title: str, tracks: Sequence[Track], seconds: float) -> None:
     """Print the tracks of a clip in which every one is false."""
-    telling = sum(bool(track.attributes & TELLING) for track in tracks)
+    described = sum(bool(track.attributes & TELLING) for track in tracks)
     longest = max((track.duration_s for track in tracks), default=0.0)
-    counts = f"{len(tracks)} in {seconds:.0f} s; {telling} with age or gender; the longest lives {longest:.1f} s"
+    counts = f"{len(tracks)} in {seconds:.0f} s; {described} with age or gender; the longest lives {longest:.1f} s"
     row(f"{title}: false tracks a minute", a_minute(len(tracks), seconds), counts)
 
 
@@ -288,7 +288,8 @@ def print_table(
         videos: directory of the clips, None to leave tracks out.
         fps: frames of clips to analyse a second, 0 for all, None for the daemon's own choice.
         limit: most pictures of a set, None for all.
-        configuration: of the daemon, for networks and settings of one's own; None for the daemon as shipped.
+        configuration: configuration file of the daemon, for networks and settings of one's own; None for the daemon as
+            shipped.
 
     Raises:
         ValueError: A pack, a clip or the daemon is not as it should be.

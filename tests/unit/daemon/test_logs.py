@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from visaged.daemon import logs
+from visaged.daemon.http.request_log import request_id
 from visaged.daemon.settings import LogSettings
 
 log = logging.getLogger("visaged.test")
@@ -68,6 +69,17 @@ def test_credentials_are_taken_out(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().err
     assert "hunter2" not in text
     assert "rtsp://***@cam/1?token=***" in text
+
+
+def test_a_line_says_which_request_it_belongs_to(capsys: pytest.CaptureFixture[str]) -> None:
+    with configured(LogSettings()):
+        token = request_id.set("abc-1")
+        log.warning("the picture was refused")
+        log.warning("GET /v1/faces 200, request abc-1")
+        request_id.reset(token)
+        log.warning("nobody asked")
+    texts = [line.partition("visaged.test: ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert texts == ["the picture was refused (request abc-1)", "GET /v1/faces 200, request abc-1", "nobody asked"]
 
 
 def test_levels(capsys: pytest.CaptureFixture[str]) -> None:

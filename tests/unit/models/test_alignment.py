@@ -14,7 +14,7 @@ from tests.unit import fakes
 from visaged.models.alignment import Aligner, ImagePixels, Matrix, invert, similarity, transform
 from visaged.models.manifest import AnalyzerEntry, Manifest
 from visaged.models.types import FloatArray, Image
-from visaged.pipelines.source.pixels import VideoPixels
+from visaged.pipelines.source.picture.pixels import VideoPixels
 
 TEMPLATE = next(entry for entry in Manifest().entries if isinstance(entry, AnalyzerEntry)).input.template
 SIZE = 112

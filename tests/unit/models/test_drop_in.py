@@ -19,8 +19,8 @@ from visaged.models.decoders import DECODERS, Batch
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
 from visaged.models.manifest import AnalyzerEntry, Manifest
+from visaged.models.self_test import self_test
 from visaged.models.session import SessionConfig
-from visaged.models.trial import try_out
 
 CPU = SessionConfig(provider="cpu")
 
@@ -41,7 +41,7 @@ def refusal_of_detector(folder: Path, style: str, **changes: Any) -> str:
     """Return what is said of `red.onnx` in the folder with this entry."""
     path = tiny_networks.manifest(folder, detector_entry(style, **changes))
     with pytest.raises(ModelError) as caught:
-        try_out(Detector.load(Manifest(path), "red", CPU))
+        self_test(Detector.load(Manifest(path), "red", CPU))
     return str(caught.value)
 
 
@@ -56,7 +56,7 @@ def change_weight(path: Path, name: str, value: float) -> None:
 @pytest.mark.parametrize("style", ["scrfd", "yunet"])
 def test_what_does_as_its_entry_says_passes(tmp_path: Path, style: str) -> None:
     tiny_networks.detector(tmp_path / "red.onnx", style)
-    try_out(Detector.load(Manifest(tiny_networks.manifest(tmp_path, detector_entry(style))), "red", CPU))
+    self_test(Detector.load(Manifest(tiny_networks.manifest(tmp_path, detector_entry(style))), "red", CPU))
 
 
 def test_a_file_of_one_picture_passes_when_its_entry_says_so(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_file_of_one_picture_passes_when_its_entry_says_so(tmp_path: Path) -> 
     assert "fails on 3 x 320x192 pixels" in said
     assert "max_batch: 1" in said
     path = tiny_networks.manifest(tmp_path, detector_entry("scrfd", max_batch=1))
-    try_out(Detector.load(Manifest(path), "red", CPU))
+    self_test(Detector.load(Manifest(path), "red", CPU))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def try_analyzer(folder: Path, **head: Any) -> None:
         },
         "heads": [{"name": "light", "output": "out"} | head],
     }
-    try_out(Analyzer.load(Manifest(tiny_networks.manifest(folder, entry)), "grey", CPU))
+    self_test(Analyzer.load(Manifest(tiny_networks.manifest(folder, entry)), "grey", CPU))
 
 
 TWO = {"kind": "classes", "labels": ["dark", "light"]}
@@ -226,7 +226,7 @@ def test_an_analyzer_of_one_face_at_a_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("entry", [pytest.param(entry, id=entry.name) for entry in Manifest().entries])
 def test_the_shipped_networks_do_as_their_entries_say(entry: Any) -> None:
     kind = Analyzer if isinstance(entry, AnalyzerEntry) else Detector
-    try_out(kind.load(Manifest(), entry.name, CPU))
+    self_test(kind.load(Manifest(), entry.name, CPU))
 
 
 def test_the_command_line_says_it_too(tmp_path: Path) -> None:

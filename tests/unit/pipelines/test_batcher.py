@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 
 from tests.unit import fakes
-from visaged.models.alignment import ImagePixels
-from visaged.models.preprocess import Canvas, canvas_for
-from visaged.models.search import Look
-from visaged.pipelines.batcher import Batcher, Item, Overloaded, Picture, View, WhenFull
-from visaged.pipelines.records import Frame
+from visaged.models.preprocess import Canvas
+from visaged.pipelines.batcher import Batcher, Lane, WhenFull
+from visaged.pipelines.jobs import DropCause, Job, Overloaded
 
 PATIENCE_S = 20.0
 """Longer than any wait that works; a test that takes it has failed."""
@@ -26,35 +24,56 @@ def pool() -> fakes.Threads:
     return fakes.Threads()
 
 
+class Camera:
+    """A lane whose jobs have a name; a file's must not be dropped."""
+
+    def __init__(
+        self,
+        batcher: Batcher,
+        name: str,
+        when_full: WhenFull,
+        depth: int,
+        on_drop: Callable[[fakes.Job, DropCause], None],
+    ) -> None:
+        self.name = name
+        self.lane: Lane = batcher.open_lane(when_full, depth)
+        self._on_drop = on_drop
+
+    def offer(self, time_s: float = 0.0, canvas: Canvas = fakes.SMALL, stopping: threading.Event = NEVER) -> bool:
+        return self.lane.offer(fakes.Job(self.name, time_s, canvas, on_drop=self._on_drop), stopping)
+
+
 def batcher(max_batch: int = 1, max_wait_s: float = 0.0, max_pictures: int = 8) -> Batcher:
     return Batcher(max_batch, max_wait_s, max_pictures)
 
 
-def live(batcher: Batcher, *cameras: str, on_drop: Callable[[Frame], None] = lambda frame: None) -> None:
-    for camera in cameras:
-        batcher.add_camera(camera, WhenFull.DROP_OLDEST, 1, on_drop)
-        batcher.set_live(camera, True)
+def live(
+    batcher: Batcher, name: str = "door", on_drop: Callable[[fakes.Job, DropCause], None] = lambda job, cause: None
+) -> Camera:
+    camera = Camera(batcher, name, WhenFull.DROP_OLDEST, 1, on_drop)
+    camera.lane.set_live(True)
+    return camera
 
 
-def file(batcher: Batcher, *cameras: str, depth: int = 4) -> None:
-    for camera in cameras:
-        batcher.add_camera(camera, WhenFull.WAIT, depth, lambda frame: pytest.fail("a file lost a frame"))
+def file(batcher: Batcher, name: str = "film", depth: int = 4) -> Camera:
+    return Camera(batcher, name, WhenFull.WAIT, depth, lambda job, cause: pytest.fail("a file lost a frame"))
 
 
-def offer(batcher: Batcher, camera: str, time_s: float = 0.0, canvas: Canvas = fakes.SMALL) -> bool:
-    return batcher.offer(fakes.frame(time_s, camera, canvas=canvas), NEVER)
+def picture(canvas: Canvas | None = fakes.SMALL, is_large: bool = False) -> fakes.Job:
+    return fakes.Job(canvas=canvas, is_large=is_large)
 
 
-def picture(canvas: Canvas = fakes.SMALL) -> Picture:
-    return Picture(View([Look(canvas.blank(), canvas)], ImagePixels(canvas.blank())), frozenset(), 0.5, 1e9)
+def jobs(batch: Sequence[Job]) -> list[fakes.Job]:
+    assert all(isinstance(job, fakes.Job) for job in batch)
+    return list(batch)  # type: ignore[arg-type]
 
 
-def names(batch: Sequence[Item]) -> list[str]:
-    return [item.camera if isinstance(item, Frame) else "picture" for item in batch]
+def names(batch: Sequence[Job]) -> list[str]:
+    return [job.name for job in jobs(batch)]
 
 
-def times(batch: Sequence[Item]) -> list[float]:
-    return [item.captured_s for item in batch if isinstance(item, Frame)]
+def times(batch: Sequence[Job]) -> list[float]:
+    return [job.time_s for job in jobs(batch) if job.name != "picture"]
 
 
 def serve(batcher: Batcher) -> list[str]:
@@ -68,42 +87,55 @@ def serve(batcher: Batcher) -> list[str]:
 
 
 def test_the_newest_frame_of_a_live_camera_wins() -> None:
-    dropped: list[Frame] = []
+    dropped: list[tuple[float, DropCause]] = []
     b = batcher()
-    live(b, "door", on_drop=dropped.append)
-    assert all(offer(b, "door", time_s) for time_s in (1, 2, 3))
+    door = live(b, on_drop=lambda job, cause: dropped.append((job.time_s, cause)))
+    assert all(door.offer(time_s) for time_s in (1, 2, 3))
     assert b.waiting() == (1, 0)
     assert times(b.take(0)) == [3]
+    assert dropped == [(1, "overtaken"), (2, "overtaken")]
+
+
+def test_a_lane_changes_its_policy_when_it_is_known_what_the_source_is() -> None:
+    dropped: list[fakes.Job] = []
+    b = batcher()
+    door = live(b, on_drop=lambda job, cause: dropped.append(job))
+    door.lane.set_policy(WhenFull.WAIT, 2)
+    assert all(door.offer(time_s) for time_s in (1, 2))
+    assert not dropped
+    door.lane.set_policy(WhenFull.DROP_OLDEST, 1)
+    assert door.offer(3)
     assert times(dropped) == [1, 2]
+    assert times(b.take(0)) == [3]
 
 
 def test_the_newest_frame_wins_while_one_is_in_flight_too() -> None:
-    dropped: list[Frame] = []
+    dropped: list[tuple[float, DropCause]] = []
     b = batcher()
-    live(b, "door", on_drop=dropped.append)
-    offer(b, "door", 1)
+    door = live(b, on_drop=lambda job, cause: dropped.append((job.time_s, cause)))
+    door.offer(1)
     flying = b.take(0)
-    assert all(offer(b, "door", time_s) for time_s in (2, 3))
+    assert all(door.offer(time_s) for time_s in (2, 3))
     assert b.take(0) == []
     b.done(flying)
     assert times(b.take(0)) == [3]
-    assert times(dropped) == [2]
+    assert dropped == [(2, "overtaken")]
 
 
-def test_what_is_told_of_a_dropped_frame_may_call_the_batcher() -> None:
+def test_what_is_told_of_a_dropped_job_may_call_the_batcher() -> None:
     b = batcher()
-    live(b, "door", on_drop=lambda frame: seen.append(b.waiting()))
     seen: list[tuple[int, int]] = []
-    assert offer(b, "door", 1)
-    assert offer(b, "door", 2)
+    door = live(b, on_drop=lambda job, cause: seen.append(b.waiting()))
+    assert door.offer(1)
+    assert door.offer(2)
     assert seen == [(1, 0)]
 
 
 def test_a_file_waits_and_loses_nothing(pool: fakes.Threads) -> None:
     b = batcher()
-    file(b, "film", depth=2)
+    film = file(b, depth=2)
     count = 40
-    writer = pool.submit(lambda: [offer(b, "film", index) for index in range(count)])
+    writer = pool.submit(lambda: [film.offer(index) for index in range(count)])
     seen: list[float] = []
     while len(seen) < count:
         batch = b.take(PATIENCE_S)
@@ -117,10 +149,10 @@ def test_a_file_waits_and_loses_nothing(pool: fakes.Threads) -> None:
 
 def test_a_full_lane_of_a_file_blocks_and_goes_on(pool: fakes.Threads) -> None:
     b = batcher()
-    file(b, "film", depth=2)
-    offer(b, "film", 1)
-    offer(b, "film", 2)
-    blocked = pool.submit(offer, b, "film", 3)
+    film = file(b, depth=2)
+    film.offer(1)
+    film.offer(2)
+    blocked = pool.submit(film.offer, 3)
     with pytest.raises(TimeoutError):
         blocked.result(0.25)
     assert times(b.take(0)) == [1]
@@ -130,10 +162,10 @@ def test_a_full_lane_of_a_file_blocks_and_goes_on(pool: fakes.Threads) -> None:
 
 def test_a_blocked_reader_ends_within_a_second_of_being_asked_to(pool: fakes.Threads) -> None:
     b = batcher()
-    file(b, "film", depth=1)
-    offer(b, "film", 1)
+    film = file(b, depth=1)
+    film.offer(1)
     stopping = threading.Event()
-    blocked = pool.submit(b.offer, fakes.frame(2, "film"), stopping)
+    blocked = pool.submit(film.offer, 2, fakes.SMALL, stopping)
     with pytest.raises(TimeoutError):
         blocked.result(0.2)
     began = time.monotonic()
@@ -145,12 +177,10 @@ def test_a_blocked_reader_ends_within_a_second_of_being_asked_to(pool: fakes.Thr
 
 def test_a_blocked_file_does_not_block_a_live_camera(pool: fakes.Threads) -> None:
     b = batcher()
-    file(b, "film", depth=1)
-    live(b, "door")
-    offer(b, "film", 1)
-    stopping = threading.Event()
-    blocked = pool.submit(b.offer, fakes.frame(2, "film"), stopping)
-    assert offer(b, "door", 5)
+    film, door = file(b, depth=1), live(b)
+    film.offer(1)
+    blocked = pool.submit(film.offer, 2)
+    assert door.offer(5)
     assert serve(b) == ["film"]
     assert serve(b) == ["door"]
     assert blocked.result(PATIENCE_S)
@@ -161,41 +191,40 @@ def test_a_blocked_file_does_not_block_a_live_camera(pool: fakes.Threads) -> Non
 
 def test_a_camera_has_one_frame_in_flight() -> None:
     b = batcher(max_batch=4)
-    file(b, "film")
+    film = file(b)
     for index in range(3):
-        offer(b, "film", index)
+        film.offer(index)
     first = b.take(0)
     assert times(first) == [0]
     assert b.take(0) == []
-    assert not b.idle("film")
+    assert not film.lane.idle()
     b.done(first)
     assert times(b.take(0)) == [1]
 
 
 def test_a_camera_is_idle_when_nothing_waits_or_flies() -> None:
     b = batcher()
-    live(b, "door")
-    assert b.idle("door")
-    offer(b, "door")
-    assert not b.idle("door")
+    door = live(b)
+    assert door.lane.idle()
+    door.offer()
+    assert not door.lane.idle()
     batch = b.take(0)
-    assert not b.idle("door")
+    assert not door.lane.idle()
     b.done(batch)
-    assert b.idle("door")
+    assert door.lane.idle()
 
 
 def test_order_is_kept_with_many_callers(pool: fakes.Threads) -> None:
     b = batcher(max_batch=3)
-    cameras = ["a", "b", "c", "d"]
-    file(b, *cameras, depth=2)
+    cameras = [file(b, name, depth=2) for name in "abcd"]
     count = 100
-    seen: dict[str, list[float]] = {camera: [] for camera in cameras}
+    seen: dict[str, list[float]] = {camera.name: [] for camera in cameras}
     flying: set[str] = set()
     lock = threading.Lock()
 
-    def write(camera: str) -> None:
+    def write(camera: Camera) -> None:
         for index in range(count):
-            offer(b, camera, index)
+            camera.offer(index)
 
     def call() -> None:
         while sum(len(s) for s in seen.values()) < count * len(cameras):
@@ -203,9 +232,8 @@ def test_order_is_kept_with_many_callers(pool: fakes.Threads) -> None:
             with lock:
                 assert not flying & set(names(batch))
                 flying.update(names(batch))
-            for item in batch:
-                assert isinstance(item, Frame)
-                seen[item.camera].append(item.captured_s)
+            for job in jobs(batch):
+                seen[job.name].append(job.time_s)
             with lock:
                 flying.difference_update(names(batch))
             b.done(batch)
@@ -219,34 +247,33 @@ def test_order_is_kept_with_many_callers(pool: fakes.Threads) -> None:
 @pytest.mark.parametrize("max_batch", [1, 2])
 def test_no_camera_is_served_twice_before_the_others(max_batch: int) -> None:
     b = batcher(max_batch)
-    cameras = ["a", "b", "c", "d", "e", "f"]
-    file(b, *cameras)
+    cameras = [file(b, name) for name in "abcdef"]
     for _ in range(4):
         for camera in cameras:
-            offer(b, camera)
+            camera.offer()
     served = [name for _ in range(24 // max_batch) for name in serve(b)]
     for start in range(0, 24, 6):
-        assert sorted(served[start : start + 6]) == cameras
+        assert sorted(served[start : start + 6]) == list("abcdef")
 
 
 def test_a_fast_camera_does_not_starve_a_slow_one() -> None:
     b = batcher()
-    live(b, "fast", "slow")
+    fast, slow = live(b, "fast"), live(b, "slow")
     served = []
     for index in range(20):
-        offer(b, "fast", index)
+        fast.offer(index)
         if index % 5 == 0:
-            offer(b, "slow", index)
+            slow.offer(index)
         served += serve(b)
     assert served.count("slow") == 4
 
 
 def test_pictures_and_cameras_take_turns() -> None:
     b = batcher(max_pictures=10)
-    file(b, "a", "b")
+    one, other = file(b, "a"), file(b, "b")
     for _ in range(3):
-        offer(b, "a")
-        offer(b, "b")
+        one.offer()
+        other.offer()
         b.submit(picture())
         b.submit(picture())
     served = [serve(b)[0] for _ in range(12)]
@@ -266,14 +293,14 @@ def test_pictures_alone_are_served_in_order() -> None:
 def test_pictures_and_cameras_of_different_shapes_take_turns_too(first: str) -> None:
     """Neither starves the other when they never fit into one batch."""
     b = batcher(max_batch=4, max_pictures=50)
-    file(b, "a", "b")
+    cameras = [file(b, "a"), file(b, "b")]
     if first == "picture":
         b.submit(picture(fakes.TALL))
         assert serve(b) == ["picture"]
     served: list[list[str]] = []
     for _ in range(4):
-        for camera in ("a", "b"):
-            offer(b, camera)
+        for camera in cameras:
+            camera.offer()
         b.submit(picture(fakes.TALL))
     for _ in range(8):
         served.append(serve(b))
@@ -283,16 +310,15 @@ def test_pictures_and_cameras_of_different_shapes_take_turns_too(first: str) -> 
 
 def test_one_large_picture_at_a_time_and_others_pass_it() -> None:
     b = batcher()
-    live(b, "door")
-    canvas = canvas_for(1, 1, 2048)
-    large = [picture(canvas) for _ in range(2)]
+    door = live(b)
+    large = [picture(is_large=True) for _ in range(2)]
     small = picture()
     for one in (*large, small):
         b.submit(one)
     assert b.take(0) == [large[0]]
     assert b.take(0) == [small]  # the second large one waits for the first
     assert b.take(0) == []
-    assert offer(b, "door")
+    assert door.offer()
     assert names(b.take(0)) == ["door"]
     b.done([small])
     assert b.take(0) == []
@@ -313,10 +339,7 @@ def test_too_many_pictures_are_refused() -> None:
 
 def test_a_picture_that_is_not_decoded_yet_is_computed_alone() -> None:
     b = batcher(max_batch=8)
-    for view in (picture(), picture(), None, picture()):
-        one = view or picture()
-        if view is None:
-            one.view = None
+    for one in (picture(), picture(), picture(None), picture()):
         b.submit(one)
     assert [len(b.take(0)) for _ in range(3)] == [2, 1, 1]
 
@@ -327,17 +350,14 @@ def test_a_picture_that_is_not_decoded_yet_is_computed_alone() -> None:
 def test_a_batch_is_of_one_shape() -> None:
     b = batcher(max_batch=8)
     for camera, canvas in (("a", fakes.SMALL), ("b", fakes.SMALL), ("c", fakes.TALL), ("d", fakes.SMALL)):
-        file(b, camera)
-        offer(b, camera, canvas=canvas)
+        file(b, camera).offer(canvas=canvas)
     assert [serve(b), serve(b), serve(b), serve(b)] == [["a", "b"], ["c"], ["d"], []]
 
 
 def test_a_batch_has_no_more_than_its_most() -> None:
     b = batcher(max_batch=3)
-    cameras = [f"c{index}" for index in range(7)]
-    file(b, *cameras)
-    for camera in cameras:
-        offer(b, camera)
+    for index in range(7):
+        file(b, f"c{index}").offer()
     assert [len(b.take(0)) for _ in range(3)] == [3, 3, 1]
 
 
@@ -349,9 +369,9 @@ def took(call: Callable[[], Any]) -> tuple[Any, float]:
 
 def test_a_full_batch_does_not_wait() -> None:
     b = batcher(max_batch=2, max_wait_s=PATIENCE_S)
-    live(b, "a", "b", "c")
-    offer(b, "a")
-    offer(b, "b")
+    cameras = [live(b, name) for name in "abc"]
+    for camera in cameras[:2]:
+        camera.offer()
     batch, seconds = took(lambda: b.take(0))
     assert names(batch) == ["a", "b"]
     assert seconds < 5
@@ -359,8 +379,8 @@ def test_a_full_batch_does_not_wait() -> None:
 
 def test_a_batch_waits_for_a_live_camera_but_not_for_ever() -> None:
     b = batcher(max_batch=2, max_wait_s=0.15)
-    live(b, "a", "b")
-    offer(b, "a")
+    live(b, "a").offer()
+    live(b, "b")
     batch, seconds = took(lambda: b.take(0))
     assert names(batch) == ["a"]
     assert 0.14 < seconds < 5
@@ -368,22 +388,22 @@ def test_a_batch_waits_for_a_live_camera_but_not_for_ever() -> None:
 
 def test_a_batch_is_on_its_way_once_the_awaited_frame_is_there(pool: fakes.Threads) -> None:
     b = batcher(max_batch=2, max_wait_s=PATIENCE_S)
-    live(b, "a", "b")
-    offer(b, "a")
+    one, other = live(b, "a"), live(b, "b")
+    one.offer()
     taken = pool.submit(b.take, 0)
     with pytest.raises(TimeoutError):
         taken.result(0.2)
-    offer(b, "b")
+    other.offer()
     assert names(taken.result(5)) == ["a", "b"]
 
 
 def test_nobody_waits_for_a_dead_camera() -> None:
     b = batcher(max_batch=4, max_wait_s=PATIENCE_S)
-    live(b, "a", "dead")
-    b.set_live("dead", False)
-    file(b, "film")
+    one, dead = live(b, "a"), live(b, "dead")
+    dead.lane.set_live(False)
+    file(b)
     for index in range(3):
-        offer(b, "a", index)
+        one.offer(index)
         batch, seconds = took(lambda: b.take(0))
         assert times(batch) == [index]
         assert seconds < 5
@@ -392,23 +412,23 @@ def test_nobody_waits_for_a_dead_camera() -> None:
 
 def test_a_camera_that_dies_while_a_batch_waits_for_it_ends_the_wait(pool: fakes.Threads) -> None:
     b = batcher(max_batch=2, max_wait_s=PATIENCE_S)
-    live(b, "a", "dying")
-    offer(b, "a")
+    one, dying = live(b, "a"), live(b, "dying")
+    one.offer()
     taken = pool.submit(b.take, 0)
     with pytest.raises(TimeoutError):
         taken.result(0.2)
-    b.set_live("dying", False)
+    dying.lane.set_live(False)
     assert names(taken.result(5)) == ["a"]
 
 
 def test_nobody_waits_for_a_camera_whose_frame_is_in_flight() -> None:
     b = batcher(max_batch=4, max_wait_s=PATIENCE_S)
-    live(b, "a", "b")
-    offer(b, "a", 1)
-    b.set_live("b", False)
+    one, other = live(b, "a"), live(b, "b")
+    one.offer(1)
+    other.lane.set_live(False)
     flying = b.take(0)
-    b.set_live("b", True)
-    offer(b, "b", 2)
+    other.lane.set_live(True)
+    other.offer(2)
     batch, seconds = took(lambda: b.take(0))
     assert names(batch) == ["b"]
     assert seconds < 5
@@ -417,7 +437,7 @@ def test_nobody_waits_for_a_camera_whose_frame_is_in_flight() -> None:
 
 def test_a_picture_alone_waits_for_a_live_camera_no_longer_than_the_bound() -> None:
     b = batcher(max_batch=4, max_wait_s=0.1)
-    live(b, "a")
+    live(b)
     b.submit(picture())
     batch, seconds = took(lambda: b.take(0))
     assert names(batch) == ["picture"]
@@ -426,8 +446,8 @@ def test_a_picture_alone_waits_for_a_live_camera_no_longer_than_the_bound() -> N
 
 def test_batches_of_one_never_wait() -> None:
     b = batcher(max_batch=1, max_wait_s=PATIENCE_S)
-    live(b, "a", "b")
-    offer(b, "a")
+    live(b, "a").offer()
+    live(b, "b")
     batch, seconds = took(lambda: b.take(0))
     assert names(batch) == ["a"]
     assert seconds < 5
@@ -438,11 +458,11 @@ def test_batches_of_one_never_wait() -> None:
 
 def test_take_waits_for_the_first_item(pool: fakes.Threads) -> None:
     b = batcher()
-    live(b, "door")
+    door = live(b)
     taken = pool.submit(b.take, PATIENCE_S)
     with pytest.raises(TimeoutError):
         taken.result(0.2)
-    offer(b, "door", 4)
+    door.offer(4)
     assert times(taken.result(5)) == [4]
 
 
@@ -454,12 +474,11 @@ def test_take_gives_up_in_time() -> None:
 
 def test_close_gives_back_what_was_not_started() -> None:
     b = batcher()
-    live(b, "a", "b")
-    file(b, "film")
+    film = file(b)
     for camera in ("a", "b"):
-        offer(b, camera)
+        live(b, camera).offer()
     for index in range(3):
-        offer(b, "film", index)
+        film.offer(index)
     waiting = picture()
     b.submit(waiting)
     flying = b.take(0)
@@ -474,11 +493,11 @@ def test_close_gives_back_what_was_not_started() -> None:
 
 
 def test_a_closed_batcher_takes_nothing_more() -> None:
-    dropped: list[Frame] = []
+    dropped: list[fakes.Job] = []
     b = batcher()
-    live(b, "door", on_drop=dropped.append)
+    door = live(b, on_drop=lambda job, cause: dropped.append(job))
     b.close()
-    assert not offer(b, "door")
+    assert not door.offer()
     assert dropped == []
     with pytest.raises(Overloaded):
         b.submit(picture())
@@ -489,12 +508,12 @@ def test_a_closed_batcher_takes_nothing_more() -> None:
 
 def test_close_frees_everybody_who_waits(pool: fakes.Threads) -> None:
     b = batcher(max_batch=2, max_wait_s=PATIENCE_S)
-    file(b, "film", depth=1)
-    live(b, "door")
-    offer(b, "film", 1)
+    film = file(b, depth=1)
+    live(b)
+    film.offer(1)
     filling = pool.submit(b.take, PATIENCE_S)  # waits for the door
-    reading = pool.submit(offer, b, "film", 2)
-    stuck = pool.submit(offer, b, "film", 3)
+    reading = pool.submit(film.offer, 2)
+    stuck = pool.submit(film.offer, 3)
     with pytest.raises(TimeoutError):
         filling.result(0.2)
     rest = b.close()
@@ -510,3 +529,133 @@ def test_close_frees_a_caller_that_waits_for_anything(pool: fakes.Threads) -> No
         taken.result(0.2)
     b.close()
     assert taken.result(5) == []
+
+
+# --- lanes that go ----------------------------------------------------------------------------------------------------
+
+
+def test_a_closed_lane_gives_back_what_waits_and_takes_nothing_more() -> None:
+    b = batcher()
+    film, other = file(b), file(b, "other")
+    for index in range(3):
+        film.offer(index)
+    other.offer(7)
+    assert times(film.lane.close()) == [0, 1, 2]
+    assert not film.offer(3)
+    assert film.lane.close() == []
+    assert b.waiting() == (1, 0)
+    assert times(b.take(0)) == [7]
+    assert b.take(0) == []
+
+
+@pytest.mark.parametrize("when_full", list(WhenFull))
+def test_a_lane_is_closed_while_its_job_is_in_flight(when_full: WhenFull) -> None:
+    b = batcher()
+    camera = Camera(b, "door", when_full, 1, lambda job, cause: None)
+    camera.offer(1)
+    flying = b.take(0)
+    camera.offer(2)
+    assert times(camera.lane.close()) == [2]
+    assert not camera.lane.idle()
+    camera.lane.set_live(True)
+    again = live(b)  # of the same name
+    assert again.offer(3)
+    assert times(b.take(0)) == [3]
+    b.done(flying)
+    assert camera.lane.idle()
+    assert not again.lane.idle()
+    assert not camera.offer(4)
+    assert b.take(0) == []
+    b.done(flying)  # a second time changes nothing
+    assert b.take(0) == []
+
+
+def test_closing_a_lane_frees_its_reader(pool: fakes.Threads) -> None:
+    b = batcher()
+    film = file(b, depth=1)
+    film.offer(1)
+    blocked = pool.submit(film.offer, 2)
+    with pytest.raises(TimeoutError):
+        blocked.result(0.2)
+    assert times(film.lane.close()) == [1]
+    assert blocked.result(5) is False
+    assert b.waiting() == (0, 0)
+
+
+def test_nobody_waits_for_a_lane_that_was_closed(pool: fakes.Threads) -> None:
+    b = batcher(max_batch=2, max_wait_s=PATIENCE_S)
+    one, gone = live(b, "a"), live(b, "gone")
+    one.offer()
+    taken = pool.submit(b.take, 0)
+    with pytest.raises(TimeoutError):
+        taken.result(0.2)
+    gone.lane.close()
+    assert names(taken.result(5)) == ["a"]
+    b.done(taken.result(0))
+    gone.lane.set_live(True)  # its thread has not noticed yet
+    one.offer()
+    batch, seconds = took(lambda: b.take(0))
+    assert names(batch) == ["a"]
+    assert seconds < 5
+
+
+def test_a_batch_that_was_waited_for_may_be_closed_away(pool: fakes.Threads) -> None:
+    b = batcher(max_batch=2, max_wait_s=PATIENCE_S)
+    one, other = live(b, "a"), live(b, "b")
+    one.offer(1)
+    taken = pool.submit(b.take, 0)
+    with pytest.raises(TimeoutError):
+        taken.result(0.2)
+    assert times(one.lane.close()) == [1]
+    other.lane.set_live(False)
+    assert taken.result(5) == []
+    assert other.offer(2)
+    assert times(b.take(0)) == [2]
+
+
+def test_a_closed_batcher_has_nothing_of_a_closed_lane() -> None:
+    b = batcher()
+    door, film = live(b), file(b)
+    door.offer(1)
+    film.offer(2)
+    assert times(door.lane.close()) == [1]
+    assert times(b.close()) == [2]
+    assert film.lane.close() == []
+
+
+def test_lanes_come_and_go_under_load(pool: fakes.Threads) -> None:
+    """Every job that was taken from its camera is computed or given back, exactly once."""
+    b = batcher(max_batch=3)
+    stopping = threading.Event()
+    served: list[fakes.Job] = []
+    lock = threading.Lock()
+
+    def work() -> None:
+        while not stopping.is_set() or b.waiting() != (0, 0):
+            batch = b.take(0.02)
+            with lock:
+                served.extend(jobs(batch))
+            b.done(batch)
+
+    def come_and_go(name: str) -> tuple[list[fakes.Job], list[fakes.Job]]:
+        accepted, returned = [], []
+        for index in range(40):
+            camera = file(b, name, depth=2)
+            camera.lane.set_live(True)
+            for step in range(index % 5):
+                job = fakes.Job(name, index * 10 + step)
+                assert camera.lane.offer(job, NEVER)
+                accepted.append(job)
+            returned += jobs(camera.lane.close())
+        return accepted, returned
+
+    workers = [pool.submit(work) for _ in range(2)]
+    cameras = [pool.submit(come_and_go, name) for name in "ab"]
+    outcomes = [camera.result(PATIENCE_S) for camera in cameras]
+    stopping.set()
+    for worker in workers:
+        worker.result(PATIENCE_S)
+    accepted = [job for one, _ in outcomes for job in one]
+    returned = [job for _, one in outcomes for job in one]
+    assert len(served) + len(returned) == len(accepted)
+    assert set(served) | set(returned) == set(accepted)

@@ -1,4 +1,4 @@
-"""The inference callers: batches in, faces out, and what becomes of batches that fail."""
+"""The inference workers: batches in, faces out, and what becomes of batches that fail."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ import numpy as np
 import pytest
 
 from tests.unit import fakes
-from visaged.models.alignment import ImagePixels
 from visaged.models.manifest import Head
-from visaged.models.preprocess import Canvas, canvas_for
-from visaged.models.search import Look, Scales
-from visaged.models.types import Detections
+from visaged.models.preprocess import canvas_for
+from visaged.models.search import Scales
+from visaged.models.types import Detections, Image
 from visaged.pipelines.attributes import Reading, Request
-from visaged.pipelines.batcher import Batcher, Overloaded, Picture, View, WhenFull
-from visaged.pipelines.inference import Inference, InferenceFailed
+from visaged.pipelines.batcher import Batcher, Lane, WhenFull
+from visaged.pipelines.images.decode import Decoded
+from visaged.pipelines.images.job import PictureJob, PictureQuery, PictureResult
+from visaged.pipelines.inference import Inference
+from visaged.pipelines.jobs import InferenceFailed, Overloaded
 from visaged.pipelines.records import AttributeValue, FrameResult
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.source.pixels import CanvasPool
-from visaged.pipelines.tracking.tracker import TrackerConfig
-from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy
+from visaged.pipelines.source.picture.pixels import CanvasPool
+from visaged.pipelines.tracking.job import FrameStage
+from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
 CHARM = Head(name="charm", kind="score", output="charm")
 POINTS = Head(name="landmarks_106", kind="points", output="points", count=106, memory_s=0)
+NEVER = threading.Event()
 
 
 @dataclass
@@ -35,6 +38,7 @@ class Rig:
     """Cameras a and b (files, so that nothing is dropped), a fake detector and a fake reader."""
 
     max_batch: int = 1
+    close_up: Scales | None = None
     clock: fakes.Clock = field(default_factory=fakes.Clock)
     detector: fakes.Detector = field(default_factory=fakes.Detector)
     metrics: Metrics = field(default_factory=Metrics)
@@ -43,30 +47,35 @@ class Rig:
     def __post_init__(self) -> None:
         self.reader = fakes.Reader(CHARM, POINTS, values={"charm": [0.5], "landmarks_106": np.zeros((106, 2))})
         self.batcher = Batcher(self.max_batch, 0.0, 100, self.clock)
-        cameras = {}
-        for name in ("a", "b"):
-            self.batcher.add_camera(name, WhenFull.WAIT, 100, lambda frame: None)
-            cameras[name] = CameraTracks(
-                name, TrackerConfig(), ReadingPolicy(), self.reader, frozenset({"charm"}), points=False
-            )
-        self.inference = Inference(
-            self.batcher, self.detector, self.reader, cameras, self.metrics, self.results.append, self.clock  # type: ignore[arg-type]
-        )  # fmt: skip
+        self.on_result: Callable[[FrameResult], None] = self.results.append
+        spec = TrackingSpec(attributes=frozenset({"charm"}))
+        self.tracks = {name: CameraTracks(name, spec, self.reader) for name in ("a", "b")}
+        self.lanes: dict[str, Lane] = {name: self.batcher.open_lane(WhenFull.WAIT, 100) for name in self.tracks}
+        self.stages = {name: self._stage(tracks) for name, tracks in self.tracks.items()}
+        self.inference = Inference(self.batcher, self.detector, self.reader, self.metrics, self.clock)  # type: ignore[arg-type]
 
-    def offer(self, camera: str = "a", time_s: float = 1000.0, release: Callable[[], None] = lambda: None) -> None:
-        assert self.batcher.offer(fakes.frame(time_s, camera, release=release), threading.Event())
+    def offer(
+        self,
+        camera: str = "a",
+        time_s: float = 1000.0,
+        release: Callable[[], None] = lambda: None,
+        **more: Any,
+    ) -> None:
+        frame = fakes.frame(time_s, camera, release=release, **more)
+        assert self.lanes[camera].offer(self.stages[camera].job(frame), NEVER)
 
     def submit(
         self,
         attributes: frozenset[str] = frozenset(),
         min_confidence: float = 0.5,
         deadline_s: float = 2000.0,
-        canvas: Canvas = fakes.SMALL,
-    ) -> Picture:
-        pixels = ImagePixels(np.zeros((360, 640, 3), np.uint8))
-        picture = Picture(View([Look(canvas.blank(), canvas)], pixels), attributes, min_confidence, deadline_s)
-        self.batcher.submit(picture)
-        return picture
+        picture: Decoded | Callable[[], Decoded] | None = None,
+    ) -> PictureJob:
+        query = PictureQuery(min_confidence, attributes)
+        # As large as the cameras' frames, on the same canvas.
+        job = PictureJob(picture or decoded(), query, Scales(320, small=None), self.reader, deadline_s)
+        self.batcher.submit(job)
+        return job
 
     def run(self) -> None:
         """Serve all that waits."""
@@ -78,6 +87,21 @@ class Rig:
 
     def value(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"visaged_{name}", labels) or 0.0
+
+    def _stage(self, tracks: CameraTracks) -> FrameStage:
+        counters = self.metrics.camera(tracks.camera)
+        return FrameStage(
+            tracks, counters, self.metrics, lambda result: self.on_result(result), self.close_up, self.clock
+        )
+
+
+def decoded(width: int = 640, height: int = 360, brightness: int = 0) -> Decoded:
+    image: Image = np.full((height, width, 3), brightness, np.uint8)
+    return Decoded(image, width, height, np.eye(2, 3))
+
+
+def answer(picture: PictureJob) -> PictureResult:
+    return picture.future.result(0)
 
 
 def one_face(index: int = 0) -> Detections:
@@ -119,11 +143,8 @@ def test_frames_of_cameras_are_one_batch_and_keep_their_own_tracks() -> None:
 
 @pytest.mark.parametrize("size", [(640, 360), (360, 640), (160, 120)])
 def test_close_ups_are_searched_on_a_small_canvas_too(size: tuple[int, int]) -> None:
-    rig = Rig()
-    canvas = canvas_for(*size, 640)
-    rig.inference._close_up = Scales(640)
-    frame = fakes.frame(1000.0, "a", canvas=canvas, width=size[0], height=size[1])
-    assert rig.batcher.offer(frame, threading.Event())
+    rig = Rig(close_up=Scales(640))
+    rig.offer(canvas=canvas_for(*size, 640), width=size[0], height=size[1])
     rig.run()
     assert [shape[0] for shape in rig.detector.batches] == [1, 1]
     assert [max(shape[1:3]) for shape in rig.detector.batches] == [640, 256]
@@ -133,7 +154,7 @@ def test_close_ups_are_searched_on_a_small_canvas_too(size: tuple[int, int]) -> 
 def test_canvases_are_given_back_before_the_results_are_told() -> None:
     rig = Rig()
     order: list[str] = []
-    rig.inference._on_result = lambda result: order.append("result")
+    rig.on_result = lambda result: order.append("result")
     rig.offer(release=lambda: order.append("released"))
     rig.run()
     assert order == ["released", "result"]
@@ -175,7 +196,7 @@ def test_a_batch_that_fails_is_counted_and_passed() -> None:
     rig.offer("a", 1000.2)
     rig.run()
     assert [result.frame.captured_s for result in rig.results] == [1000.2]
-    assert rig.batcher.idle("a")
+    assert rig.lanes["a"].idle()
 
 
 def test_a_failing_analyzer_is_passed_too() -> None:
@@ -201,7 +222,7 @@ def test_networks_that_keep_failing_end_the_process() -> None:
         rig.inference._serve(rig.batcher.take(0))
     with pytest.raises(InferenceFailed, match=r"failed 8 times in a row: the detector broke"):
         rig.inference._serve(rig.batcher.take(0))
-    assert rig.batcher.idle("a")
+    assert rig.lanes["a"].idle()
 
 
 def test_failures_now_and_then_do_not_add_up() -> None:
@@ -247,7 +268,7 @@ def test_a_picture_that_cannot_be_analysed_gets_an_answer() -> None:
     rig.detector.fail = False
     again = rig.submit()
     rig.run()
-    assert again.future.result(0) == []
+    assert again.future.result(0).faces == []
 
 
 def test_a_failing_batch_fails_its_pictures_and_frames_together() -> None:
@@ -312,7 +333,7 @@ def test_an_analyzer_that_fails_costs_only_what_was_to_be_read() -> None:
         rig.offer("a", 1000 + index / 5)
         plain, charm = rig.submit(), rig.submit(frozenset({"charm"}))
         rig.run()
-    assert len(plain.future.result(0)) == 1
+    assert len(answer(plain).faces) == 1
     with pytest.raises(InferenceFailed, match="could not be analysed"):
         charm.future.result(0)
     assert kinds(rig) == ["begin"]
@@ -323,7 +344,7 @@ def test_a_picture_without_faces_needs_no_analyzer() -> None:
     rig.reader.fail = True
     picture = rig.submit(frozenset({"charm"}))
     rig.run()
-    assert picture.future.result(0) == []
+    assert picture.future.result(0).faces == []
     assert rig.value("failed_batches_total") == 0
 
 
@@ -340,11 +361,9 @@ def test_a_picture_that_the_detector_cannot_take_costs_nobody_else_anything() ->
     for index in range(10):
         rig.offer("a", 1000 + index)
         rig.offer("b", 1000 + index)
-        good, bad = rig.submit(), rig.submit()
-        assert bad.view is not None
-        bad.view.looks[0].image[:] = 255
+        good, bad = rig.submit(), rig.submit(picture=decoded(brightness=255))
         rig.run()
-        assert good.future.result(0) == []
+        assert good.future.result(0).faces == []
         assert isinstance(bad.future.exception(0), InferenceFailed)
     assert len(rig.results) == 20
     assert rig.value("failed_batches_total") == 10
@@ -363,11 +382,10 @@ def test_a_picture_that_the_analyzer_cannot_take_costs_nobody_else_anything() ->
     rig.reader.read = picky  # type: ignore[method-assign]
     for index in range(10):
         rig.offer("a", 1000 + index / 5)
-        good, bad = rig.submit(frozenset({"charm"})), rig.submit(frozenset({"charm"}))
-        assert bad.view is not None
-        bad.view = View(bad.view.looks, ImagePixels(np.zeros((720, 1280, 3), np.uint8)))
+        good = rig.submit(frozenset({"charm"}))
+        bad = rig.submit(frozenset({"charm"}), picture=decoded(1280, 720))
         rig.run()
-        assert good.future.result(0)[0].attributes
+        assert answer(good).faces[0].attributes
         assert isinstance(bad.future.exception(0), InferenceFailed)
     assert rig.results[-1].faces[0].attributes
 
@@ -381,7 +399,7 @@ def test_an_output_that_fails_for_one_camera_costs_the_others_nothing() -> None:
             raise ValueError("a bug")
         rig.results.append(result)
 
-    rig.inference._on_result = broken
+    rig.on_result = broken
     for index in range(20):
         rig.offer("a", 1000 + index / 5)
         rig.offer("b", 1000 + index / 5)
@@ -393,7 +411,7 @@ def test_an_output_that_fails_for_one_camera_costs_the_others_nothing() -> None:
     assert rig.value("frames_analysed_total", camera="a") == 20
     assert rig.value("frames_dropped_total", camera="a", cause="failed") == 0
     assert rig.value("failed_batches_total") == 0
-    assert rig.batcher.idle("a")
+    assert rig.lanes["a"].idle()
 
 
 @pytest.mark.parametrize("step", ["observe", "conclude"])
@@ -404,13 +422,13 @@ def test_what_fails_for_one_camera_costs_the_others_nothing(step: str) -> None:
     def broken(*_: object) -> None:
         raise ValueError("a bug")
 
-    setattr(rig.inference._cameras["a"], step, broken)
+    setattr(rig.tracks["a"], step, broken)
     for index in range(20):
         rig.offer("a", 1000 + index / 5)
         rig.offer("b", 1000 + index / 5)
         picture = rig.submit()
         rig.run()
-        assert len(picture.future.result(0)) == 1
+        assert len(answer(picture).faces) == 1
     assert [result.frame.camera for result in rig.results] == ["b"] * 20
     assert rig.value("frames_dropped_total", camera="a", cause="failed") == 20
     assert rig.value("frames_analysed_total", camera="a") == 0
@@ -419,7 +437,7 @@ def test_what_fails_for_one_camera_costs_the_others_nothing(step: str) -> None:
 
 def test_an_end_comes_out_later_where_concluding_its_frame_failed() -> None:
     rig = Rig()
-    tracks = rig.inference._cameras["a"]
+    tracks = rig.tracks["a"]
     face = tracks._face
     for index in range(20):
         rig.detector.find = one_face if index < 3 else lambda _: fakes.faces((250, 80, 40))
@@ -439,13 +457,13 @@ def test_a_picture_tells_what_was_asked_for() -> None:
     rig.detector.find = one_face
     plain, charm, points = rig.submit(), rig.submit(frozenset({"charm"})), rig.submit(frozenset({"landmarks_106"}))
     rig.run()
-    (face,) = plain.future.result(0)
+    (face,) = answer(plain).faces
     assert (face.track, dict(face.attributes), face.landmarks_106) == (None, {}, None)
     np.testing.assert_allclose(face.shot.box, [160, 120, 240, 200], atol=1e-3)
-    (face,) = charm.future.result(0)
+    (face,) = answer(charm).faces
     assert face.attributes == {"charm": AttributeValue(0.5, face.shot.quality, age_s=0.0, is_score=True)}
     assert face.landmarks_106 is None
-    (face,) = points.future.result(0)
+    (face,) = answer(points).faces
     assert face.attributes == {}
     assert face.landmarks_106 is not None
     assert face.landmarks_106.shape == (106, 2)
@@ -457,7 +475,7 @@ def test_every_picture_has_its_own_least_confidence() -> None:
     rig.detector.find = lambda index: fakes.faces((60, 80, 40, 0, 0.9), (160, 80, 40, 0, 0.5), (260, 80, 40, 0, 0.2))
     pictures = [rig.submit(min_confidence=least) for least in (0.1, 0.5, 0.95)]
     rig.run()
-    assert [len(picture.future.result(0)) for picture in pictures] == [3, 2, 0]
+    assert [len(answer(picture).faces) for picture in pictures] == [3, 2, 0]
 
 
 def test_attributes_go_to_the_faces_they_belong_to() -> None:
@@ -465,8 +483,8 @@ def test_attributes_go_to_the_faces_they_belong_to() -> None:
     rig.detector.find = lambda index: fakes.faces(*[(40 + 60 * n, 80, 40) for n in range(index + 1)])
     pictures = [rig.submit(frozenset({"charm"}) if n != 1 else frozenset()) for n in range(3)]
     rig.run()
-    assert [len(picture.future.result(0)) for picture in pictures] == [1, 2, 3]
-    assert [[len(face.attributes) for face in picture.future.result(0)] for picture in pictures] == [
+    assert [len(answer(picture).faces) for picture in pictures] == [1, 2, 3]
+    assert [[len(face.attributes) for face in answer(picture).faces] for picture in pictures] == [
         [1],
         [0, 0],
         [1, 1, 1],
@@ -474,26 +492,22 @@ def test_attributes_go_to_the_faces_they_belong_to() -> None:
     assert len(rig.reader.asked) == 4
 
 
-def test_a_caller_decodes_what_is_not_decoded_yet() -> None:
+def test_a_worker_decodes_what_is_not_decoded_yet() -> None:
     rig = Rig()
-    view = rig.submit().view
     threads: list[int] = []
 
-    def prepare() -> View:
+    def decode() -> Decoded:
         threads.append(threading.get_ident())
-        assert view is not None
-        return view
+        return decoded(400, 300)
 
-    good, bad = (Picture(None, frozenset(), 0.5, 2000.0, make) for make in (prepare, lambda: 1 // 0))
-    rig.batcher.submit(good)
-    rig.batcher.submit(bad)
+    good, bad = rig.submit(picture=decode), rig.submit(picture=lambda: 1 // 0)  # type: ignore[arg-type, return-value]
     rig.run()
     assert threads == [threading.get_ident()]
-    assert good.future.result() is not None
+    assert answer(good) == PictureResult(400, 300, [])
     # What is wrong with a picture is its own answer, and no failure of the networks.
     with pytest.raises(ZeroDivisionError):
-        bad.future.result()
-    assert rig.value("visaged_failed_batches_total") == 0
+        bad.future.result(0)
+    assert rig.value("failed_batches_total") == 0
 
 
 def test_a_picture_whose_time_is_over_is_not_computed() -> None:
@@ -521,7 +535,7 @@ def test_the_others_of_a_batch_are_computed_all_the_same() -> None:
     gone.future.cancel()
     rig.offer("a")
     rig.run()
-    assert wanted.future.result(0) == []
+    assert wanted.future.result(0).faces == []
     assert isinstance(late.future.exception(0), Overloaded)
     assert len(rig.results) == 1
     assert sum(shape[0] for shape in rig.detector.batches) == 2
@@ -537,7 +551,7 @@ def test_a_picture_cannot_be_cancelled_once_it_is_computed() -> None:
 
     rig.detector.find = find
     rig.run()
-    assert picture.future.result(0) == []
+    assert picture.future.result(0).faces == []
 
 
 # --- the loop ---------------------------------------------------------------------------------------------------------
@@ -551,7 +565,7 @@ def test_a_caller_ends_when_asked_to_and_nothing_is_left() -> None:
     stopping = threading.Event()
     caller = threading.Thread(target=rig.inference.run, args=(stopping,), daemon=True)
     caller.start()
-    assert picture.future.result(20) == []
+    assert picture.future.result(20).faces == []
     stopping.set()
     rig.batcher.close()
     caller.join(20)

@@ -31,7 +31,7 @@ from visaged.models.training.common.running import save
 
 _LEAST_LABELS = 60
 _PULL = 0.5
-"""Of the fitted scale's logarithm and biases towards zero, in labels: heads with few labels stay what they are."""
+"""Pull of the fitted scale's logarithm and biases towards zero, in labels: heads with few labels stay what they are."""
 
 
 @dataclass(frozen=True, slots=True)

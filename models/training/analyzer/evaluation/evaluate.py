@@ -10,8 +10,8 @@ that are wrong by 4 % of the face. Reliability is the expected calibration error
 probability; of a network that `calibrate` fitted on these very crops it is flattered, and `calibrate` prints the honest
 one. Labels made by eye are mostly hard cases (labels/README.md): their figures are no shares of what a camera sees.
 
-With `--looks` (by `looks`), what the manifest's newest analyzer is sure of, as the product tells it, against what is
-right, by the size of the face and by yaw: on the side of the looks that `trust` does not fit to.
+With `--looks` (by `looks`), what the manifest's newest analyzer is sure of, as the product publishes it, against what
+is right, by the size of the face and by yaw: on the side of the looks that `trust` does not fit to.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def main() -> None:
         print_points(arguments.data, networks)
     entry = newest(Manifest(), AnalyzerEntry)
     if arguments.looks and entry is not None:
-        print(f"\n## {entry.name} as the product tells it")
+        print(f"\n## {entry.name} as the product publishes it")
         reliability_tables(entry, Looks.load(arguments.looks))
     if arguments.rounds:
         print_time(networks, arguments.rounds)

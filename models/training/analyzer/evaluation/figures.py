@@ -25,13 +25,13 @@ class Figure:
     """One number of the tables.
 
     Attributes:
-        title: with unit.
+        title: name and unit of the number.
         head: the output that must be there.
         known: labels to the crops that count.
         value: outputs and labels, of those alone, to the number.
-        digits: after the point.
-        by_group: also told for groups of people.
-        when_covered: also told of faces with things drawn over them.
+        digits: digits after the point.
+        by_group: also printed for groups of people.
+        when_covered: also printed of faces with things drawn over them.
     """
 
     title: str
@@ -98,7 +98,7 @@ def _emotion_entropy(o: Outputs, t: Labels) -> float:
 
 
 def _glasses3(outputs: Outputs) -> FloatArray:
-    """Return (B, 3); a network that tells glasses alone never says sunglasses."""
+    """Return (B, 3); a network without kinds of glasses never says sunglasses."""
     value = outputs["glasses"]
     return value if value.ndim == 2 else np.stack([1 - value, value, np.zeros_like(value)], 1)
 
@@ -243,9 +243,9 @@ def evaluation_labels(labels: Labels, truth: Labels, surely_bare: bool, size: fl
     """Return the labels with what people saw beside them as `seen_*`, points in pixels of an aligned input.
 
     Args:
-        labels: of a pack, of the crops in question.
-        truth: likewise.
-        surely_bare: the pack is not one of masks: its faces, taken to be bare, say nothing of how well masks are told.
+        labels: labels of the crops in question, of one pack, as in `Pack.labels`.
+        truth: what people saw on the same crops, as in `Pack.truth`.
+        surely_bare: the pack is not one of masks: its faces, taken to be bare, cannot show how well masks are found.
         size: edge in pixels to which the view shrinks the crops, on which their quality hangs.
     """
     found = dict(labels) | {f"seen_{name}": value for name, value in truth.items()}

@@ -44,7 +44,7 @@ from visaged.models.training.evaluation.evaluate import newest
 from visaged.models.types import Detections, FloatArray, Image
 
 SIZES = (10, 12, 16, 24, 32, 48, 112)
-"""Of faces, in pixels: root of the area of a detector's box."""
+"""Sizes of faces in pixels: root of the area of a detector's box."""
 LEAST_CONFIDENCE = 0.3
 FITTED, JUDGED = 0, 1
 """The two sides of the looks."""
@@ -65,14 +65,14 @@ class Looks:
     """What the product has at hand of N looks, and the truth.
 
     Attributes:
-        pack: (N,) where from; `events`, `one_by_one` and `scenes` are the looks at no face.
+        pack: (N,) the pack or video of each look; `events`, `one_by_one` and `scenes` are the looks at no face.
         side: (N,) 0 to fit to, 1 to judge by.
         face: (N,) bool, whether there is a face.
         size: (N,) pixels, root of the area of the detector's box.
-        yaw: (N,) degrees, as the analyzer tells it, without sign.
+        yaw: (N,) degrees, as the analyzer reads it, without sign.
         signs: (N, 7) as `visaged.models.trust.signs`.
-        values: By attribute what the network says, (N, ...).
-        truth: By attribute (N,) the index of the right label, or the number; NaN where unknown.
+        values: (N, ...) what the network says, by attribute.
+        truth: (N,) by attribute: the index of the right label, or the number; NaN where unknown.
     """
 
     pack: NDArray[np.str_]
@@ -294,7 +294,7 @@ def looks_at_scenes(looker: Looker, data: Path) -> Looks:
 
 
 def overlapping(boxes: FloatArray, others: FloatArray) -> NDArray[np.bool_]:
-    """Say of (N, 4) boxes whether they share a pixel with any of the others."""
+    """Return of (N, 4) boxes whether they share a pixel with any of the others."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     return np.asarray(((high > low).sum(2) == 2).any(1))
@@ -347,7 +347,7 @@ def joined(parts: list[Looks]) -> Looks:
 
 
 def newest_looker() -> Looker:
-    """Return the manifest's newest networks; the detector tells from LEAST_CONFIDENCE on."""
+    """Return the manifest's newest networks; the detector reports finds from LEAST_CONFIDENCE on."""
     manifest, config = Manifest(), SessionConfig(provider="cpu")
     detector, analyzer = newest(manifest, DetectorEntry), newest(manifest, AnalyzerEntry)
     if detector is None or analyzer is None:

@@ -1,4 +1,4 @@
-"""How many of an analyzer's answers are right, by how sure they are told to be: by size, by yaw, and of no face."""
+"""How many of an analyzer's answers are right, by their confidence, by size and by yaw, and how many are of no face."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _spans(edges: tuple[int, ...], unit: str) -> list[tuple[str, int, int]]:
 
 
 def reliability_tables(entry: AnalyzerEntry, looks: Looks) -> None:
-    """Print how many answers are right, by how sure they are, by size and by yaw, and what is told of no face."""
+    """Print how many answers are right, by confidence, by size and by yaw, and what is published of no face."""
     looks = looks[looks.side == JUDGED]
     face = faces_of(entry.no_face, looks)
     percents = " | ".join(
@@ -90,25 +90,25 @@ def reliability_tables(entry: AnalyzerEntry, looks: Looks) -> None:
         for head in judged_heads(entry):
             sure, right = confidences(head, looks, face)
             known = looks.face & ~np.isnan(looks.truth[head.name])
-            if what == "yaw":  # of smaller faces the yaw is told too small
+            if what == "yaw":  # the analyzer reads the yaw of smaller faces too small
                 known &= looks.size >= _LARGE_PX
             for title, low, high in _spans(edges, unit):
                 pick = known & (values >= low) & (values < high)
                 if pick.any():
                     print(_row(f"{head.name}, {title}", sure[pick], right[pick]))
-    print_told(entry, looks, face)
+    print_published(entry, looks, face)
 
 
-def print_told(entry: AnalyzerEntry, looks: Looks, face: FloatArray) -> None:
-    """Print how many answers are sure enough to be told, of no face and of faces."""
+def print_published(entry: AnalyzerEntry, looks: Looks, face: FloatArray) -> None:
+    """Print how many answers are sure enough to be published, of no face and of faces."""
     sure_of = np.exp(-looks.signs[:, SIGNS.index("unsure")])
-    print(f"\n### Answers told, %, of finds of which the detector is sure from {LEAST_CONFIDENCE} / {_SURE} on\n")
+    print(f"\n### Answers published, %, of finds of which the detector is sure from {LEAST_CONFIDENCE} / {_SURE} on\n")
     parts = {str(pack): looks.pack == pack for pack in np.unique(looks.pack[~looks.face])}
     parts["faces of 20 px and more"] = looks.face & (looks.size >= _LARGE_PX)
     titles = [f"{name}, {part.sum()} / {(part & (sure_of >= _SURE)).sum()}" for name, part in parts.items()]
     print("| head | from | " + " | ".join(titles) + " |\n|---|---|" + "---|" * len(titles))
     for head in judged_heads(entry):
-        told = confidences(head, looks, face)[0] >= head.min_confidence
+        published = confidences(head, looks, face)[0] >= head.min_confidence
         picks = [(part, part & (sure_of >= _SURE)) for part in parts.values()]
-        cells = [" / ".join(f"{100 * told[p].mean():.1f}" if p.any() else "-" for p in pair) for pair in picks]
+        cells = [" / ".join(f"{100 * published[p].mean():.1f}" if p.any() else "-" for p in pair) for pair in picks]
         print(f"| {head.name} | {head.min_confidence:g} | " + " | ".join(cells) + " |")

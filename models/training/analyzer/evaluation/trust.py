@@ -30,7 +30,7 @@ from visaged.models.trust import SIGNS
 
 _LEAST_LABELS = 60
 _PULL = 0.5
-"""Of slopes and base towards zero, in labels: heads with few labels stay what they are."""
+"""Pull of slopes and base towards zero, in labels: heads with few labels stay what they are."""
 _OF_A_HEAD = ("small", "turned", "tilted", "blurred")
 _OF_NO_FACE = ("small", "turned", "tilted", "blurred", "poor", "askew", "unsure")
 _CAUTION = {"turned": 0.7, "tilted": 0.35}
@@ -131,7 +131,7 @@ def main() -> None:
     for head in doubted.heads:
         if head.doubt is not None:
             print(f"{head.name}: doubt: {_yaml(head.doubt)}")
-    for title, one in (("as the network says", believed), ("as told", doubted)):
+    for title, one in (("as the network says", believed), ("as published", doubted)):
         print(f"\n## {title}")
         reliability_tables(one, looks)
 

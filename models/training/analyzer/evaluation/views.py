@@ -69,7 +69,7 @@ def held_out(pack: Pack) -> NDArray[np.intp]:
 
 
 def half_of(name: str) -> int:
-    """Say to which half a picture belongs, 0 or 1: all its faces to one."""
+    """Return the half that a picture belongs to, 0 or 1, with all its faces."""
     return zlib.crc32(name.encode()) % 2
 
 

@@ -32,7 +32,7 @@ _MOST_POINTS_DISAGREEMENT = 9.0
 _MOST_POSE_SPREAD = 10.0
 _BEARDLESS_AGE = 14
 _BEST_QUALITY = 0.65
-"""What the teacher says of the sharpest portraits: its scale ends there."""
+"""The value that the teacher gives the sharpest portraits: its scale ends there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Pack:
     """One pack's crops and labels; NaN where unknown.
 
     Attributes:
-        name: of the pack.
+        name: name of the pack.
         images: (N, 160, 160, 3) or (N, 160, 160, 1) uint8 BGR, mapped from the file.
         inside: (N, 3200) uint8, packed bits of which pixels lie in the picture.
         names: (N,) of the pictures.
@@ -51,8 +51,8 @@ class Pack:
         labels: float32 by head: points (N, 106, 2) cache pixels; age; female; emotion (N, 7) shares of the votes;
             mask; glasses, see SOME_GLASSES; beard; hat; eyes (N, 2) the person's right and left eye open; pose (N, 3)
             degrees, of the crop; attractiveness 0..1; quality (N, 5) with the crop shrunk to QUALITY_SIZES.
-        truth: (N, K) for evaluation: `beard` as people saw it, without what is taken for granted in training, and
-            likewise `glasses` and `eyes`.
+        truth: (N,) or (N, K) for evaluation: `beard`, `hat`, `glasses` and `eyes` as people saw them, without what is
+            taken for granted in training.
     """
 
     name: str
@@ -88,8 +88,8 @@ def read_pack(directory: Path, name: str, labels: Path = LABELS) -> Pack:
 
     Args:
         directory: the cache, where `label` wrote.
-        name: of the pack.
-        labels: where the CSVs lie; those that are missing are done without.
+        name: name of the pack.
+        labels: the directory of the CSVs; those that are missing are done without.
     """
     with np.load(directory / f"{name}.npz") as file:
         known = {key: file[key] for key in file.files}

@@ -260,7 +260,7 @@ def read_faces(pack: str, data: Path, find: Finder) -> Iterator[Face]:
 
     Args:
         pack: one of `PACKS`.
-        data: where `PACK.tar` and `PACK.csv` lie.
+        data: the directory of `PACK.tar` and `PACK.csv`.
         find: asked for the points where the pack has none.
     """
     return PACKS[pack](data, find)

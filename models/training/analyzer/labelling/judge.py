@@ -137,7 +137,7 @@ def lens_ratio(crops: NDArray[np.uint8]) -> FloatArray:
 
 
 def doubt(arrays: dict[str, FloatArray], covered: NDArray[np.bool_]) -> None:
-    """Say whether there are glasses, and strike out what no teacher can have seen, in place."""
+    """Return whether there are glasses, and strike out what no teacher can have seen, in place."""
     score = arrays["glasses_score"]
     arrays["glasses"] = np.where(score < GLASSES, 1.0, np.where(score > NO_GLASSES, 0.0, np.nan)).astype(np.float32)
     dark = (score < 0) & (arrays["lens_ratio"] < DARK_LENS)

@@ -141,7 +141,7 @@ class Teachers:
     def label(self, faces: list[Face], crops: NDArray[np.uint8], points: FloatArray) -> dict[str, Array]:
         """Label faces with their (N, 160, 160, 3) crops and (N, 106, 2) points, NaN where covered."""
         covered = np.asarray(np.isnan(points).any((1, 2)), bool)
-        if covered.any():  # a pose can be told from half a face, if the sources agree
+        if covered.any():  # half a face is enough for a pose, if the sources agree
             points = points.copy()
             points[covered] = self._landmarks_106([f for f, c in zip(faces, covered, strict=True) if c])
         second = self._landmarks_98(faces)

@@ -68,8 +68,8 @@ class View:
 
     Attributes:
         size: pixels of the input, across.
-        side: of the square, in crop pixels.
-        centre: of the square, in crop pixels.
+        side: edge of the square, in crop pixels.
+        centre: centre of the square, in crop pixels.
         angle: degrees by which the face stands turned clockwise in the input.
         mirrored: left and right are exchanged.
         height: pixels of the input, down; 0 for a square.

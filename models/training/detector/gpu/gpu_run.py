@@ -39,7 +39,7 @@ WEIGHTS = PACK_WEIGHTS | {"clips": 0.06}
 
 TRAINING = ("--shape", "m", "--device", "cuda", "--batch", "64", "--learning-rate", "1e-3")
 """Batches of 64: of the 1,900 samples a second that 15 cores should compose (7.8 ms each, one step in four with large
-ones) they make 30 steps a second, slow enough for a GPU to be told of all its many small kernels."""
+ones) they make 30 steps a second, slow enough for the many small kernels of each to be launched in time."""
 
 SHARES = ("--samples", "100", "--decay-from", "40")
 """With a time limit these say only from which share of it on the learning rate falls."""

@@ -42,7 +42,7 @@ SAMPLE_EVERY = 8
 
 COLUMNS = ["image", *"xywh", "score", "source", *POINT_COLUMNS]
 HEADER_BYTES = 100
-"""Of a picture in a tar file, compressed."""
+"""Bytes of a picture's header in a tar file, compressed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def shrunk(packed: PackedPicture, longest: int | None) -> tuple[np.ndarray, Face
 
 
 def is_exact(plan: Plan, packed: PackedPicture) -> bool:
-    """Say whether a picture keeps its own file."""
+    """Return whether a picture keeps its own file."""
     return plan.exact and is_validation(packed.pack, packed.name)
 
 
@@ -161,7 +161,7 @@ def chosen(
 
 
 def write_pack(directory: Path, pack: str, pictures: Iterable[PackedPicture], *, table: bool = True) -> None:
-    """Write a pack's tar file and, unless told otherwise, its CSV."""
+    """Write a pack's tar file and, unless `table` is false, its CSV."""
     lines: list[list[object]] = [list(COLUMNS)]
     with tarfile.open(directory / f"{pack}.tar", "w:gz") as tar:
         for packed in pictures:
@@ -186,7 +186,7 @@ def travel(packs: dict[str, list[PackedPicture]], points: list[PackedPicture], o
         packs: the pictures by pack.
         points: the pictures of the pack `POINTS`.
         out: the folder, which may hold the tables that are merely copied.
-        most_bytes: of the whole folder.
+        most_bytes: upper bound of the size of the whole folder.
 
     Raises:
         ValueError: even the worst quality is too large.

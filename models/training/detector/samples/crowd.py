@@ -39,12 +39,12 @@ def _head_shape(shoulders: bool) -> NDArray[np.float32]:
 
 
 def paste_crowd(canvas: Image, labels: Labels, library: Library, rng: Generator) -> None:
-    """Paste heads from the back of the scene to its front; whoever is then mostly hidden becomes doubtful.
+    """Paste heads from the back of the scene to its front; a face that is then mostly hidden becomes doubtful.
 
     Args:
         canvas: (S, S, 3) uint8 BGR, changed.
         labels: faces that the canvas already holds; the pasted ones are added.
-        library: where heads come from.
+        library: the pictures that heads are taken from.
         rng: source of chance.
     """
     side = canvas.shape[0]

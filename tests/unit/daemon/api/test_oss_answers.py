@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from visaged.daemon.api.aliyun_oss.answers import detectface, eye_status, figures
-from visaged.daemon.api.pictures import Answer
 from visaged.models.geometry import HeadPose
+from visaged.pipelines.images.job import PictureResult
 from visaged.pipelines.records import AttributeValue, Face, Shot
 
 
@@ -40,9 +40,9 @@ EVERYTHING: dict[str, AttributeValue] = {
 
 def answer(
     attributes: dict[str, AttributeValue], box: tuple[float, float, float, float] = (10.2, 20.7, 50.1, 80.0)
-) -> Answer:
+) -> PictureResult:
     shot = Shot(0.0, np.array(box, np.float32), np.zeros((5, 2), np.float32), 0.97, 0.81)
-    return Answer(100, 90, [Face(shot, None, attributes)])
+    return PictureResult(100, 90, [Face(shot, None, attributes)])
 
 
 def face(attributes: dict[str, AttributeValue], **more: Any) -> dict[str, Any]:

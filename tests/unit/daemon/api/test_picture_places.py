@@ -12,7 +12,11 @@ from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.settings import HttpSettings
 from visaged.models.search import Scales
-from visaged.pipelines.batcher import Batcher, Picture
+from visaged.pipelines.attributes import NoReader
+from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.images.analyze import PictureAnalyzer
+from visaged.pipelines.images.job import PictureQuery
+from visaged.pipelines.jobs import Job
 from visaged.pipelines.runtime.metrics import Metrics
 
 PICTURE = Path(__file__).parents[4] / "daemon" / "demo" / "picture.jpg"
@@ -25,7 +29,7 @@ class SlowBatcher(Batcher):
         super().__init__(max_batch=1, max_wait_s=0.0, max_pictures=16)
         self.gate, self.begun = threading.Event(), 0
 
-    def submit(self, picture: Picture) -> None:
+    def submit(self, picture: Job) -> None:
         self.begun += 1
         assert self.gate.wait(30)
         super().submit(picture)
@@ -34,7 +38,7 @@ class SlowBatcher(Batcher):
 async def outcome(pictures: Pictures, data: bytes) -> str:
     try:
         async with pictures.admitted():
-            await pictures.analyse(data, min_confidence=0.5, attributes=frozenset(), points=False)
+            await pictures.analyse(data, PictureQuery(0.5))
     except Problem as problem:
         return problem.kind
     return "answered"
@@ -45,7 +49,8 @@ def test_a_thread_that_nobody_waits_for_keeps_its_place() -> None:
         batcher = SlowBatcher()
         # A picture of 0.59 megapixels; there is room for twice the largest.
         settings = HttpSettings(max_waiting=3, deadline_s=0.3, max_megapixels=0.6)
-        pictures = Pictures(settings, batcher, {}, frozenset(), Scales(640), 0.5, Metrics())
+        analyzer = PictureAnalyzer(batcher, NoReader(), Scales(640), settings.max_pixels, settings.deadline_s)
+        pictures = Pictures(settings, analyzer, {}, Metrics())
         data = PICTURE.read_bytes()
         async with asyncio.timeout(30):
             assert await asyncio.gather(*(outcome(pictures, data) for _ in range(2))) == ["overloaded"] * 2

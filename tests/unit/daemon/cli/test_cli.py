@@ -16,10 +16,10 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tests.support import requirements
+from tests.support.messages import NAMES
 from visaged.daemon.cli.main import Schema, _configuration, _free_port, app, version_string
 from visaged.daemon.config.document import SettingsError
 from visaged.models.session import nvidia_driver_present
-from visaged.pipelines.schemas import NAMES
 
 VISAGED = Path(sys.executable).with_name("visaged")
 EXAMPLE = Path(__file__).parents[4] / "configs" / "visaged.yaml"
@@ -181,6 +181,7 @@ def test_configurations_that_cannot_be_used(tmp_path: Path, command: str, text: 
         (f"ftp://u:{SECRET}@h/1", "'ftp' is not supported"),
         (f"door=gopher://u:{SECRET}@h/1", "'gopher' is not supported"),
         ("rtsp://", "names no host"),
+        ("sftp://h/1", "possible are rtsp, "),
         ("/absent/clip.mp4", "does not exist"),
         ("", "is empty"),
     ],
@@ -220,6 +221,18 @@ def test_without_a_file_there_is_the_demo_or_the_cameras_of_the_command_line(dem
     assert [camera.name for camera in _configuration(None, [], False).load().cameras] == ["demo"]
     assert [camera.name for camera in _configuration(None, [str(demo_clip)], False).load().cameras] == ["camera1"]
     assert _configuration(None, [], True).load().inference.require_gpu
+
+
+@pytest.mark.parametrize("name", ["2026-11-26T09:30:00.mp4", "door=1.mp4", "rtsp:1.mp4", "50%.mp4"])
+def test_a_file_that_exists_is_a_camera_of_the_command_line(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    for text, camera in ((name, "camera1"), (f"porch={name}", "porch")):
+        (settings,) = _configuration(None, [text], require_gpu=False).load().cameras
+        assert (settings.name, settings.is_file) == (camera, True)
+        assert settings.address.path == Path(name)
 
 
 def test_two_cameras_of_one_name_on_the_command_line(demo_clip: Path) -> None:

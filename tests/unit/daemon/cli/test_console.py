@@ -16,17 +16,17 @@ from rich.console import Console
 
 from visaged.daemon.cli.console import EventLines, describe, flush, line, show
 from visaged.pipelines.outputs.messages import Composer, Message
-from visaged.pipelines.records import EventKind, Face, Shot, TrackEvent
+from visaged.pipelines.records import AttributeValue, EventKind, Face, Shot, TrackEvent
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
 
 WAIT_S = 30.0
 
 
-def event(kind: EventKind = "begin", track: int = 1, **attributes: object) -> Message:
+def event(kind: EventKind = "begin", track: int = 1, **attributes: str | float) -> Message:
     box = np.array([100, 100, 186, 200], dtype=np.float32)
     shot = Shot(1_700_000_000.0, box, np.zeros((5, 2), dtype=np.float32), 0.9, 0.8)
-    known = {name: {"value": value, "confidence": 0.9, "age_ms": 0} for name, value in attributes.items()}
+    known = {name: AttributeValue(value, 0.9) for name, value in attributes.items()}
     happened = TrackEvent("door", kind, Face(shot, track, known), shot, 1_700_000_000.0, 3.14159, 7, 0.0)
     return Composer("node", 1).event(happened)
 

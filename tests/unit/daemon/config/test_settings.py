@@ -13,7 +13,7 @@ import yaml
 from tests.support.certificates import Certificates
 from visaged.daemon.config.base import is_loopback
 from visaged.daemon.config.document import SettingsError, read
-from visaged.daemon.settings import ModelSettings, Settings, check, load, parse
+from visaged.daemon.settings import ModelSettings, Settings, check, load, parse, warnings
 from visaged.models.manifest import WEIGHTS, Head
 
 SECRET = "s3cr3t-hunter2"
@@ -513,3 +513,10 @@ def test_yamls_booleans_are_no_numbers_and_no_words(document: dict[str, Any], pa
         parse(document)
     assert [problem.path for problem in caught.value.problems] == [path]
     assert "quote it" in str(caught.value)
+
+
+def test_plain_rtp_comes_with_a_warning() -> None:
+    cameras = [{"name": "a", "url": "rtsp://h/1"}, {"name": "b", "url": "rtp://239.0.0.1:5004"}]
+    (warning,) = warnings(parse({"cameras": cameras}))
+    assert warning.path == "cameras[1].url"
+    assert "SDP" in warning.text

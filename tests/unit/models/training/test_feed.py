@@ -7,29 +7,26 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from tests.support import packs as made
 from visaged.models.training.common.packs import Faces, PackedPicture, is_validation
-from visaged.models.training.common.schedule import LAST_SECONDS, TrainConfig
+from visaged.models.training.common.schedule import LAST_SECONDS
 from visaged.models.training.detector import feed
+from visaged.models.training.detector.config import DetectorTrainConfig
 from visaged.models.training.detector.feed import Batch, Composers
 from visaged.models.training.detector.gpu import gpu_run
 from visaged.models.training.detector.samples.views import Library, Picture
-from visaged.models.training.detector.shapes import SHAPES, NetworkConfig, multiply_adds
+from visaged.models.training.detector.shapes import SHAPES, multiply_adds
 from visaged.models.types import Image
-
-if TYPE_CHECKING:
-    from visaged.models.training.detector.network import Detector
 
 TORCH = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
 # Pytest's own threads are no users of what a composing process needs.
 FORKS = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
-CONFIG = TrainConfig(
+CONFIG = DetectorTrainConfig(
     samples=1000,
     decay_from=400,
     batch=6,
@@ -38,7 +35,7 @@ CONFIG = TrainConfig(
     warmup_steps=10,
     weight_decay=0.0,
     averaging=0.9,
-    weights={"portraits": 1.0, "scenes": 1.0},
+    packs={"portraits": 1.0, "scenes": 1.0},
     large_every=3,
 )
 
@@ -54,7 +51,7 @@ def picture(pack: str, *boxes: tuple[int, int, int, int]) -> Picture:
 
 @pytest.fixture
 def library() -> Library:
-    return Library({name: [picture(name, *boxes)] for name, boxes in PACKS.items()}, CONFIG.weights)
+    return Library({name: [picture(name, *boxes)] for name, boxes in PACKS.items()}, CONFIG.packs)
 
 
 @pytest.fixture
@@ -84,7 +81,7 @@ def test_other_processes_hand_over_what_one_would_compose_itself(library: Librar
 @FORKS
 def test_what_fails_in_a_composing_process_ends_the_run() -> None:
     empty = {name: [replace(picture(name, *boxes), levels=())] for name, boxes in PACKS.items()}
-    broken = Composers(Library(empty, CONFIG.weights), CONFIG, (7, 0), 1)
+    broken = Composers(Library(empty, CONFIG.packs), CONFIG, (7, 0), 1)
     try:
         with pytest.raises(RuntimeError, match="the batch of step 0 could not be composed"):
             next(broken)
@@ -148,8 +145,6 @@ def test_the_larger_shape_is_at_most_eight_times_the_work() -> None:
     assert small == 505_432_320  # counted by hooks on the network's own convolutions
     assert 6 < large / small <= 8
     assert multiply_adds(SHAPES["s"], 768, 640) == 2 * small
-    for shape in SHAPES.values():
-        assert NetworkConfig.from_dict(shape.to_dict()) == shape
 
 
 @TORCH
@@ -166,64 +161,6 @@ def test_work_is_counted_as_the_network_does_it(name: str) -> None:
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, 64, 96))
     assert sum(counts) == multiply_adds(SHAPES[name], 64, 96)
-
-
-def as_if_trained() -> Detector:
-    """Return a small network in which no block is the identity and every normalisation has its inputs' statistics."""
-    import torch
-
-    from visaged.models.training.detector.network import Detector
-
-    torch.manual_seed(0)
-    model = Detector(SHAPES["s"])
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-            torch.nn.init.uniform_(module.bias, -0.2, 0.4)
-            module.momentum = 1.0
-    for head in model.head:  # equal ones are written once, which is not what is asked here
-        torch.nn.init.normal_(head[-1].bias)
-    with torch.no_grad():
-        model.train()(torch.rand(4, 3, 128, 128) * 255)
-    return model
-
-
-@TORCH
-def test_a_widened_network_says_the_same_and_can_part_from_it() -> None:
-    import torch
-
-    from visaged.models.training.detector.widen import widened
-
-    small = as_if_trained()
-    large = widened(small, SHAPES["m"])
-    pixels = torch.rand(2, 3, 128, 128) * 255
-    with torch.no_grad():
-        for one, other in zip(small.eval()(pixels), large.eval()(pixels), strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-    sum(level.square().mean() for level in large.train()(pixels)).backward()
-    gradient = large.stages[0][0][0].weight.grad
-    first, second = gradient[:48], gradient[48:]
-    assert float((first - second).abs().mean() / first.abs().mean()) > 0.05
-    with pytest.raises(ValueError, match="twice the channels"):
-        widened(small, replace(SHAPES["m"], blocks=(0, 3, 4)))
-
-
-@TORCH
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter
-def test_an_imported_network_goes_on_where_it_was(tmp_path: Path) -> None:
-    import torch
-
-    from visaged.models.training.detector.export import export
-    from visaged.models.training.detector.import_onnx import detector_from_onnx, stem_channels
-
-    export(as_if_trained(), tmp_path / "small.onnx")
-    assert stem_channels(tmp_path / "small.onnx") == 16
-    pixels = torch.randint(0, 256, (4, 3, 128, 128), dtype=torch.uint8)
-    model = detector_from_onnx(tmp_path / "small.onnx", SHAPES["s"], [pixels])
-    with torch.no_grad():
-        # In training a normalisation takes its batch's own statistics: they must be those it was given.
-        for one, other in zip(model.eval()(pixels.float()), model.train()(pixels.float()), strict=True):
-            assert float((one - other).abs().mean()) < 0.02 * float(one.std())
 
 
 @TORCH

@@ -117,7 +117,7 @@ def test_tracks_are_put_together_from_events_and_frames() -> None:
     assert product.tracks_of([], frames) == ()
     with pytest.raises(product.ProductError, match="events were lost"):
         product.tracks_of([events[0], events[2]], [])
-    with pytest.raises(product.ProductError, match="no end was told of the tracks 1"):
+    with pytest.raises(product.ProductError, match="no event ended the tracks 1"):
         product.tracks_of(events[:1], [])
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.support.bitmaps import BITFIELDS, RGB555, RGB565, RLE4, RLE8, bitmap, nibbles, packed, run_lengths
-from visaged.pipelines.images.decode import PictureError, decode
+from visaged.pipelines.images.decode import PictureError, load
 
 HEIGHT = 15
 COLOURS: NDArray[np.uint8] = np.random.default_rng(1).integers(1, 256, (256, 3)).astype(np.uint8)
@@ -25,12 +25,12 @@ def indices(width: int, colours: int) -> NDArray[np.uint8]:
 
 
 def pixels(data: bytes) -> NDArray[np.uint8]:
-    return np.asarray(decode(data, 10_000_000))
+    return np.asarray(load(data, 10_000_000).image)
 
 
 def damage(data: bytes) -> str:
     with pytest.raises(PictureError) as caught:
-        decode(data, 10_000_000)
+        load(data, 10_000_000)
     assert caught.value.reason == "damaged"
     return str(caught.value)
 
@@ -97,7 +97,7 @@ def test_run_lengths_from_top_to_bottom_do_not_exist() -> None:
 
 
 def test_run_lengths_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visaged.pipelines.bitmap._MOST_RUNS", 1000)
+    monkeypatch.setattr("visaged.pipelines.images.bitmap._MOST_RUNS", 1000)
     body = bytes([200, 1]) * 2000
     assert "too many runs" in damage(bitmap((20, HEIGHT), 8, body, RLE8, COLOURS))
 

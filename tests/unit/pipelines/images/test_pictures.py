@@ -20,14 +20,16 @@ from PIL import Image as Pillow
 from tests.unit import fakes
 from visaged.daemon.settings import ModelSettings
 from visaged.models.detector import Detector
-from visaged.models.manifest import WEIGHTS, Manifest
+from visaged.models.manifest import WEIGHTS, Head, Manifest
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
 from visaged.models.types import Detections, Image
-from visaged.pipelines.batcher import Batcher, Overloaded
-from visaged.pipelines.batcher import Picture as Waiting
-from visaged.pipelines.images.decode import Decoded, PictureError, decode, load, submit
+from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.images.analyze import PictureAnalyzer, SlowToDecode
+from visaged.pipelines.images.decode import Decoded, PictureError, load
+from visaged.pipelines.images.job import PictureJob, PictureQuery
+from visaged.pipelines.jobs import InferenceFailed, Overloaded
 from visaged.pipelines.records import Face
 from visaged.pipelines.tracking.tracks import faces_of
 
@@ -76,6 +78,10 @@ def assert_quadrants(image: Image, tolerance: int = 3) -> None:
     found = [image[8, 12], image[8, 36], image[24, 12], image[24, 36]]
     for bgr, rgb in zip(found, QUADRANTS.values(), strict=True):
         np.testing.assert_allclose(bgr[::-1], rgb, atol=tolerance)
+
+
+def decode(data: bytes, max_pixels: int) -> Image:
+    return load(data, max_pixels).image
 
 
 def refusal(data: bytes, max_pixels: int = MOST) -> PictureError:
@@ -488,27 +494,133 @@ def test_the_same_faces_are_found_at_a_reduced_scale(
 # --- into the queue ---------------------------------------------------------------------------------------------------
 
 
+def analyzer(
+    batcher: Batcher,
+    clock: fakes.Clock,
+    scales: Scales | None = None,
+    reader: fakes.Reader | None = None,
+    decode_in_workers: bool = False,
+) -> PictureAnalyzer:
+    scales = scales or Scales(640, 1280)
+    return PictureAnalyzer(batcher, reader or fakes.Reader(), scales, MOST, 3.0, decode_in_workers, clock)
+
+
+def photo_png() -> bytes:
+    return encoded(Pillow.fromarray(np.ascontiguousarray(fakes.demo_image(fakes.TWO_FACES_S)[..., ::-1])), "PNG")
+
+
 def test_a_picture_is_queued_with_its_canvases() -> None:
     clock = fakes.Clock(50.0)
     batcher = Batcher(1, 0.0, 1, clock)
-    image = fakes.demo_image(fakes.TWO_FACES_S)
-    future = submit(batcher, image, Scales(640, 1280), frozenset({"age"}), 0.4, 3.0, clock)
+    future = analyzer(batcher, clock).submit(photo_png(), PictureQuery(0.4, frozenset({"age"})))
     (waiting,) = batcher.take(0)
-    assert isinstance(waiting, Waiting)
+    assert isinstance(waiting, PictureJob)
     assert waiting.future is future
-    assert [look.image.shape for look in waiting.looks] == [(768, 1280, 3), (384, 640, 3), (192, 256, 3)]
-    assert (waiting.pixels.width, waiting.pixels.height) == (1280, 720)
-    assert (waiting.attributes, waiting.min_confidence, waiting.deadline_s) == ({"age"}, 0.4, 53.0)
-    for look, rows in zip(waiting.looks, (720, 360, 108), strict=True):
+    assert waiting.shape == (768, 1280)
+    assert not waiting.is_large
+    looks = waiting.looks()
+    assert [look.image.shape for look in looks] == [(768, 1280, 3), (384, 640, 3), (192, 256, 3)]
+    for look, rows in zip(looks, (720, 360, 108), strict=True):
         assert look.canvas.picture_height == rows
         assert look.canvas.part(look.image).any()
         look.canvas.part(look.image)[:] = 0
         assert not look.image.any()
+    (asked,) = waiting.observe(fakes.faces((300, 300, 80), (700, 300, 80, 0, 0.39)))
+    assert (asked.pixels.width, asked.pixels.height) == (1280, 720)
+
+
+@pytest.mark.parametrize(("waited_s", "in_time"), [(2.9, True), (3.1, False)])
+def test_a_picture_has_a_deadline(waited_s: float, in_time: bool) -> None:
+    clock = fakes.Clock(50.0)
+    batcher = Batcher(1, 0.0, 1, clock)
+    future = analyzer(batcher, clock).submit(photo_png(), PictureQuery(0.4))
+    (waiting,) = batcher.take(0)
+    assert waiting.start(50.0 + waited_s) is in_time
+    assert isinstance(future.exception(0), Overloaded) if not in_time else not future.done()
 
 
 def test_a_full_queue_refuses() -> None:
-    batcher = Batcher(1, 0.0, 1)
-    image = np.zeros((10, 10, 3), np.uint8)
-    submit(batcher, image, Scales(640), frozenset(), 0.5, 1.0)
+    clock = fakes.Clock()
+    pictures = analyzer(Batcher(1, 0.0, 1, clock), clock)
+    pictures.submit(encoded(picture(), "PNG"), PictureQuery(0.5))
     with pytest.raises(Overloaded):
-        submit(batcher, image, Scales(640), frozenset(), 0.5, 1.0)
+        pictures.submit(encoded(picture(), "PNG"), PictureQuery(0.5))
+
+
+def test_the_canvases_go_and_the_picture_stays_until_the_result() -> None:
+    clock = fakes.Clock()
+    batcher = Batcher(1, 0.0, 1, clock)
+    reader = fakes.Reader(Head(name="charm", kind="score", output="charm"), values={"charm": [0.5]})
+    data = stored_as(patched(643, 427, (80, 40, 400, 120)), 6, quality=95)
+    future = analyzer(batcher, clock, reader=reader).submit(
+        data, PictureQuery(0.4, frozenset({"charm"}), upright=False)
+    )
+    (job,) = batcher.take(0)
+    assert job.start(clock.now_s)
+    assert job.looks()
+    job.release()
+    assert list(job.looks()) == []
+    readings = reader.read(job.observe(fakes.faces((240, 80, 80))))
+    assert not future.done()
+    job.conclude(readings, clock.now_s)
+    result = future.result(0)
+    assert (result.width, result.height) == (427, 643)  # as it is stored
+    assert result.faces[0].attributes["charm"].value == 0.5
+    np.testing.assert_allclose(result.faces[0].shot.box, (40, 363, 120, 443), atol=0.01)
+    job.fail()  # changes nothing any more
+    assert future.result(0) is result
+
+
+def test_a_picture_whose_faces_cannot_be_read_has_no_result() -> None:
+    clock = fakes.Clock()
+    batcher = Batcher(1, 0.0, 1, clock)
+    future = analyzer(batcher, clock).submit(encoded(picture(), "PNG"), PictureQuery(0.4, frozenset({"charm"})))
+    (job,) = batcher.take(0)
+    assert job.start(clock.now_s)
+    job.observe(fakes.faces((24, 16, 20)))
+    job.conclude(None, clock.now_s)
+    assert isinstance(future.exception(0), InferenceFailed)
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_picture_that_is_dropped_is_answered(cancelled: bool) -> None:
+    clock = fakes.Clock()
+    batcher = Batcher(1, 0.0, 1, clock)
+    future = analyzer(batcher, clock).submit(encoded(picture(), "PNG"), PictureQuery(0.4))
+    if cancelled:
+        assert future.cancel()
+    for job in batcher.close():
+        job.drop("shutdown")
+    if cancelled:
+        assert future.cancelled()
+    else:
+        assert isinstance(future.exception(0), Overloaded)
+    with pytest.raises(Overloaded):
+        analyzer(batcher, clock).submit(encoded(picture(), "PNG"), PictureQuery(0.4))
+
+
+def test_workers_decode_small_jpegs_alone() -> None:
+    clock = fakes.Clock()
+    batcher = Batcher(1, 0.0, 8, clock)
+    jpeg = encoded(picture(), "JPEG")
+    assert not analyzer(batcher, clock).is_quick(jpeg)
+    pictures = analyzer(batcher, clock, decode_in_workers=True)
+    assert pictures.is_quick(jpeg)
+    assert not pictures.is_quick(encoded(picture(), "PNG"))
+    assert not pictures.is_quick(jpeg + b"\0" * 1_000_000)
+    # Whether a picture is large has to be known before a worker takes it.
+    assert not analyzer(batcher, clock, Scales(640, 4096), decode_in_workers=True).is_quick(jpeg)
+    good = pictures.submit_encoded(jpeg, PictureQuery(0.4))
+    wide = pictures.submit_encoded(jpeg, PictureQuery(0.4, max_side=40))
+    slow = pictures.submit_encoded(encoded(Pillow.new("L", (2001, 2000)), "JPEG"), PictureQuery(0.4))
+    damaged = pictures.submit_encoded(jpeg[:-20], PictureQuery(0.4))
+    batch = [batcher.take(0)[0] for _ in range(4)]
+    assert [job.shape for job in batch] == [None] * 4
+    assert [job.start(clock.now_s) for job in batch] == [True, False, False, False]
+    assert batch[0].shape is not None
+    assert not good.done()
+    assert isinstance(slow.exception(0), SlowToDecode)
+    for future, reason in ((wide, "too_large"), (damaged, "damaged")):
+        error = future.exception(0)
+        assert isinstance(error, PictureError)
+        assert error.reason == reason

@@ -16,6 +16,7 @@ from visaged.models.manifest import Head
 from visaged.pipelines.attributes import Reading, single
 from visaged.pipelines.outputs.documents import face_document, status_document, timestamp
 from visaged.pipelines.outputs.messages import Composer
+from visaged.pipelines.presentation import Presentation, Turn
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Face, FrameResult, Shot, TrackEvent
 from visaged.pipelines.source.video import SourceError
 
@@ -97,13 +98,35 @@ def test_faces_of_a_frame(composer: Composer) -> None:
     document = validate("faces", message.encode(1000.25, replayed=False))
     assert document["schema"] == "visaged.faces/1"
     assert (document["node"], document["epoch"], document["camera"]) == ("node-1", 1_700_000_000_000, "door")
-    assert document["frame"] == {"width": 640, "height": 360}
+    upright = {"rotation": 0, "mirrored": False, "pixel_aspect": 1.0}
+    assert document["frame"] == {"width": 640, "height": 360} | upright
     assert document["clock"] == "arrival"
     assert document["position_s"] == 12.346
     assert document["timing_ms"] == {"decode": 10.0, "queue": 10.0, "inference": 21.2}
     assert [f["track_id"] for f in document["faces"]] == [7, None]
     assert document["faces"][1]["attributes"] == {}
     assert "landmarks_106" not in document["faces"][1]
+
+
+def test_coordinates_count_the_pixels_that_the_stream_has(composer: Composer) -> None:
+    """A DVR's half frames, turned: inside, a pixel of the upright picture was two square ones wide."""
+    presentation = Presentation(360, 640, Turn(90), 0.5)
+    look = Shot(
+        1.7e9, np.array([100, 20, 300, 220], np.float32), np.full((5, 2), 120, np.float32), 0.9, 0.5, (2.0, 1.0)
+    )
+    seen = Face(look, 3, {}, np.full((106, 2), 50, np.float32))
+    frame = fakes.frame(presentation=presentation)
+    document = validate("faces", composer.faces(FrameResult(frame, [seen], [], 1000.1, 1000.2)).encode(1000.3, False))
+    assert document["frame"] == {
+        "width": 640, "height": 360, "rotation": 90, "mirrored": False, "pixel_aspect": 2.0,
+    }  # fmt: skip
+    (published,) = document["faces"]
+    assert published["box"] == [50.0, 20.0, 150.0, 220.0]
+    assert published["landmarks_5"] == [[60.0, 120.0]] * 5
+    assert published["landmarks_106"] == [[25.0, 50.0]] * 106
+    told = TrackEvent("door", "begin", seen, look, 1.7e9, 1.0, 3, 1000.0, None)
+    document = validate("events", composer.event(told).encode(1000.3, False))
+    assert document["face"]["box"] == document["best_shot"]["box"] == [50.0, 20.0, 150.0, 220.0]
 
 
 def test_a_frame_without_faces_and_without_position(composer: Composer) -> None:

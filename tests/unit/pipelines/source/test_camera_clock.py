@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from visaged.pipelines.source.camera_clock import CameraClock
-from visaged.pipelines.source.timeline import Timeline
+from visaged.pipelines.source.times.camera_clock import CameraClock
+from visaged.pipelines.source.times.timeline import Timeline
 
 START, NOON = 5_000.0, 1_763_712_000.0
 

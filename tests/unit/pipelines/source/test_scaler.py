@@ -10,7 +10,7 @@ from av.video.reformatter import Interpolation
 from tests.unit import fakes
 from visaged.models.preprocess import canvas_for
 from visaged.models.types import Image
-from visaged.pipelines.source.scaler import Scaler
+from visaged.pipelines.source.picture.scaler import Scaler
 
 
 def scaled(frame: av.VideoFrame, long_side: int = 320) -> tuple[Image, Image]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from visaged.pipelines.source.address import has_protocol
 from visaged.pipelines.source.video import SourceConfig
 
 
@@ -31,21 +33,19 @@ def config(url: str, **more: object) -> SourceConfig:
 def test_files(url: str, path: str) -> None:
     c = config(url)
     assert c.is_file
-    assert c.device is None
-    assert c.path == Path(path)
+    assert c.address.path == Path(path)
     assert not c.live
 
 
 @pytest.mark.parametrize(
     "url",
     ["rtsp://cam", "rtsp://u:p@cam:554/ch1?x=1", "RTSPS://cam/1", "http://cam/mjpeg", "https://[fe80::1]:8443/x",
-     "rtmp://h/app", "srt://h:9000", "udp://239.0.0.1:1234", "rtp://h:5004"],
+     "rtmp://h/app", "udp://239.0.0.1:1234", "udp://@:1234", "udp://:1234", "rtp://h:5004", "tcp://h:8000"],
 )  # fmt: skip
 def test_streams_are_live(url: str) -> None:
     c = config(url)
     assert c.live
-    assert not c.is_file
-    assert c.device is None
+    assert c.address.kind == "stream"
 
 
 @pytest.mark.parametrize(
@@ -59,17 +59,17 @@ def test_streams_are_live(url: str) -> None:
 )
 def test_usb_cameras_are_live(url: str, device: tuple[str, str]) -> None:
     c = config(url)
-    assert c.device == device
+    assert c.address.kind == "device"
+    assert (c.address.format, c.address.target) == device
     assert c.live
     assert not c.is_file
 
 
 def test_a_device_file_is_a_camera_on_linux_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
-    assert config("/dev/video0").device == ("v4l2", "/dev/video0")
+    assert (config("/dev/video0").address.format, config("/dev/video0").address.target) == ("v4l2", "/dev/video0")
     assert config("/dev/video0").live
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert config("/dev/video0").device is None
     assert config("/dev/video0").is_file
 
 
@@ -84,6 +84,8 @@ def test_a_device_file_is_a_camera_on_linux_alone(monkeypatch: pytest.MonkeyPatc
         ("subfile,,start,0:a", None),  # no scheme, so a file's name
         ("pipe:0", "scheme 'pipe' is not supported"),
         ("data:text/plain,hello", "scheme 'data' is not supported"),
+        ("nowhere:1.mp4", "there is no file of that name"),
+        ("udp://239.0.0.1", "names no port"),
         ("rtsp://", "names no host"),
         ("rtsp:///ch1", "names no host"),
         ("rtsp:cam/ch1", "names no host"),
@@ -102,6 +104,57 @@ def test_what_is_refused(url: str, said: str | None) -> None:
     (error,) = caught.value.errors()
     assert error["loc"] == ("url",)
     assert said in error["msg"]
+
+
+def test_schemes_are_those_of_the_installed_ffmpeg() -> None:
+    """PyAV's wheels have no SRT, other builds do."""
+    if has_protocol("srt"):
+        assert config("srt://h:9000").live
+    else:
+        with pytest.raises(ValidationError) as caught:
+            config("srt://h:9000")
+        text = caught.value.errors()[0]["msg"]
+        assert "srt:// cannot be opened by the FFmpeg in this PyAV" in text
+        assert "possible are rtsp, " in text
+        assert "rtsp://" in text, "what to do instead"
+    assert has_protocol("rtsp")
+    assert not has_protocol("nosuchthing")
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("RTSP://Cam/Ch1?X=1", "rtsp://Cam/Ch1?X=1"),
+        ("Rtsps://cam", "rtsps://cam"),
+        ("HTTP://cam/Live.MJPG", "http://cam/Live.MJPG"),
+        ("  rtsp://cam/1\n", "rtsp://cam/1"),
+        ("V4L2:/dev/video2", "/dev/video2"),
+    ],
+)
+def test_schemes_in_capitals_and_blanks_at_the_ends(url: str, target: str) -> None:
+    assert config(url).address.target == target
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["2026-11-26T09:30:00.mp4", "cam:1.mp4", "rtsp:1.mp4", "http:a.mp4", "50%.mp4", "a%20b.mp4", "a b.mp4", " a.mp4 ",
+     "what?.mp4", "a#1.mp4", "file:x.mp4", "v4l2:x.mp4", "data:x,y.mp4", "a=b.mp4", "[1].mp4", "f%03d.jpg", "ä.mp4"],
+)  # fmt: skip
+def test_a_file_that_exists_is_a_file(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).touch()
+    whole = f"{tmp_path}/{name}"
+    urls = [name, f"./{name}", whole, *(f"file:{form}" for form in (name, whole, f"//{whole}", f"//localhost{whole}"))]
+    for url in (*urls, (tmp_path / name).as_uri()):
+        c = config(url)
+        assert c.is_file, url
+        assert c.address.path is not None
+        assert c.address.path.samefile(name), url
+        assert c.address.missing() is None
+    one = config(name)
+    Path(name).unlink()
+    assert one.is_file, "it went away, and is a file that is missing"
+    assert "does not exist" in (one.address.missing() or "")
 
 
 @pytest.mark.parametrize(
@@ -143,3 +196,43 @@ def test_it_cannot_be_changed_afterwards() -> None:
     assert c.fps is None
     with pytest.raises(ValidationError):
         c.fps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("aspect", "shape"),
+    [("16:9", Fraction(16, 9)), (" 4 : 3", Fraction(4, 3)), ("1.85:1", Fraction(37, 20)), ("9:16", Fraction(9, 16))],
+)
+def test_the_shape_of_the_whole_picture(aspect: str, shape: Fraction) -> None:
+    assert config("a.mp4", aspect=aspect).display_aspect == shape
+    assert config("a.mp4").display_aspect is None
+
+
+@pytest.mark.parametrize(
+    ("aspect", "said"),
+    [
+        (969, 'put it in quotes: "16:9"'),  # what YAML makes of 16:9
+        (243, 'put it in quotes: "4:3"'),
+        (2, "put it in quotes"),
+        (True, "is a boolean"),
+        ("16/9", "width and height as in"),
+        ("16:0", "width and height as in"),
+        ("0:9", "width and height as in"),
+        ("-16:9", "width and height as in"),
+        ("100:1", "width and height as in"),
+        ("wide", "width and height as in"),
+        ("", "width and height as in"),
+    ],
+)
+def test_what_is_no_shape_of_a_picture(aspect: object, said: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        config("a.mp4", aspect=aspect)
+    (error,) = caught.value.errors()
+    assert error["loc"] == ("aspect",)
+    assert said in error["msg"]
+
+
+@pytest.mark.parametrize("rotate", [45, -90, 360, "90", 1.5])
+def test_only_quarters_are_turned(rotate: object) -> None:
+    with pytest.raises(ValidationError):
+        config("a.mp4", rotate=rotate)
+    assert config("a.mp4", rotate=270).rotate == 270

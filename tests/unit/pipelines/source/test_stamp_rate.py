@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from visaged.pipelines.source.timeline import Sampler, Timeline
+from visaged.pipelines.source.times.timeline import Sampler, Timeline
 
 START = 5_000.0
 Delay = Callable[[float], float]

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from visaged.pipelines.source.timeline import Sampler, Timeline
+from visaged.pipelines.source.times.timeline import Sampler, Timeline
 
 
 def kept(fps: float | None, stamps: list[float]) -> list[float]:

@@ -13,9 +13,9 @@ from visaged.models.manifest import Head
 from visaged.models.types import Detections
 from visaged.pipelines.attributes import FaceReader, NoReader
 from visaged.pipelines.records import Face, TrackEvent
-from visaged.pipelines.source.timeline import Timeline
+from visaged.pipelines.source.times.timeline import Timeline
 from visaged.pipelines.tracking.tracker import TrackerConfig
-from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy, faces_of
+from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy, TrackingSpec, faces_of
 
 CHARM = Head(name="charm", kind="score", output="charm")
 MASK = Head(name="mask", kind="binary", output="mask", labels=["none", "mask"], memory_s=10)
@@ -42,18 +42,17 @@ def camera_tracks(
     least: Mapping[str, float] | None = None,
     fps: float | None = None,
 ) -> CameraTracks:
-    return CameraTracks(
-        "door",
-        tracker or TrackerConfig(),
-        policy or ReadingPolicy(),
-        by,
-        attributes,
-        min_confidence,
-        update_s,
-        points,
-        least,
-        fps,
+    spec = TrackingSpec(
+        tracker=tracker or TrackerConfig(),
+        policy=policy or ReadingPolicy(),
+        attributes=attributes,
+        min_confidence=min_confidence,
+        update_s=update_s,
+        points=points,
+        least=least or {},
+        fps=fps,
     )
+    return CameraTracks("door", spec, by)
 
 
 @dataclass

@@ -1,7 +1,7 @@
-"""Trying a network out before it is relied on: does it take what its manifest entry says, and give what it says?
+"""The self test of a network: it is run once at start to see that it takes and gives what its manifest entry says.
 
-Loading shows that a file is a network with the right names. That its types, shapes and numbers are right shows only
-when it runs, and then it should be told to who wrote the entry, not to a camera's log.
+Loading a file shows that it is a network with the right names. Wrong types, shapes and numbers show only when it runs;
+the self test reports them to the author of the entry at start, before any camera's frame meets them.
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ _PICTURES = ((16, 9), (4, 3), (1, 1), (9, 16))
 
 _ROUNDING = 0.01
 _SAME = 0.05
-"""Readings in a batch and alone may differ by this, and by this part of them: half precision, another order of sums."""
+"""Tolerance, absolute and relative, between outputs in a batch and alone: half precision, another order of sums."""
 
 
-def try_out(model: Detector | Analyzer) -> None:
+def self_test(model: Detector | Analyzer) -> None:
     """Run a network on noise, alone and in a batch; a detector on every shape of canvas.
 
+    Args:
+        model: The loaded network.
+
     Raises:
-        ModelError: It fails or gives something else than its entry says; the text says on what, and what to look at.
+        ModelError: The network fails, or gives something else than its entry says; the text says for which input, and
+            what to check.
     """
     noise = np.random.default_rng(0)
     if isinstance(model, Analyzer):
-        _try_analyzer(model, noise)
+        _test_analyzer(model, noise)
         return
     for size in (1, _BATCH):
         for width, height in _PICTURES:
@@ -45,7 +49,7 @@ def try_out(model: Detector | Analyzer) -> None:
             _run(model, model.detect, pictures)
 
 
-def _try_analyzer(model: Analyzer, noise: np.random.Generator) -> None:
+def _test_analyzer(model: Analyzer, noise: np.random.Generator) -> None:
     side = model.aligner.size
     crops = noise.integers(0, 256, (_BATCH, side, side, 3), np.uint8)
     crops[0] = 0  # not all alike: a head of noise alone hardly says two things

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from visaged.models.preprocess import Canvas
 from visaged.models.types import Image
-from visaged.pipelines.source.pixels import CHROMA_TO_LIMITED, LUMA_TO_LIMITED, is_full_range, plane_rows
+from visaged.pipelines.presentation import UPRIGHT, Turn
+from visaged.pipelines.source.picture.pixels import CHROMA_TO_LIMITED, LUMA_TO_LIMITED, is_full_range, plane_rows
 
 _PLANAR = frozenset({"yuv420p", "yuvj420p"})
 
@@ -26,16 +27,21 @@ class Scaler:
     """Scales the frames of one stream while their size stays; not thread-safe.
 
     Args:
-        canvas: Where the picture goes.
+        canvas: Where the upright picture goes.
+        turn: How stored pictures become upright; the small picture is turned, not the large one.
     """
 
-    def __init__(self, canvas: Canvas) -> None:
+    def __init__(self, canvas: Canvas, turn: Turn = UPRIGHT) -> None:
         self._canvas = canvas
+        self._turn = turn
         width, height = canvas.picture_width, canvas.picture_height
+        if turn.is_sideways:
+            width, height = height, width
+        self._stored = None if turn == UPRIGHT else np.empty((height, width, 3), np.uint8)
         self._planar = np.empty((height * 3 // 2, width), np.uint8)  # I420: luma, then the two chroma planes
         self._luma = self._planar[:height]
         self._chroma = self._planar[height:].reshape(2, height // 2, width // 2)
-        self._halves: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        self._halves: dict[tuple[int, ...], NDArray[np.uint8]] = {}
         self._reformatter = VideoReformatter()
 
     def scale(self, frame: av.VideoFrame, image: Image) -> None:
@@ -45,16 +51,19 @@ class Scaler:
             frame: In any pixel format.
             image: (canvas.height, canvas.width, 3) uint8, becomes BGR where the picture lies.
         """
-        target = self._canvas.part(image)
+        upright = self._canvas.part(image)
+        target = upright if self._stored is None else self._stored
         if frame.format.name in _PLANAR:
             self._scale_planes(frame, target)
         else:
             self._reformat(frame, target)
+        if self._stored is not None:
+            self._turn.apply(self._stored, upright)
 
     def _scale_planes(self, frame: av.VideoFrame, target: Image) -> None:
         luma, *chroma = (plane_rows(plane)[:, : plane.width] for plane in frame.planes)
         rows, columns = self._luma.shape
-        while luma.shape[0] >= 2 * rows and luma.shape[1] >= 2 * columns:
+        while luma.shape[0] >= 2 * rows or luma.shape[1] >= 2 * columns:
             luma = self._halve(luma)
         cv2.resize(luma, (columns, rows), self._luma, interpolation=cv2.INTER_LINEAR)
         for plane, small in zip(chroma, self._chroma, strict=True):
@@ -65,7 +74,10 @@ class Scaler:
         cv2.cvtColor(self._planar, cv2.COLOR_YUV2BGR_I420, target)
 
     def _halve(self, plane: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        shape = (plane.shape[0] // 2, plane.shape[1] // 2)
+        # Each side by itself: where pixels are not square, one may be much too large and the other not.
+        shape = tuple(
+            now // 2 if now >= 2 * wanted else now for now, wanted in zip(plane.shape, self._luma.shape, strict=True)
+        )
         if shape not in self._halves:
             self._halves[shape] = np.empty(shape, np.uint8)
         cv2.resize(plane, shape[::-1], self._halves[shape], interpolation=cv2.INTER_AREA)

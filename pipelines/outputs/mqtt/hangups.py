@@ -6,8 +6,9 @@ nothing else through any more.
 
 With several messages on their way nobody knows which of them it was. After such a hang-up the connection is careful:
 one message at a time, each with an acknowledgement. Once the broker has hung up several times in a row right behind
-the same message, that message is set aside: at first messages of its size and more on its topic, and the whole topic
-when the next smaller one ends the connection too.
+the same message, that message is set aside: at first messages of about its size and more on its topic, and the whole
+topic when the next smaller one ends the connection too. Two topics of one kind of message set aside as a whole stand
+for all of that kind, unless one of it has ever passed.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from visaged.pipelines.outputs.mqtt_ledger import Sent
-from visaged.pipelines.outputs.mqtt_reports import Lost
+from visaged.pipelines.outputs.messages import Kind
+from visaged.pipelines.outputs.mqtt.ledger import Sent
+from visaged.pipelines.outputs.mqtt.reports import Lost
 
 STRIKES = 3
 """Hang-ups right behind a message on the same topic, none of its size passed in between, until it is set aside."""
+# A connection that ended sooner proves nothing: the broker may have hung up without looking at a message.
+_PROVEN_S = 1.0
 _CAREFUL_S = 30.0
 _RETRY_S = 600.0
+_MOST_TOPICS = 2
+# Messages of one content differ by some bytes; without a margin each of them would have to be tried anew.
+_MARGIN = 0.9
 # Connections in a row that ended within _SHORT_S with no message on its way, until the log says what it looks like.
 _MOST_UNEXPLAINED = 3
 _SHORT_S = 15.0
@@ -37,12 +44,14 @@ class _Topic:
         limit: Size from which messages are set aside; None for no limit.
         limited_s: Monotonic seconds since when.
         passed: Whether the broker has taken a message since the limit was set.
+        largest: Size of the largest message that the broker has taken meanwhile.
     """
 
     strikes: list[int] = field(default_factory=list)
     limit: int | None = None
     limited_s: float = 0.0
     passed: bool = False
+    largest: int = 0
 
 
 class HangUps:
@@ -58,6 +67,8 @@ class HangUps:
         self._suspected: Counter[str] = Counter()
         self._careful_until_s = 0.0
         self._unexplained = 0
+        self._whole: Counter[Kind] = Counter()
+        self._passed: set[Kind] = set()
 
     @property
     def careful(self) -> bool:
@@ -84,8 +95,9 @@ class HangUps:
             self._unexplained = 0
             return None
         self._unexplained = 0 if suspects or lost.lived_s > _SHORT_S else self._unexplained + 1
-        self._suspected = Counter(sent.topic for sent in suspects)
-        if len(suspects) != 1:
+        if suspects:  # else it stays as careful as it is
+            self._suspected = Counter(sent.topic for sent in suspects)
+        if len(suspects) != 1 or lost.lived_s < _PROVEN_S:
             return None
         culprit = suspects[0]
         topic = self._topics.setdefault(culprit.topic, _Topic())
@@ -93,15 +105,17 @@ class HangUps:
         whole = topic.limit is not None and not topic.passed
         if not whole and len(topic.strikes) < STRIKES:
             return None
-        topic.limit = 0 if whole else min(topic.strikes)
+        topic.limit = 0 if whole else max(topic.largest + 1, int(min(topic.strikes) * _MARGIN))
         topic.limited_s, topic.passed = self._clock(), False
         topic.strikes.clear()
         if whole:
+            self._whole[culprit.kind] += 1
             self._suspected.clear()
         return culprit
 
     def passed(self, sent: Sent) -> None:
         """Note that the broker looked at a message and did not hang up."""
+        self._passed.add(sent.kind)
         if self._suspected[sent.topic] > 1:
             self._suspected[sent.topic] -= 1
         else:
@@ -110,12 +124,15 @@ class HangUps:
         if topic is not None:
             topic.strikes = [size for size in topic.strikes if size > sent.size]
             topic.passed = True
+            topic.largest = max(topic.largest, sent.size)
             if topic.limit is None and not topic.strikes:
                 del self._topics[sent.topic]
 
-    def refuses(self, topic: str, size: int) -> bool:
+    def refuses(self, kind: Kind, topic: str, size: int) -> bool:
         """Return whether a message is set aside; after ten minutes the next one is tried again."""
         known = self._topics.get(topic)
+        if known is None and self._whole[kind] >= _MOST_TOPICS and kind not in self._passed:
+            known = self._topics[topic] = _Topic(limit=0, limited_s=self._clock())
         if known is None or known.limit is None or size < known.limit:
             return False
         if self._clock() >= known.limited_s + _RETRY_S:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from visaged.pipelines.source.stamp_rate import LEAST_DEVIATION, StampRate
+from visaged.pipelines.source.times.stamp_rate import LEAST_DEVIATION, StampRate
 
 # A stamp that is further than this ahead of the last one, or falls back, starts the time line anew: the camera
 # restarted or the file looped.

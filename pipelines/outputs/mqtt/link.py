@@ -30,8 +30,8 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from visaged.pipelines.outputs.mqtt_config import LinkConfig
-from visaged.pipelines.outputs.mqtt_reports import Lost, Opened, Settled, limits_of
+from visaged.pipelines.outputs.mqtt.config import LinkConfig
+from visaged.pipelines.outputs.mqtt.reports import Lost, Opened, Settled, limits_of
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +45,8 @@ _TAKEN_OVER = 0x8E
 _NOT_AUTHORIZED, _NO_RETAIN, _NO_QOS = 0x87, 0x9A, 0x9B
 # Connections in a row that end before they are accepted, before one is tried without the last will.
 _MOST_UNACCEPTED = 3
+# Kinds of trouble that are logged while no connection works.
+_MOST_SAID = 20
 
 
 class _Client(paho.Client):
@@ -80,7 +82,8 @@ class BrokerLink:
         username: For the broker; None for none.
         password: For the broker.
         will: Topic and payload of the last will, retained.
-        on_change: Called from paho's thread when there are new `events`; must only wake somebody.
+        on_change: Called from paho's thread, which may hold paho's locks, when there are new `events`; must only wake
+            somebody, who must not hold what it needs while calling this object.
         clock: Monotonic seconds.
 
     Raises:
@@ -106,7 +109,7 @@ class BrokerLink:
         self._events: deque[Opened | Settled | Lost] = deque()
         self._opened_s = 0.0
         self._trouble = ""
-        self._said = ""
+        self._said: set[str] = set()
         self._refused = False
         self._failures = 0
         self._unaccepted = 0
@@ -257,7 +260,8 @@ class BrokerLink:
         connected, refused = self._connected.is_set(), self._refused
         self._refused = False
         if connected and self._clock() - self._opened_s >= STEADY_S:
-            self._failures, self._said = 0, ""
+            self._failures = 0
+            self._said.clear()
         if reason.is_failure and not self._closing.is_set():
             text = "it was closed" if str(reason) == "Unspecified error" else str(reason)
             if connected and reason.value == _TAKEN_OVER:
@@ -321,7 +325,8 @@ class BrokerLink:
         self._on_change()
 
     def _say(self, text: str) -> None:
-        # The same trouble at every try is one line.
-        if text != self._trouble and text != self._said:
+        # The same trouble at every try is one line, until a connection has worked for a while.
+        self._trouble = text
+        if text not in self._said and len(self._said) < _MOST_SAID:
+            self._said.add(text)
             log.warning("%s; trying again for ever", text)
-        self._trouble = self._said = text

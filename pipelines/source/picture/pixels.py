@@ -13,28 +13,63 @@ from numpy.typing import NDArray
 
 from visaged.models.preprocess import Canvas
 from visaged.models.types import Image
+from visaged.pipelines.presentation import UPRIGHT, Presentation
 
 
 class VideoPixels:
     """A decoded frame that stays in its own pixel format; only the regions that are asked for become BGR.
 
-    A face is a hundredth of a 1080p frame, whose conversion as a whole costs 1 ms and 6 MB.
+    A face is a hundredth of a 1080p frame, whose conversion as a whole costs 1 ms and 6 MB. The picture is upright and
+    has square pixels here, however it is stored; only regions are turned and stretched.
+
+    Args:
+        frame: In any pixel format.
+        presentation: How it is shown; None for as it is stored.
     """
 
-    def __init__(self, frame: av.VideoFrame) -> None:
+    def __init__(self, frame: av.VideoFrame, presentation: Presentation | None = None) -> None:
         self._frame = frame
-        self.width = frame.width
-        self.height = frame.height
+        self._presentation = presentation or Presentation(frame.width, frame.height)
+        self.width = self._presentation.square_width
+        self.height = self._presentation.square_height
         self._whole: Image | None = None
 
     def region(self, left: int, top: int, right: int, bottom: int) -> Image:
-        """Return the pixels of a region that lies inside the frame."""
+        """Return the pixels of a region that lies inside the upright picture with square pixels."""
+        shown = self._presentation
+        if shown.scale == (1.0, 1.0):
+            return self._upright(left, top, right, bottom)
+        # A pixel's centre lies half a pixel from its corner; one stored pixel more on every side to interpolate with.
+        across, down = shown.scale
+        x0, y0 = max(0, int(left / across) - 1), max(0, int(top / down) - 1)
+        x1, y1 = min(shown.width, int(right / across) + 2), min(shown.height, int(bottom / down) + 2)
+        to_source = np.array(
+            [[1 / across, 0, (left + 0.5) / across - 0.5 - x0], [0, 1 / down, (top + 0.5) / down - 0.5 - y0]]
+        )
+        return cv2.warpAffine(  # type: ignore[return-value]
+            self._upright(x0, y0, x1, y1),
+            to_source,
+            (right - left, bottom - top),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+
+    def _upright(self, left: int, top: int, right: int, bottom: int) -> Image:
+        """Return a region of the upright picture in stored pixels."""
+        shown = self._presentation
+        if shown.turn == UPRIGHT:
+            return self._stored(left, top, right, bottom)
+        return shown.turn.apply(self._stored(*shown.turn.stored(left, top, right, bottom, shown.width, shown.height)))
+
+    def _stored(self, left: int, top: int, right: int, bottom: int) -> Image:
+        """Return a region of the frame as it is stored."""
+        width, height = self._frame.width, self._frame.height
         name = self._frame.format.name
         if name not in ("yuv420p", "yuvj420p"):
             return self._converted()[top:bottom, left:right]
         # Chroma comes for blocks of 2 x 2 pixels: take whole blocks, convert, cut.
         x0, y0 = left & ~1, top & ~1
-        x1, y1 = min(right + 1 & ~1, self.width & ~1), min(bottom + 1 & ~1, self.height & ~1)
+        x1, y1 = min(right + 1 & ~1, width & ~1), min(bottom + 1 & ~1, height & ~1)
         if x1 < right or y1 < bottom or x1 <= x0 or y1 <= y0:  # the last column or row of an odd size
             return self._converted()[top:bottom, left:right]
         rows, columns = y1 - y0, x1 - x0

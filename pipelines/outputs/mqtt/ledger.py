@@ -24,6 +24,7 @@ class Sent:
         qos: 0 or 1.
         sent_s: Monotonic seconds when it was handed over.
         id: The outbox's, for events; 0 for others.
+        clears: Whether it clears a retained topic.
         order: Grows from message to message; set by the ledger.
     """
 
@@ -33,6 +34,7 @@ class Sent:
     qos: int
     sent_s: float
     id: int = 0
+    clears: bool = False
     order: int = 0
 
 

@@ -17,12 +17,13 @@ from collections import deque
 from collections.abc import Callable
 
 from visaged.pipelines.outputs.messages import Composer, Kind, Message
-from visaged.pipelines.outputs.mqtt_config import PublisherConfig
-from visaged.pipelines.outputs.mqtt_hangups import HangUps
-from visaged.pipelines.outputs.mqtt_ledger import Ledger, Sent
-from visaged.pipelines.outputs.mqtt_link import BrokerLink
-from visaged.pipelines.outputs.mqtt_losses import Losses
-from visaged.pipelines.outputs.mqtt_reports import Limits, Lost, Opened, Settled
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.hangups import HangUps
+from visaged.pipelines.outputs.mqtt.inbox import Inbox
+from visaged.pipelines.outputs.mqtt.ledger import Ledger, Sent
+from visaged.pipelines.outputs.mqtt.link import BrokerLink
+from visaged.pipelines.outputs.mqtt.losses import Losses
+from visaged.pipelines.outputs.mqtt.reports import Limits, Lost, Opened, Settled
 from visaged.pipelines.outputs.outbox import Outbox
 from visaged.pipelines.outputs.output import OutputState
 from visaged.pipelines.runtime.metrics import Metrics
@@ -83,14 +84,9 @@ class MqttOutput:
         self._clock = clock
         self._wall = wall
         self._node_topic = f"{config.prefix}/{composer.node}/status"
-        # Shared with other threads, under the lock of `_changed`.
-        self._changed = threading.Condition()
-        self._woken = False
-        self._new_faces: deque[Message] = deque()
-        self._new_events: deque[Message] = deque()
-        self._new_state: dict[str, bytes] = {}
+        self._inbox = Inbox(_MOST_FACES, config.max_waiting_events)
         self._drain_until_s = float("inf")
-        # This thread's own. State by topic: all that is retained, and what of it is not sent yet.
+        # State by topic: all that is retained, and what of it is not sent yet.
         self._state: dict[str, bytes] = {}
         self._unsent: dict[str, bytes] = {}
         self._faces: deque[Message] = deque()
@@ -104,7 +100,8 @@ class MqttOutput:
         self._losses = Losses(self.name, metrics)
         will = composer.node_status("offline", wall(), version, "connection lost")
         self._client_id = config.client_id or f"visaged-{composer.node}"
-        self._link = BrokerLink(config, self._client_id, *credentials, (self._node_topic, will), self._wake, clock)
+        last_will = (self._node_topic, will)
+        self._link = BrokerLink(config, self._client_id, *credentials, last_will, self._inbox.wake, clock)
         for kind in ("faces", "events"):
             metrics.output_published.labels(self.name, kind)
             metrics.output_acknowledged.labels(self.name, kind)
@@ -112,27 +109,16 @@ class MqttOutput:
 
     def offer(self, message: Message) -> None:
         """Take a message; never blocks, from any thread."""
-        late = None
-        with self._changed:
-            if message.kind == "status":
-                self._new_state[self._topic(message.camera, "status")] = message.body
-            elif message.kind == "faces":
-                self._new_faces.append(message)
-                if len(self._new_faces) > _MOST_FACES:
-                    late = self._new_faces.popleft()
-            else:
-                self._new_events.append(message)
-                if len(self._new_events) > self._config.max_waiting_events:
-                    late = self._new_events.popleft()
-            self._changed.notify()
+        if message.kind == "status":
+            self._inbox.put_state(self._topic(message.camera, "status"), message.body)
+            return
+        late = self._inbox.put(message)
         if late is not None:
             self._losses.count(late.kind, "broker_slow" if late.kind == "faces" else "overflow")
 
     def forget(self, camera: str) -> None:
         """Clear the retained status of a camera that was removed; never blocks, from any thread."""
-        with self._changed:
-            self._new_state[self._topic(camera, "status")] = b""
-            self._changed.notify()
+        self._inbox.put_state(self._topic(camera, "status"), b"")
 
     def state(self) -> OutputState:
         """Return how the connection is; may be called from any thread."""
@@ -140,9 +126,8 @@ class MqttOutput:
 
     def drain(self, until_s: float) -> None:
         """Once asked to stop, go on until everything is acknowledged or monotonic time `until_s`."""
-        with self._changed:
-            self._drain_until_s = until_s
-            self._changed.notify()
+        self._drain_until_s = until_s
+        self._inbox.wake()
 
     def run(self, stopping: threading.Event) -> None:
         """Publish until `stopping` is set and everything is seen off, or the time given to `drain` is over."""
@@ -164,22 +149,15 @@ class MqttOutput:
     def _finished(self) -> bool:
         if self._clock() >= self._drain_until_s:
             return True
-        with self._changed:
-            if self._new_faces or self._new_events or self._new_state:
-                return False
+        if any(map(self._inbox.count, self.kinds)):
+            return False
         # Without a broker there is nobody to wait for.
         return not self._link.connected or not (
             len(self._outbox) or self._faces or self._unsent or self._ledger.unsettled("faces")
         )
 
     def _turn(self) -> None:
-        with self._changed:
-            if not (self._new_faces or self._new_events or self._new_state or self._woken):
-                self._changed.wait(0.2)
-            self._woken = False
-            faces, self._new_faces = self._new_faces, deque()
-            events, self._new_events = self._new_events, deque()
-            state, self._new_state = self._new_state, {}
+        faces, events, state = self._inbox.take(0.2)
         self._handle_link_events()
         self._state |= state
         self._unsent |= state
@@ -214,8 +192,8 @@ class MqttOutput:
             return
         if sent.kind == "events":
             self._outbox.ack(sent.id)
-        elif sent.kind == "status" and self._state.get(sent.topic) == b"":
-            del self._state[sent.topic]  # the broker has cleared it
+        elif sent.clears and self._state.get(sent.topic) == b"":
+            del self._state[sent.topic]
         if settled.refused:
             self._losses.count(sent.kind, settled.refused.lower().replace(" ", "_"), quietly=True)
             self._losses.report(sent.topic, settled.refused, f"are refused by the MQTT broker: {settled.refused}")
@@ -227,11 +205,11 @@ class MqttOutput:
         if self._connection:
             self._metrics.mqtt_reconnects.inc()
         self._connection = opened.connection
+        if self._limits.qos and not opened.limits.qos:
+            log.warning("the MQTT broker takes QoS 0 only and acknowledges nothing: events may be lost unnoticed")
         self._limits = opened.limits
         self._opened_s = self._clock()
         self._hangups.opened()
-        if not opened.limits.qos:
-            log.warning("the MQTT broker takes QoS 0 only and acknowledges nothing: events may be lost unnoticed")
         self._outbox.retry()
         online = self._composer.node_status("online", self._wall(), self._version, None)
         self._unsent = {self._node_topic: online} | self._state
@@ -241,6 +219,9 @@ class MqttOutput:
         for sent in self._ledger.clear():
             if sent.kind == "faces":
                 self._losses.count("faces", "connection_lost")
+        if self._faces:
+            self._losses.count("faces", "connection_lost", len(self._faces))
+            self._faces.clear()
         if self._hangups.lost(lost, suspects) is not None:
             self._link.relent()
         if self._hangups.without_reason:
@@ -254,10 +235,11 @@ class MqttOutput:
         if not self._online:
             self._losses.count("faces", "offline")
             return
+        most = _MOST_IN_FLIGHT if self._hangups.careful else _MOST_FACES
         self._faces.append(message)
-        if len(self._faces) + self._ledger.unsettled("faces") > _MOST_FACES:
+        if len(self._faces) + self._ledger.unsettled("faces") > most:
             self._handle_link_events()
-        if len(self._faces) + self._ledger.unsettled("faces") > _MOST_FACES:
+        if len(self._faces) + self._ledger.unsettled("faces") > most and self._faces:
             self._faces.popleft()
             self._losses.count("faces", "broker_slow")
         elif not self._faces_qos():
@@ -314,10 +296,10 @@ class MqttOutput:
         size = self._link.packet_bytes(topic, payload, qos)
         if self._limits.packet_bytes is not None and size > self._limits.packet_bytes:
             return self._set_aside(topic, kind, size, "too_large")
-        if self._hangups.refuses(topic, size):
+        if self._hangups.refuses(kind, topic, size):
             return self._set_aside(topic, kind, size, "hung_up")
         number = self._link.send(topic, payload, qos, retain and self._limits.retain)
-        self._ledger.add(number, Sent(kind, topic, size, qos, self._clock(), id))
+        self._ledger.add(number, Sent(kind, topic, size, qos, self._clock(), id, clears=retain and not payload))
         return True
 
     def _set_aside(self, topic: str, kind: Kind, size: int, cause: str) -> bool:
@@ -329,9 +311,8 @@ class MqttOutput:
     def _sign_off(self) -> None:
         published = self._publish_offline() if self._online else True
         self._handle_link_events()
-        with self._changed:
-            events = len(self._new_events) + (0 if self._outbox.durable else len(self._outbox))
-            faces = len(self._new_faces) + len(self._faces) + self._ledger.unsettled("faces")
+        events = self._inbox.count("events") + (0 if self._outbox.durable else len(self._outbox))
+        faces = self._inbox.count("faces") + len(self._faces) + self._ledger.unsettled("faces")
         if faces:
             self._losses.count("faces", "shutdown", faces, quietly=True)
         if events:
@@ -344,7 +325,7 @@ class MqttOutput:
 
     def _publish_offline(self) -> bool:
         status = self._composer.node_status("offline", self._wall(), self._version, "shutdown")
-        if self._hangups.refuses(self._node_topic, self._link.packet_bytes(self._node_topic, status, 1)):
+        if self._hangups.refuses("status", self._node_topic, self._link.packet_bytes(self._node_topic, status, 1)):
             return True
         qos = min(1, self._limits.qos)
         number = self._link.send(self._node_topic, status, qos, self._limits.retain)
@@ -354,15 +335,6 @@ class MqttOutput:
         while number in self._ledger:
             if not self._link.connected or self._clock() >= deadline_s:
                 return False
-            with self._changed:
-                if not self._woken:
-                    self._changed.wait(0.05)
-                self._woken = False
+            self._inbox.wait(0.05)
             self._handle_link_events()
         return True
-
-    def _wake(self) -> None:
-        # From paho's thread, which may hold paho's locks; this thread never holds `_changed` while it calls paho.
-        with self._changed:
-            self._woken = True
-            self._changed.notify()

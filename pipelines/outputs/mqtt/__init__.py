@@ -1,0 +1,1 @@
+"""The output that publishes to an MQTT broker."""

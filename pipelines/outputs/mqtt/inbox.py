@@ -1,0 +1,81 @@
+"""What other threads hand to the thread of the MQTT output."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import NamedTuple
+
+from visaged.pipelines.outputs.messages import Kind, Message
+
+
+class News(NamedTuple):
+    """What came in since the last look.
+
+    Attributes:
+        faces: Messages of frames, oldest first.
+        events: Messages of events, oldest first.
+        state: The newest payload to retain, by topic; empty to clear the topic.
+    """
+
+    faces: deque[Message]
+    events: deque[Message]
+    state: dict[str, bytes]
+
+
+class Inbox:
+    """A bounded queue that also wakes its reader without a message.
+
+    Args:
+        most_faces: Messages of frames that may wait; the oldest are dropped.
+        most_events: Messages of events that may wait; the oldest are dropped.
+    """
+
+    def __init__(self, most_faces: int, most_events: int) -> None:
+        self._most_faces = most_faces
+        self._most_events = most_events
+        self._changed = threading.Condition()
+        self._woken = False
+        self._news = News(deque(), deque(), {})
+
+    def put(self, message: Message) -> Message | None:
+        """Add a message of faces or events; return the one that was dropped for it."""
+        with self._changed:
+            faces, events, _ = self._news
+            queue, most = (faces, self._most_faces) if message.kind == "faces" else (events, self._most_events)
+            queue.append(message)
+            self._changed.notify()
+            return queue.popleft() if len(queue) > most else None
+
+    def put_state(self, topic: str, payload: bytes) -> None:
+        """Add what is to be retained under a topic, over what waits for it."""
+        with self._changed:
+            self._news.state[topic] = payload
+            self._changed.notify()
+
+    def wake(self) -> None:
+        """Make the reader look at something else; the call is short and takes no other lock."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
+
+    def take(self, timeout_s: float) -> News:
+        """Return what came in; waits until there is something or somebody calls `wake`."""
+        with self._changed:
+            if not (any(self._news) or self._woken):
+                self._changed.wait(timeout_s)
+            self._woken = False
+            news, self._news = self._news, News(deque(), deque(), {})
+            return news
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until somebody calls `wake`, and leave what came in where it is."""
+        with self._changed:
+            if not self._woken:
+                self._changed.wait(timeout_s)
+            self._woken = False
+
+    def count(self, kind: Kind) -> int:
+        """Return how many messages of a kind wait."""
+        with self._changed:
+            return len({"faces": self._news.faces, "events": self._news.events, "status": self._news.state}[kind])

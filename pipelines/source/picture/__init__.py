@@ -1,0 +1,1 @@
+"""How a frame is shown, and its pixels."""

@@ -1,0 +1,73 @@
+"""What a stream says about how to show its pictures, and what the configuration says over it."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from typing import cast
+
+import av
+import numpy as np
+from av.sidedata.sidedata import SideDataContainer
+from av.video.stream import VideoStream
+
+from visaged.pipelines.presentation import MOST_PIXEL_ASPECT, UPRIGHT, Presentation, Turn
+from visaged.pipelines.source.config import SourceConfig
+
+log = logging.getLogger(__name__)
+
+
+class Display:
+    """Says how the frames of one connection are to be shown.
+
+    The rotation comes with every frame, from the container or from the codec's own headers, and may change. The shape
+    of the pixels is the container's where it has one of its own, and else the codec's, which may change too.
+
+    Args:
+        camera: Its name, for the log.
+        config: May say otherwise by `rotate` and `aspect`.
+        stream: The video, before its first packet is decoded.
+    """
+
+    def __init__(self, camera: str, config: SourceConfig, stream: VideoStream) -> None:
+        self._camera = camera
+        self._config = config
+        self._context = stream.codec_context
+        container = stream.sample_aspect_ratio
+        self._container_aspect = None if container == self._context.sample_aspect_ratio else container
+        self._warned = False
+
+    def of(self, frame: av.VideoFrame) -> Presentation:
+        """Return how a frame is shown that this stream's decoder has just returned."""
+        turn = _turn(frame) if self._config.rotate is None else Turn(self._config.rotate)
+        return Presentation(frame.width, frame.height, turn, self._aspect(frame.width, frame.height))
+
+    def _aspect(self, width: int, height: int) -> float:
+        """Return the width of a stored pixel, its height being 1."""
+        shape = self._config.display_aspect
+        aspect: Fraction | None
+        if shape is not None:
+            aspect = shape * height / width
+        else:
+            aspect = self._container_aspect or self._context.sample_aspect_ratio
+        if not aspect or aspect < 0:  # 0:1 stands for unknown
+            return 1.0
+        if not 1 / MOST_PIXEL_ASPECT <= aspect <= MOST_PIXEL_ASPECT:
+            if not self._warned:
+                self._warned = True
+                log.warning(
+                    "camera %s: its pixels would be %.3g times as wide as high, which no camera has; taken as square",
+                    self._camera, float(aspect),
+                )  # fmt: skip
+            return 1.0
+        return float(aspect)
+
+
+def _turn(frame: av.VideoFrame) -> Turn:
+    try:
+        side_data = cast(SideDataContainer, frame.side_data)
+        matrix = side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know some other kind of side data; it then has the angle alone
+        quarters = round(-frame.rotation / 90) % 4
+        return Turn((0, 90, 180, 270)[quarters])
+    return UPRIGHT if matrix is None else Turn.from_matrix(np.frombuffer(matrix, np.int32).reshape(3, 3))

@@ -1,0 +1,1 @@
+"""When frames were captured, and when they are due."""

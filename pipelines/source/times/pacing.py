@@ -1,0 +1,124 @@
+"""When a frame is due whose source can give it sooner than it was captured.
+
+A file gives its frames as fast as they are asked for, and so does a recording behind a URL. Live segments (HLS, DASH)
+come in bursts of seconds. Both are held back in the reading thread until each frame's stamp says that it is due; what
+comes after it waits in the file or in TCP's buffers. What a camera sends by itself (RTSP, plain HTTP) is not delayed,
+except where it has run so far ahead of the clock that it cannot be live.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+# A step in the stamps that is larger than this, forwards, is a cut in the recording and no pause, in formats that may
+# have cuts; FFmpeg's own programs draw the line there too.
+_CUT_S = 10.0
+_BACK_S = 0.1
+
+
+class Pace(Protocol):
+    """Says how long to hold back a frame."""
+
+    def wait_s(self, stamp_s: float, now_s: float, read_s: float) -> float:
+        """Return how long to wait before a frame is handed on; to be asked once for every frame, in order.
+
+        Args:
+            stamp_s: The frame's stamp on the stream's time line.
+            now_s: Monotonic seconds now, after reading it.
+            read_s: How long reading its packet took.
+        """
+        ...
+
+
+class Unpaced:
+    """Every frame is due when it comes."""
+
+    def wait_s(self, stamp_s: float, now_s: float, read_s: float) -> float:
+        """Return 0."""
+        return 0.0
+
+
+class FilePace:
+    """Plays a recording at its own speed; one that falls behind by more than a second does not catch up.
+
+    Args:
+        may_have_cuts: Whether its format may have steps in its stamps, which are then not waited for.
+    """
+
+    _MOST_BEHIND_S = 1.0
+
+    def __init__(self, may_have_cuts: bool = False) -> None:
+        self._may_have_cuts = may_have_cuts
+        self._start: float | None = None  # monotonic seconds of stamp 0
+        self._last_s = 0.0
+
+    def wait_s(self, stamp_s: float, now_s: float, read_s: float) -> float:
+        """See `Pace.wait_s`."""
+        start = now_s - stamp_s
+        is_cut = self._may_have_cuts and stamp_s - self._last_s > _CUT_S
+        self._last_s = stamp_s
+        if self._start is None or is_cut:
+            self._start = start
+        self._start = max(self._start, start - self._MOST_BEHIND_S)
+        return max(0.0, self._start + stamp_s - now_s)
+
+
+class SegmentPace:
+    """Plays live segments at their own speed, as far behind the newest one as the first frame was.
+
+    Segments that come late move everything back by as much, so that the frames after them are still evenly spread. When
+    that adds up to more than `MOST_LATE_S`, frames are not held back until one had to be waited for: that one is the
+    newest there is, and counting starts again from it.
+    """
+
+    MOST_LATE_S = 10.0
+    _AT_THE_EDGE_S = 0.5
+
+    def __init__(self) -> None:
+        self._start: float | None = None  # monotonic seconds of stamp 0
+        self._earliest = 0.0
+        self._last_s = 0.0
+        self._is_catching_up = False
+
+    def wait_s(self, stamp_s: float, now_s: float, read_s: float) -> float:
+        """See `Pace.wait_s`."""
+        start = now_s - stamp_s
+        is_step = not -_BACK_S < stamp_s - self._last_s < _CUT_S
+        self._last_s = stamp_s
+        if self._start is None or is_step or (self._is_catching_up and read_s > self._AT_THE_EDGE_S):
+            self._start = self._earliest = start
+            self._is_catching_up = False
+        self._start = max(self._start, start)
+        if self._start - self._earliest > self.MOST_LATE_S:
+            self._is_catching_up = True
+        return 0.0 if self._is_catching_up else self._start + stamp_s - now_s
+
+
+class LeadPace:
+    """Holds back nothing, until the stream has run ahead of the clock as no camera does.
+
+    A live stream begins with what the server had kept, seconds of it. What is `MOST_LEAD_S` ahead after less than a
+    quarter of that time is a recording that is sent as fast as it is read; from then on it is played at its own speed.
+    Stamps that merely run at a wrong rate get ahead more slowly: holding those frames back would make them ever later.
+    """
+
+    MOST_LEAD_S = 15.0
+    _FASTEST_CAMERA = 4.0
+
+    def __init__(self) -> None:
+        self._first: tuple[float, float] | None = None  # stamp and monotonic seconds
+        self._last_s = 0.0
+        self._file: FilePace | None = None
+
+    def wait_s(self, stamp_s: float, now_s: float, read_s: float) -> float:
+        """See `Pace.wait_s`."""
+        is_step = not -_BACK_S < stamp_s - self._last_s < _CUT_S
+        self._last_s = stamp_s
+        if self._file is not None:
+            return self._file.wait_s(stamp_s, now_s, read_s)
+        if self._first is None or is_step:
+            self._first = stamp_s, now_s
+        ran_s, took_s = stamp_s - self._first[0], now_s - self._first[1]
+        if ran_s - took_s > self.MOST_LEAD_S and ran_s > self._FASTEST_CAMERA * took_s:
+            self._file = FilePace(may_have_cuts=True)
+        return 0.0

@@ -1,0 +1,75 @@
+"""How long to wait for a picture while data comes.
+
+A camera that is joined between two key frames sends seconds or minutes of video that cannot be decoded. That is no
+fault; a stream that never becomes a picture is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from visaged.pipelines.source.errors import SourceError
+
+MOST_KEY_FRAME_S = 300.0
+"""No camera should send key frames more rarely, and none that does would be of use here."""
+_SAID_AFTER_S = 3.0
+
+
+class PictureWatch:
+    """Watches one connection of a live source for pictures.
+
+    Args:
+        most_silent_s: Seconds without a picture after which something is wrong.
+        now_s: Monotonic seconds of the beginning.
+        on_waiting: Called once with the reason, when it waits for the first key frame for some seconds.
+    """
+
+    def __init__(self, most_silent_s: float, now_s: float, on_waiting: Callable[[str], None]) -> None:
+        self._most_silent_s = most_silent_s
+        self._on_waiting = on_waiting
+        self._last_s = now_s
+        self._last_packet_s: float | None = None
+        self._has_begun = False  # a key frame or a picture came
+        self._said = False
+
+    @property
+    def waits_for_key_frame(self) -> bool:
+        """Whether video came, but nothing yet that could be decoded."""
+        return not self._has_begun and self._last_packet_s is not None
+
+    def packet(self, is_key: bool, now_s: float) -> None:
+        """Take note of a packet of the video."""
+        self._last_packet_s = now_s
+        if is_key and not self._has_begun:
+            self._has_begun, self._last_s = True, now_s
+
+    def picture(self, now_s: float) -> None:
+        """Take note of a picture, when it has been handed on."""
+        self._has_begun, self._last_s = True, now_s
+
+    def check(self, now_s: float) -> None:
+        """Say that it waits, or give up.
+
+        Raises:
+            SourceError: It has waited long enough.
+        """
+        silent_s = now_s - self._last_s
+        if self._last_packet_s is not None and self.waits_for_key_frame:
+            if now_s - self._last_packet_s <= self._most_silent_s:
+                self._wait(silent_s)
+                return
+            silent_s = now_s - self._last_packet_s
+        if silent_s > self._most_silent_s:
+            raise SourceError("invalid", f"data comes, but no picture in {self._most_silent_s:.0f} s")
+
+    def _wait(self, silent_s: float) -> None:
+        if silent_s > MOST_KEY_FRAME_S:
+            raise SourceError(
+                "invalid", f"video comes, but no key frame in {MOST_KEY_FRAME_S:.0f} s, and no picture without one"
+            )
+        if silent_s > _SAID_AFTER_S and not self._said:
+            self._said = True
+            self._on_waiting(
+                "waits for the camera's next key frame, before which nothing can be decoded; set it to send one every "
+                "few seconds"
+            )
