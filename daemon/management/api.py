@@ -21,7 +21,7 @@ from visaged.daemon.management.manager import (
     NoSuchCamera,
     NotKept,
 )
-from visaged.daemon.management.permission import check_may_change
+from visaged.daemon.management.permission import check_may_change, check_may_name
 from visaged.daemon.management.schemas import ADD, CAMERA, CHANGE, RELOADED
 from visaged.daemon.settings import CameraSettings
 from visaged.pipelines.runtime.redact import redact
@@ -117,6 +117,7 @@ def install_management(app: FastAPI, view: View, manager: Manager, settings: Htt
     async def add(request: Request) -> Response:
         check_may_change(request, settings)
         camera = await read_object(request, (_JSON,))
+        check_may_name(request, camera)
         _refuse_hidden(camera)
         name = await _result(manager.add(camera))
         return _json(document(name), HTTPStatus.CREATED, {"Location": f"/v1/cameras/{name}"})
@@ -151,6 +152,7 @@ def install_management(app: FastAPI, view: View, manager: Manager, settings: Htt
     async def change(request: Request, name: str) -> Response:
         check_may_change(request, settings)
         patch = await read_object(request, (_MERGE_PATCH, _JSON))
+        check_may_name(request, patch)
         _refuse_hidden(patch)
         await _result(manager.change(name, patch))
         return _json(document(name))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -29,6 +30,8 @@ from visaged.pipelines.runtime.metrics import Metrics
 log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
+
+_PASSWORDS = ("password", "password_file", "password_env")
 
 # Windows knows no quotas by that name.
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
@@ -190,12 +193,20 @@ class Manager:
         return camera.name
 
     def _change(self, name: str, patch: Patch) -> None:
-        if self.camera(name) is None:
+        before = self.camera(name)
+        if before is None:
             raise NoSuchCamera(name)
         if patch.get("name", name) != name:
             raise SettingsError([Problem("name", "cannot change; remove the camera, and add it with its new name")])
         document = merged(self._effective(name), patch)
-        self._put(_camera(document), document)
+        camera = _camera(document)
+        if _takes_a_password_elsewhere(before, camera, patch):
+            text = (
+                "leads to another host, which would be sent the camera's password; give the password anew in the same "
+                "PATCH, by the key that it has, or null for none"
+            )
+            raise SettingsError([Problem("url", text)])
+        self._put(camera, document)
         log.info("camera %s was changed", name)
 
     def _remove(self, name: str) -> None:
@@ -298,6 +309,21 @@ def _camera(document: dict[str, Any]) -> CameraSettings:
         return CameraSettings.model_validate(document)
     except ValidationError as error:
         raise SettingsError(problems_of(error, CameraSettings)) from None
+
+
+def _takes_a_password_elsewhere(before: CameraSettings, after: CameraSettings, patch: Patch) -> bool:
+    """Return whether a patch sends a password that it does not name to another host than before."""
+    if any(key in patch for key in _PASSWORDS) or all(getattr(after, key) is None for key in _PASSWORDS):
+        return False
+    return _site(before.url) != _site(after.url)
+
+
+def _site(url: str) -> str:
+    """Return what a URL connects to, without user and password: the host and its port."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2].lower()
+    except ValueError:
+        return url
 
 
 def _summary(changes: Changes) -> str:

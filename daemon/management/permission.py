@@ -7,7 +7,9 @@ the first with `Origin` and `Sec-Fetch-Site`, and show the second in `Host`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import Request
@@ -44,6 +46,24 @@ def check_may_change(request: Request, settings: HttpSettings) -> None:
     trouble = _of_a_browser_or_proxy(request)
     if trouble is not None:
         raise _forbidden(f"without keys, changes are only for programs of this machine, and {trouble}; {_KEY}")
+
+
+def check_may_name(request: Request, camera: Mapping[str, Any]) -> None:
+    """Return if a request may give a camera what it gives it.
+
+    The first line of a file, or the value of a variable, is sent to whatever the camera's URL names. Without keys, any
+    user of this machine could read in this way what only the daemon may read.
+
+    Args:
+        request: The request, which may change the configuration.
+        camera: The configuration of a camera, or a patch for one.
+
+    Raises:
+        Problem: It may not; the text says what to do.
+    """
+    named = [key for key in ("password_file", "password_env") if camera.get(key) is not None]
+    if named and holder_of(request) is None:
+        raise _forbidden(f"without keys, {' and '.join(named)} can be set in the configuration's file alone; {_KEY}")
 
 
 def _of_a_browser_or_proxy(request: Request) -> str | None:

@@ -138,6 +138,8 @@ def test_only_admins_may_change_anything(tmp_path: Path) -> None:
         for answer in all_of_them(READER):
             assert "role: admin" in is_problem(answer, 403, "forbidden")
         assert client.get("/v1/cameras/yard", headers=bearer(READER)).status_code == 404
+        shed = yard | {"name": "shed", "username": "u", "password_env": "HOME"}
+        assert client.post("/v1/cameras", json=shed, headers=bearer(ADMIN)).status_code == 201
         assert [answer.status_code for answer in all_of_them(ADMIN)] == [200, 201, 200, 204]
 
 
@@ -165,6 +167,14 @@ def test_a_page_in_the_owner_s_browser_can_change_nothing(shared: RunningDaemon,
         "/v1/cameras", headers={"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     )
     assert "access-control-allow-origin" not in asked.headers
+    assert shared.cameras() == []
+
+
+@pytest.mark.parametrize("key", ["password_file", "password_env"])
+def test_without_keys_no_file_and_no_variable_is_read_for_a_password(shared: RunningDaemon, key: str) -> None:
+    yard = {"name": "yard", "url": "rtsp://127.0.0.1:9/1", "username": "u", key: "HOME"}
+    assert key in is_problem(shared.client.post("/v1/cameras", json=yard), 403, "forbidden")
+    assert key in is_problem(shared.client.patch("/v1/cameras/yard", json={key: "HOME"}), 403, "forbidden")
     assert shared.cameras() == []
 
 

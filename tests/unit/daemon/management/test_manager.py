@@ -170,6 +170,23 @@ def test_a_camera_keeps_its_name(bench: Bench) -> None:
     assert bench.cameras() == {"door": 1}
 
 
+def test_a_password_is_sent_to_no_other_host_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISAGED_TEST_PASSWORD", SECRET)
+    bench = Bench(tmp_path, cameras=[DOOR | {"username": "u", "password_env": "VISAGED_TEST_PASSWORD"}])
+    for url in ("rtsp://evil/1", "rtsp://h:8554/1", "rtsp://h@evil/1", "rtsp:/\\evil/1", "http://h.evil/1"):
+        assert set(errors(bench, bench.manager.change("door", {"url": url}))) == {"url"}
+    for patch in (
+        {"url": "rtsp://H/2"},
+        {"url": "rtsp://other/1", "password_env": "VISAGED_TEST_PASSWORD"},
+        {"url": "rtsp://another/1", "password_env": None, "username": None},
+        {"url": "rtsp://third/1"},
+    ):
+        bench.done(bench.manager.change("door", patch))
+        door = bench.manager.camera("door")
+        assert door is not None
+        assert door.url == patch["url"]
+
+
 def test_another_camera_s_lost_file_is_no_reason_to_refuse(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     clip.touch()
