@@ -148,7 +148,7 @@ def find(detector: Detector, pictures: Sequence[Sequence[Look]]) -> list[Detecti
             images = [pictures[index][level].image for index, level in run]
             found = detector.detect(images[0][None] if len(images) == 1 else np.stack(images))
             for (index, level), detections in zip(run, found, strict=True):
-                believed = detections[_believed(detections, [look.canvas for look in pictures[index]], level)]
+                believed = detections[best_shown(detections, [look.canvas for look in pictures[index]], level)]
                 parts[index][level] = pictures[index][level].canvas.to_picture(believed)
     return [without_parts(found[0]) if len(found) == 1 else join(found, detector.nms_iou) for found in parts]
 
@@ -159,7 +159,7 @@ def _batched(places: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[
         yield places[start : start + size]
 
 
-def _believed(found: Detections, canvases: Sequence[Canvas], level: int) -> NDArray[np.bool_]:
+def best_shown(found: Detections, canvases: Sequence[Canvas], level: int) -> NDArray[np.bool_]:
     """Return which of a canvas's finds (N,) are of sizes that no other canvas shows better.
 
     Args:

@@ -18,11 +18,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from visaged.models.training.analyzer.heads import AGES, MEAN, POSE_UNIT, SCALE, SIZE
+from visaged.models.training.analyzer.heads import AGES, POSE_UNIT, SIZE
 from visaged.models.training.analyzer.network import Analyzer, load_checkpoint
 from visaged.models.training.common import command
+from visaged.models.training.common.export_onnx import take_bytes, traced, write
+from visaged.models.training.common.pixels import MEAN, SCALE
 
-OPSET = 17
 OUTPUTS = (
     *("points", "age", "age_deviation", "female", "emotion", "mask", "glasses", "beard", "hat"),
     *("right_eye", "left_eye", "pose", "attractiveness", "quality", "blur"),
@@ -72,34 +73,11 @@ class ExportedOutputs(nn.Module):
 def export(outputs: ExportedOutputs, path: Path) -> None:
     """Write the network to a file."""
     names = list(outputs.names)
-    torch.onnx.export(
-        outputs.eval(),
-        (torch.zeros(2, 3, SIZE, SIZE),),
-        path,
-        input_names=["pixels"],
-        output_names=names,
-        dynamic_axes={name: {0: "batch"} for name in ["pixels", *names]},
-        opset_version=OPSET,
-        dynamo=False,
-    )
-    network = onnx.load(str(path))
-    _take_bytes(network.graph)
+    axes = {name: {0: "batch"} for name in ["pixels", *names]}
+    network = traced(outputs, torch.zeros(2, 3, SIZE, SIZE), path, names, axes)
+    take_bytes(network.graph, "crop", SIZE, SIZE)
     _store_half(network.graph)
-    onnx.checker.check_model(network)
-    onnx.save(network, str(path))
-
-
-def _take_bytes(graph: onnx.GraphProto) -> None:
-    """Put layout, cast and normalisation before the network's first node."""
-    crop = helper.make_tensor_value_info("crop", TensorProto.UINT8, ["batch", SIZE, SIZE, 3])
-    graph.input.remove(graph.input[0])
-    graph.input.append(crop)
-    graph.initializer.append(numpy_helper.from_array(np.array(SCALE, np.float32), "pixel_scale"))
-    graph.initializer.append(numpy_helper.from_array(np.array(MEAN, np.uint8), "pixel_mean"))
-    transpose = helper.make_node("Transpose", ["crop"], ["planes"], name="layout", perm=[0, 3, 1, 2])
-    inputs, name = ["planes", "pixel_scale", "pixel_mean"], "normalise"
-    graph.node.insert(0, transpose)
-    graph.node.insert(1, helper.make_node("DequantizeLinear", inputs, ["pixels"], name=name))
+    write(network, path)
 
 
 def _store_half(graph: onnx.GraphProto) -> None:

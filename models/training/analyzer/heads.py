@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 SIZE = 112
 """Edge of the network's input in pixels."""
 
-MEAN, SCALE = 128.0, 1 / 64
-"""Pixels become (value - MEAN) * SCALE. MEAN is a whole number so that ONNX's DequantizeLinear does it in one step."""
-
 EMOTIONS = ("angry", "calm", "disgusted", "happy", "sad", "scared", "surprised")
 GLASSES = ("none", "glasses", "sunglasses")
 AGES = 101

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the name everybody reads)
 from torch import Tensor, nn
 
-from visaged.models.training.analyzer.heads import HEADS, MEAN, POINTS, SCALE, SIZE
+from visaged.models.training.analyzer.heads import HEADS, POINTS, SIZE
+from visaged.models.training.common.pixels import MEAN, SCALE
 from visaged.models.training.common.running import load_network
 from visaged.models.training.detector.network import Residual, convolution
 

@@ -7,6 +7,7 @@ are in use: independent errors of each point and a shift of all, 4 to 5 % of the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -82,7 +83,7 @@ class Sampler:
     def _sample(self, pack: Pack, index: int) -> Sample:
         rng = self._rng
         targets = {name: np.array(values[index]) for name, values in pack.labels.items()}
-        image = self._fill(pack, index)
+        image = with_border(pack, index, self._packs, rng)
         if pack.images.shape[3] == 1 and rng.random() < 0.45:
             image = _tinted(image, rng)
         image = _cover(image, targets, pack.name, rng)
@@ -105,26 +106,34 @@ class Sampler:
             image = occlusion.draw_block(image, rng)
         return Sample(image, targets)
 
-    def _fill(self, pack: Pack, index: int) -> Image:
-        """Return the crop with something in place of what its picture did not have, so that the border is no clue."""
-        rng = self._rng
-        image, outside = pack.image(index), pack.outside(index)
-        if outside is None:
-            if rng.random() < 0.12:  # as when a face is at the frame's edge
-                _cut_edge(image, rng)
-            return image
-        kind = rng.random()
-        if kind < 0.55:
-            image[outside] = 0
-        elif kind < 0.65:
-            image[outside] = rng.integers(0, 256, 3)
-        elif kind < 0.85:
-            other = self._packs[int(rng.integers(len(self._packs)))]
-            chosen = int(
-                rng.choice(np.flatnonzero(~other.val))
-            )  # held-out pictures are not shown, not even as a border
-            image[outside] = other.image(chosen)[:, ::-1][outside]
-        return image  # otherwise the border goes on as the cache has it
+
+def with_border(pack: Pack, index: int, others: Sequence[Pack], rng: Generator) -> Image:
+    """Return a crop with something in place of what its picture did not have, so that the border is no clue.
+
+    Args:
+        pack: the crop's pack.
+        index: number of the crop in its pack.
+        others: packs whose crops may fill the border; held-out ones never do.
+        rng: source of chance.
+
+    Returns:
+        (160, 160, 3) uint8 BGR.
+    """
+    image, outside = pack.image(index), pack.outside(index)
+    if outside is None:
+        if rng.random() < 0.12:  # as when a face is at the frame's edge
+            _cut_edge(image, rng)
+        return image
+    kind = rng.random()
+    if kind < 0.55:
+        image[outside] = 0
+    elif kind < 0.65:
+        image[outside] = rng.integers(0, 256, 3)
+    elif kind < 0.85:
+        other = others[int(rng.integers(len(others)))]
+        chosen = int(rng.choice(np.flatnonzero(~other.val)))
+        image[outside] = other.image(chosen)[:, ::-1][outside]
+    return image  # otherwise the border goes on as the cache has it
 
 
 def picture_weights(pack: Pack) -> NDArray[np.float64]:

@@ -31,12 +31,12 @@ def fingerprint(jpeg: bytes) -> NDArray[np.bool_]:
     return (cells[:, 1:] > cells[:, :-1]).reshape(-1)
 
 
-def main() -> None:
+def main(command_line: list[str] | None = None) -> None:
     """Read the command line and write one `pack/name` per line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(command_line)
     cv2.setNumThreads(1)
     prints, held_out, names = [], [], []
     for pack in PACKS:

@@ -2,9 +2,8 @@
 
     python -m visaged.models.training.detector.export RUN/last.pt detector.onnx
 
-The file takes (B, H, W, 3) uint8 BGR. Cast, mean and scale are one DequantizeLinear, so that zero padding is the mean
-exactly as in training. The scores' logistic function and the distances' softplus are left to the decoder `cells`, which
-computes them for the few cells that hold a face: inside the graph they cost a twentieth of its time.
+The file takes (B, H, W, 3) uint8 BGR. The scores' logistic function and the distances' softplus are left to the decoder
+`cells`, which computes them for the few cells that hold a face: inside the graph they cost a twentieth of its time.
 """
 
 from __future__ import annotations
@@ -13,17 +12,15 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from visaged.models.training.common import command
-from visaged.models.training.detector.network import MEAN, SCALE, Detector, load_checkpoint
+from visaged.models.training.common.export_onnx import take_bytes, traced, write
+from visaged.models.training.common.pixels import MEAN, SCALE
+from visaged.models.training.detector.network import Detector, load_checkpoint
 from visaged.models.training.detector.shapes import STRIDES
-
-OPSET = 17
 
 
 class ExportedOutputs(nn.Module):
@@ -41,39 +38,12 @@ class ExportedOutputs(nn.Module):
 
 def export(model: Detector, path: Path) -> None:
     """Write the network to a file."""
-    outputs = ExportedOutputs(model.eval()).eval()
     names = [f"cells_{stride}" for stride in STRIDES]
     axes = {"pixels": {0: "batch", 2: "height", 3: "width"}}
-    axes |= {n: {0: "batch", 1: f"rows_{n.split('_')[1]}", 2: f"columns_{n.split('_')[1]}"} for n in names}
-    torch.onnx.export(
-        outputs,
-        (torch.zeros(2, 3, 320, 384),),
-        path,
-        input_names=["pixels"],
-        output_names=names,
-        dynamic_axes=axes,
-        opset_version=OPSET,
-        dynamo=False,
-    )
-    network = onnx.load(str(path))
-    _take_bytes(network.graph)
-    onnx.checker.check_model(network)
-    onnx.save(network, str(path))
-
-
-def _take_bytes(graph: onnx.GraphProto) -> None:
-    """Put layout, cast and normalisation before the network's first node."""
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", "height", "width", 3])
-    graph.input.remove(graph.input[0])
-    graph.input.append(image)
-    graph.initializer.append(numpy_helper.from_array(np.array(SCALE, np.float32), "pixel_scale"))
-    graph.initializer.append(numpy_helper.from_array(np.array(MEAN, np.uint8), "pixel_mean"))
-    transpose = helper.make_node("Transpose", ["image"], ["planes"], name="layout", perm=[0, 3, 1, 2])
-    normalise = helper.make_node(
-        "DequantizeLinear", ["planes", "pixel_scale", "pixel_mean"], ["pixels"], name="normalise"
-    )
-    graph.node.insert(0, transpose)
-    graph.node.insert(1, normalise)
+    axes |= {f"cells_{s}": {0: "batch", 1: f"rows_{s}", 2: f"columns_{s}"} for s in STRIDES}
+    network = traced(ExportedOutputs(model.eval()), torch.zeros(2, 3, 320, 384), path, names, axes)
+    take_bytes(network.graph, "image", "height", "width")
+    write(network, path)
 
 
 def largest_difference(model: Detector, path: Path) -> float:

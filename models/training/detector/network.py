@@ -14,11 +14,9 @@ from typing import Any
 import torch.nn.functional as F  # noqa: N812 (the name everybody reads)
 from torch import Tensor, nn
 
+from visaged.models.training.common.pixels import MEAN, SCALE
 from visaged.models.training.common.running import load_network
 from visaged.models.training.detector.shapes import OUTPUTS_PER_CELL, STRIDES, DetectorShape
-
-MEAN, SCALE = 128.0, 1 / 64
-"""Pixels become (value - MEAN) * SCALE. MEAN is a whole number so that ONNX's DequantizeLinear does it in one step."""
 
 
 def convolution(

@@ -30,7 +30,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from visaged.models.manifest import AnalyzerEntry, DetectorEntry, EntryT, Manifest
+from visaged.models.manifest import PACKAGED, AnalyzerEntry, DetectorEntry, EntryT, Manifest
 from visaged.models.training.common import command
 from visaged.models.training.common.packs import Faces, PackedPicture, is_validation, read_pack
 from visaged.models.training.evaluation.decode import FindFaces, detector_of, open_detector, session
@@ -251,8 +251,12 @@ def newest(manifest: Manifest, kind: type[EntryT]) -> EntryT | None:
     return max(reversed(entries), key=lambda entry: entry.date, default=None)
 
 
-def chosen_networks(models: list[str]) -> tuple[dict[str, Path], dict[str, FindFaces]]:
-    """Return the files and the detectors that `NAME=FILE` says; of nothing, the manifest's newest detector.
+def chosen_networks(models: list[str], manifest_file: Path = PACKAGED) -> tuple[dict[str, Path], dict[str, FindFaces]]:
+    """Return the files and the detectors to judge, by name.
+
+    Args:
+        models: each `NAME=FILE`; if there is none, the newest detector of the manifest is judged.
+        manifest_file: the manifest.
 
     Raises:
         ModelError: A file is missing, damaged or of no kind that is known here.
@@ -261,7 +265,7 @@ def chosen_networks(models: list[str]) -> tuple[dict[str, Path], dict[str, FindF
     if models:
         paths = command.named_files(models)
         return paths, {name: open_detector(path) for name, path in paths.items()}
-    manifest = Manifest()
+    manifest = Manifest(manifest_file)
     entry = newest(manifest, DetectorEntry)
     if entry is None:
         raise ValueError(f"{manifest.path} has no detector; name one with --model NAME=FILE")

@@ -184,7 +184,7 @@ def test_no_size_of_face_falls_between_two_canvases(size: tuple[int, int], usual
             found = 0
             for level, canvas in enumerate(chain):
                 seen = fakes.faces((canvas.width / 2, canvas.height / 2, face * canvas.scale_x))
-                found += int(search._believed(seen, chain, level).sum())
+                found += int(search.best_shown(seen, chain, level).sum())
             assert found >= 1, (share, chain)
 
 

@@ -215,7 +215,7 @@ def travel(packs: dict[str, list[PackedPicture]], points: list[PackedPicture], o
     raise ValueError(f"the packs do not fit into {most_bytes / 1e6:.1f} MB at quality {QUALITIES[-1]}")
 
 
-def main() -> None:
+def main(command_line: list[str] | None = None) -> None:
     """Read the command line and write the packs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="directory of packs")
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--leave-out", type=Path, help="list of held-out pictures with a copy, by `duplicates`")
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--most-mb", type=float, default=54, help="of the whole directory, in millions of bytes")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(command_line)
     cv2.setNumThreads(1)
     out: Path = arguments.out
     if out.exists() and any(out.iterdir()):

@@ -66,7 +66,12 @@ class Picture:
 
 
 class Library:
-    """All pictures, drawn by pack with given weights."""
+    """All pictures, drawn by pack with given weights.
+
+    Attributes:
+        packs: the pictures of each pack, in the order of the weights.
+        faceless: the pictures without a face.
+    """
 
     def __init__(self, packs: dict[str, list[Picture]], weights: dict[str, float]) -> None:
         """Take the pictures of each pack and how often, relative to the others, a picture of it is drawn.
@@ -74,13 +79,13 @@ class Library:
         Raises:
             ValueError: There is no background, or no head to paste.
         """
-        self._packs = [packs[name] for name in weights]
+        self.packs = [packs[name] for name in weights]
         share = np.array([weights[name] for name in weights])
         self._cumulative = np.cumsum(share / share.sum())
-        everything = [picture for pictures in self._packs for picture in pictures]
+        everything = [picture for pictures in self.packs for picture in pictures]
         self.faceless = [p for p in everything if not len(p.faces)]
-        self._close_ups = [large for pictures in self._packs if (large := _close_ups(pictures))]
-        self._donors = [heads for pictures in self._packs if (heads := _donors(pictures))]
+        self._close_ups = [large for pictures in self.packs if (large := _close_ups(pictures))]
+        self._donors = [heads for pictures in self.packs if (heads := _donors(pictures))]
         if not self.faceless:
             raise ValueError("no pack has a picture without a face: training needs some as background")
         if not self._donors:
@@ -88,11 +93,11 @@ class Library:
 
     def __len__(self) -> int:
         """Return the number of pictures."""
-        return sum(len(pictures) for pictures in self._packs)
+        return sum(len(pictures) for pictures in self.packs)
 
     def picture(self, rng: Generator) -> Picture:
         """Draw any picture."""
-        pictures = self._packs[min(int(np.searchsorted(self._cumulative, rng.random())), len(self._packs) - 1)]
+        pictures = self.packs[min(int(np.searchsorted(self._cumulative, rng.random())), len(self.packs) - 1)]
         return pictures[rng.integers(len(pictures))]
 
     def background(self, rng: Generator) -> Picture:

@@ -155,16 +155,15 @@ def test_the_newest_network_is_the_one_of_the_latest_day(tmp_path: Path) -> None
     assert evaluate.newest(manifest, AnalyzerEntry) is None
 
 
-def test_a_damaged_network_is_not_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_damaged_network_is_not_judged(tmp_path: Path) -> None:
     tiny_networks.detector(tmp_path / "red.onnx", "yunet")
     path = tiny_networks.manifest(tmp_path, entry("red", "2026-11-20"))
     (tmp_path / "red.onnx").write_bytes(b"damaged")
-    monkeypatch.setattr(evaluate, "Manifest", lambda: Manifest(path))
     with pytest.raises(ModelError, match="the file is damaged or another version"):
-        evaluate.chosen_networks([])
+        evaluate.chosen_networks([], path)
     path.write_text("models: []\n")
     with pytest.raises(ValueError, match="has no detector; name one with --model NAME=FILE"):
-        evaluate.chosen_networks([])
+        evaluate.chosen_networks([], path)
 
 
 def test_the_divergence_from_votes_is_nothing_for_their_own_shares_and_grows_from_there() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +130,7 @@ def test_copies_look_alike_and_others_do_not() -> None:
     assert (own != other).sum() > 2 * duplicates.MOST_DIFFERENT
 
 
-def test_held_out_copies_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_copies_are_listed(tmp_path: Path) -> None:
     held_out = [f"{i}.jpg" for i in range(100) if is_validation("events", f"{i}.jpg")]
     trained = next(f"{i}.jpg" for i in range(100) if not is_validation("portraits", f"{i}.jpg"))
     image = fakes.demo_image(fakes.TWO_FACES_S)
@@ -142,8 +141,7 @@ def test_held_out_copies_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for pack, pictures in contents.items():
         made.write(tmp_path, pack, pictures, [])
     out = tmp_path / "copies.txt"
-    monkeypatch.setattr(sys, "argv", ["duplicates", "--data", str(tmp_path), "--out", str(out)])
-    duplicates.main()
+    duplicates.main(["--data", str(tmp_path), "--out", str(out)])
     assert out.read_text() == f"events/{held_out[0]}\n"
 
 

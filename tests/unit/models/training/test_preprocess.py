@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from visaged.models.preprocess import canvas_for, place, tensor
 from visaged.models.session import SessionConfig
 from visaged.models.training.analyzer import heads
 from visaged.models.training.analyzer.labelling import crops
+from visaged.models.training.common import pixels
 from visaged.models.training.common.packs import Faces, PackedPicture, is_validation
 from visaged.models.training.detector.samples.views import Picture
 from visaged.models.training.evaluation import decode, evaluate
@@ -35,15 +35,6 @@ CPU = SessionConfig(provider="cpu")
 TRAINING = Path(decode.__file__).parents[1]
 
 SIZES = [(1280, 720), (640, 480), (512, 512), (600, 333), (360, 640), (97, 131)]
-
-
-def detector_normalisation() -> tuple[float, float]:
-    """Return MEAN and SCALE of the detector's training, read from its source: importing it needs PyTorch."""
-    for node in ast.parse((TRAINING / "detector" / "network.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]).strip("()") == "MEAN, SCALE":
-            mean, scale = eval(ast.unparse(node.value), {"__builtins__": {}})
-            return mean, scale
-    raise AssertionError("detector/network.py has no MEAN, SCALE")
 
 
 def first_values(path: Path, images: Image) -> NDArray[np.float32]:
@@ -78,10 +69,10 @@ def test_the_networks_take_pixels_as_they_are(entry: Entry) -> None:
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_the_networks_begin_with_training_s_normalisation(entry: Entry) -> None:
-    mean, scale = (heads.MEAN, heads.SCALE) if isinstance(entry, AnalyzerEntry) else detector_normalisation()
     side = entry.input.size if isinstance(entry, AnalyzerEntry) else 320
     images = np.stack([portion(side, side), np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)])
-    expected = (images.transpose(0, 3, 1, 2).astype(np.float32) - np.float32(mean)) * np.float32(scale)
+    values = images.transpose(0, 3, 1, 2).astype(np.float32)
+    expected = (values - np.float32(pixels.MEAN)) * np.float32(pixels.SCALE)
     np.testing.assert_array_equal(first_values(Manifest().file(entry), images), expected)
 
 

@@ -133,18 +133,15 @@ def test_held_out_crops_are_never_drawn() -> None:
     assert {float(sampler.draw().targets["age"]) for _ in range(200)} == {20.0, 30.0}
 
 
-def test_held_out_crops_do_not_even_fill_a_border(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_crops_do_not_even_fill_a_border() -> None:
     pictures = pack(8)
     pictures.val[1:] = True
     pictures.images[:1], pictures.images[1:] = 100, 255
     pictures.inside[0] = 0  # the one that is drawn lies wholly outside of its picture
-    monkeypatch.setattr(samples, "_camera", lambda image, size, rng: (image, 0.0))
-    monkeypatch.setattr(samples, "_cover", lambda image, *_: image)
-    monkeypatch.setattr(samples.occlusion, "draw_block", lambda image, rng: image)
-    sampler = samples.Sampler({"portraits": pictures}, {"portraits": 1.0}, np.random.default_rng(7))
-    middles = [sampler.draw().image[40:70, 40:70] for _ in range(100)]
-    assert not any((middle > 250).all() for middle in middles)
-    assert sum((middle == 100).all() for middle in middles) > 20, "others do fill it"
+    rng = np.random.default_rng(7)
+    filled = [samples.with_border(pictures, 0, [pictures], rng) for _ in range(100)]
+    assert not any((image == 255).all() for image in filled)
+    assert sum((image == 100).all() for image in filled) > 20, "others do fill it"
 
 
 def test_packs_are_drawn_as_often_as_asked() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import cv2
@@ -49,14 +48,11 @@ def packs(tmp_path: Path) -> Path:
     return data
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *options: str | Path) -> None:
-    monkeypatch.setattr(sys, "argv", ["travel", *map(str, options)])
-    travel.main()
+def run(*options: str | Path) -> None:
+    travel.main([*map(str, options)])
 
 
-def test_what_travels_is_read_as_before(
-    packs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_travels_is_read_as_before(packs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, labels = tmp_path / "out", tmp_path / "labels"
     labels.mkdir()
     relabelled = names("events", 1, held_out=False)[0]
@@ -65,7 +61,7 @@ def test_what_travels_is_read_as_before(
     (tmp_path / "copies.txt").write_text(f"street_masks/{copy}\n", encoding="utf-8")
     (tmp_path / "hard.csv").write_text("pack,image,times\n", encoding="utf-8")
     options = ["--data", packs, "--labels", labels, "--hard", tmp_path / "hard.csv"]
-    run(monkeypatch, *options, "--leave-out", tmp_path / "copies.txt", "--out", out)
+    run(*options, "--leave-out", tmp_path / "copies.txt", "--out", out)
     said = capsys.readouterr().out
     assert "events: 8 to train on, 3 held out" in said
     assert "ages: 8 to train on, 0 held out" in said
@@ -92,7 +88,7 @@ def test_what_travels_is_read_as_before(
     assert len(list(read_pack(out, "points68"))) == 1
     assert len(feed.load_library(out, dict.fromkeys(["events", "portraits", "scenes"], 1.0), None, out / "hard.csv"))
     with pytest.raises(ValueError, match="is not empty"):
-        run(monkeypatch, "--data", packs, "--out", out)
+        run("--data", packs, "--out", out)
 
 
 def test_labels_shrink_exactly_as_their_pictures_do(tmp_path: Path) -> None:
