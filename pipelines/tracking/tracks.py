@@ -132,7 +132,7 @@ class CameraTracks:
                 )
                 seen.append((shot, None if number is None else self._see(number, shot, frame)))
             due = self._due([track for _, track in seen if track is not None], frame.motion_s)
-            requests = [request(track.newest, frame.pixels) for track in due]
+            requests = [request(track.newest, frame.surface) for track in due]
             return Observation(frame, seen, due, requests)
 
     def conclude(

@@ -69,8 +69,8 @@ def write(
 
 def seen(run: SourceRun, index: int = 0) -> Image:
     """Return what is inside seen of a frame."""
-    pixels = run.frames[index].pixels
-    return pixels.region(0, 0, pixels.width, pixels.height)
+    surface = run.frames[index].surface
+    return surface.region(0, 0, surface.width, surface.height)
 
 
 def difference(image: Image, other: Image) -> float:
@@ -116,9 +116,9 @@ def test_pixels_that_are_not_square(tmp_path: Path, suffix: str, size: tuple[int
     run = SourceRun(write(tmp_path / f"clip.{suffix}", stored, aspect=aspect), pace="fast").checked()  # type: ignore[arg-type]
     assert run.opened == [("h264", *size)]
     frame = run.frames[0]
-    assert frame.pixels.width / frame.pixels.height == pytest.approx(16 / 9, rel=0.005)
+    assert frame.surface.width / frame.surface.height == pytest.approx(16 / 9, rel=0.005)
     assert frame.canvas.picture_width / frame.canvas.picture_height == pytest.approx(16 / 9, rel=0.01)
-    expected = cv2.resize(picture(), (frame.pixels.width, frame.pixels.height))
+    expected = cv2.resize(picture(), (frame.surface.width, frame.surface.height))
     assert difference(seen(run), expected) < 8  # type: ignore[arg-type]
     assert frame.presentation.pixel_aspect == pytest.approx(float(aspect), rel=0.001)
 

@@ -435,7 +435,7 @@ def test_what_is_asked_is_the_face_as_it_is_now() -> None:
     s.play(walk(2))
     (request,) = s.reader.asked
     np.testing.assert_array_equal(request.landmarks, walk(1, 1)[0].landmarks[0])
-    assert request.pixels.width == 640
+    assert request.surface.width == 640
     assert request.quality == pytest.approx(s.faces[0].shot.quality)
 
 
