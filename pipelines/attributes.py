@@ -68,7 +68,7 @@ class Reading:
         return self.quality * self.face
 
 
-class FaceReader(Protocol):
+class AttributeReader(Protocol):
     """Reads the attributes of faces."""
 
     heads: Mapping[str, Head]

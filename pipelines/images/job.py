@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from visaged.models.search import Look, Scales
 from visaged.models.surface import ImageSurface
 from visaged.models.types import Detections
-from visaged.pipelines.attributes import FaceReader, Reading, Request, request, single
+from visaged.pipelines.attributes import AttributeReader, Reading, Request, request, single
 from visaged.pipelines.images.decode import Decoded
 from visaged.pipelines.jobs import DropCause, InferenceFailed, Overloaded
 from visaged.pipelines.records import Face, Shot
@@ -74,7 +74,7 @@ class PictureJob:
         picture: Decoded | Callable[[], Decoded],
         query: PictureQuery,
         scales: Scales,
-        reader: FaceReader,
+        reader: AttributeReader,
         deadline_s: float,
     ) -> None:
         self.future: Future[PictureResult] = Future()

@@ -11,7 +11,7 @@ import numpy as np
 
 from visaged.models.geometry import shot_quality
 from visaged.models.types import Detections
-from visaged.pipelines.attributes import Estimate, FaceReader, Reading, Request, request, sure
+from visaged.pipelines.attributes import AttributeReader, Estimate, Reading, Request, request, sure
 from visaged.pipelines.records import AttributeValue, EndReason, EventKind, Face, Frame, Shot, TrackEvent
 from visaged.pipelines.tracking.tracker import Tracker, TrackerConfig
 
@@ -88,7 +88,7 @@ class CameraTracks:
         first_number: Number of the first track.
     """
 
-    def __init__(self, camera: str, spec: TrackingSpec, reader: FaceReader, first_number: int = 1) -> None:
+    def __init__(self, camera: str, spec: TrackingSpec, reader: AttributeReader, first_number: int = 1) -> None:
         self.camera = camera
         self._spec = spec
         self._tracker = Tracker(spec.tracker, 0.0 if spec.fps is None else 1 / spec.fps, first_number)

@@ -11,7 +11,7 @@ import pytest
 from tests.unit import fakes
 from visaged.models.manifest import Head
 from visaged.models.types import Detections
-from visaged.pipelines.attributes import FaceReader, NoReader
+from visaged.pipelines.attributes import AttributeReader, NoReader
 from visaged.pipelines.records import Face, TrackEvent
 from visaged.pipelines.source.times.timeline import Timeline
 from visaged.pipelines.tracking.tracker import TrackerConfig
@@ -31,7 +31,7 @@ def reader() -> fakes.Reader:
 
 
 def camera_tracks(
-    by: FaceReader,
+    by: AttributeReader,
     *,
     attributes: frozenset[str] = ALL,
     policy: ReadingPolicy | None = None,
