@@ -18,14 +18,14 @@ from visaged.models import search
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import Manifest
+from visaged.models.search import Look
 from visaged.models.session import SessionConfig
 from visaged.models.types import Image
 from visaged.pipelines.attributes import AnalyzerReader
 from visaged.pipelines.outputs.documents import face_document
 from visaged.pipelines.presentation import Turn
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.tracking.tracker import TrackerConfig
-from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy
+from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
 
 def picture() -> Image:
@@ -211,10 +211,9 @@ def networks() -> tuple[Detector, AnalyzerReader]:
 def published(run: SourceRun, networks: tuple[Detector, AnalyzerReader]) -> list[dict[str, Any]]:
     """Return the faces of a source's last frame as messages give them, left to right."""
     detector, reader = networks
-    heads = frozenset(reader.heads)
-    tracks = CameraTracks("door", TrackerConfig(), ReadingPolicy(), reader, heads, 0.5, 5.0)
+    tracks = CameraTracks("door", TrackingSpec(attributes=frozenset(reader.heads)), reader)
     for frame in run.frames:
-        (found,) = search.find(detector, [frame.looks])
+        (found,) = search.find(detector, [[Look(frame.image, frame.canvas)]])
         observation = tracks.observe(frame, found)
         faces, _ = tracks.conclude(observation, reader.read(observation.requests))
     return sorted((face_document(face) for face in faces), key=lambda document: document["box"][0])
