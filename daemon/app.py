@@ -124,7 +124,7 @@ class Daemon:
         self.web = Web(settings, self, self.manager, self._pictures, self.metrics, version, networks.versions)
         self._broker = EmbeddedBroker(settings.mqtt.host, settings.mqtt.port) if settings.mqtt.embedded else None
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
-        count = settings.inference.callers or (1 if self.detector.on_gpu else os.cpu_count() or 1)
+        count = settings.inference.workers or (1 if self.detector.on_gpu else os.cpu_count() or 1)
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]
         self._fan_out_worker = self._worker("fan-out", self._fan_out.run)
         self._output_workers = [self._worker(output.name, output.run) for output in self._outputs]

@@ -158,7 +158,7 @@ class InferenceSettings(StrictConfig):
     """`auto` takes CUDA where a GPU answers, and the CPU elsewhere; others are used or refused."""
     require_gpu: bool = False
     """Refuse to start without a GPU."""
-    callers: Annotated[int, Field(ge=1, le=256)] | None = None
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
     """Threads that call the networks; null for one a core on a CPU, one on a GPU."""
     max_batch: Annotated[int, Field(ge=1, le=64)] | None = None
     """Most frames of one run of the detector; null for 1 on a CPU (batching does not pay there), 16 on a GPU."""

@@ -32,8 +32,8 @@ class Frame:
         surface: The full picture, upright and with square pixels; stays valid after `release`.
         presentation: How it is stored and shown.
         captured_s: Monotonic seconds of capture, for the frame's age.
-        motion_s: Seconds on a clock that runs as the scene does, for tracking: capture time from the stream's smooth
-            stamps for live cameras, the position in it for files read as fast as possible.
+        motion_s: Seconds on a clock that runs as the scene does, for tracking: it goes by the stream's stamps, however
+            late or fast the frames come (`Timeline.scene_s`).
         captured_at: Wall clock of capture, seconds since 1970.
         clock: Whether `captured_at` is the camera's clock or this machine's at arrival.
         arrived_s: Monotonic seconds when the packet came.

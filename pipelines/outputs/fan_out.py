@@ -119,16 +119,18 @@ class FanOut:
             results, self._results = self._results, deque()
             events, self._events = self._events, deque()
             statuses, self._statuses = self._statuses, {}
-        for camera, status in statuses.items():
-            if status is None:
-                self._forget(camera)
-            else:
+        for status in statuses.values():
+            if status is not None:
                 self._hand_out("status", self._composer.status, status)
         for event in events:
             self._hand_out("events", self._composer.event, event)
         for result in results:
             self._hand_out("faces", self._composer.faces, result)
             self._publish_seconds.observe(self._clock() - result.finished_s)
+        # A camera's last events are handed out before it is forgotten.
+        for camera, status in statuses.items():
+            if status is None:
+                self._forget(camera)
 
     def _hand_out(self, kind: Kind, compose: Callable[[Any], Message], what: Any) -> None:
         takers = [output for output in self._outputs if kind in output.kinds]

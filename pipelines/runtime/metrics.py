@@ -24,6 +24,8 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry = registry or CollectorRegistry()
+        self._gone: set[str] = set()  # cameras that were removed
+        self._gone_lock = threading.Lock()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
@@ -58,10 +60,10 @@ class Metrics:
         self._state = gauge("camera_state", "1 for the state that the camera is in", "camera", "state")
         self._reconnects = counter("camera_reconnects", "Times that a camera was opened again", "camera")
         self._failures = counter("camera_failures", "Times that a camera's source broke", "camera", "cause")
-        self.age = histogram("result_age_seconds", "From capture to hand-over to MQTT", "camera", buckets=_AGES)
+        self._age = histogram("result_age_seconds", "From capture to hand-over to MQTT", "camera", buckets=_AGES)
         self._by_camera = (
             self._received, self._sampled, self._dropped, self._damaged, self._analysed, self._output_errors,
-            self._faces, self._tracks, self._state, self._reconnects, self._failures, self.age,
+            self._faces, self._tracks, self._state, self._reconnects, self._failures, self._age,
         )  # fmt: skip
 
         self.inference = histogram(
@@ -118,7 +120,15 @@ class Metrics:
 
     def camera(self, name: str) -> CameraMetrics:
         """Return the series of one camera; they exist, at 0, from now on."""
+        with self._gone_lock:
+            self._gone.discard(name)
         return CameraMetrics(self, name)
+
+    def observe_age(self, camera: str, seconds: float) -> None:
+        """Note how old a message was when it was handed over; late ones of a camera that is gone count nowhere."""
+        with self._gone_lock:
+            if camera not in self._gone:
+                self._age.labels(camera).observe(seconds)
 
 
 class CameraMetrics:
@@ -162,5 +172,7 @@ class CameraMetrics:
         """Remove the camera's series, because it is gone; what still counts here counts nowhere."""
         with self._lock:
             self._forgotten = True
+        with self._all._gone_lock:
+            self._all._gone.add(self._camera)
             for series in self._all._by_camera:
                 series.remove_by_labels({"camera": self._camera})

@@ -152,7 +152,6 @@ class VideoSource:
         self._camera_clock.begin(self._clock())
         self._rounds = 0
         self._wanted = True
-        self._fast_start = self._clock()
         while True:
             self._opened = False
             pictures = self._play(stopping)
@@ -293,7 +292,7 @@ class VideoSource:
     ) -> bool:
         if frame.is_corrupt:
             self._on_damaged()
-        motion_s = self._timeline.capture(stamp, arrived_s)
+        due_s = self._timeline.capture(stamp, arrived_s)
         kept = self._sampler.keep(self._timeline.real(stamp))
         self._warn_of_rate()
         presentation = self._display.of(frame)
@@ -303,9 +302,7 @@ class VideoSource:
         if not kept:
             return True
         position_s = frame.time if self._stamps.trusted else None
-        captured_s, captured_at, clock = self._capture_time(position_s, motion_s, arrived_s)
-        if self._config.pace == "fast" and self._is_recording:
-            motion_s = self._fast_start + stamp
+        captured_s, captured_at, clock = self._capture_time(position_s, due_s, arrived_s)
         surface = VideoSurface(frame, presentation, self._scaler)
         pool = self._pool
         image = pool.take()
@@ -320,7 +317,7 @@ class VideoSource:
                 surface=surface,
                 presentation=presentation,
                 captured_s=captured_s,
-                motion_s=motion_s,
+                motion_s=self._timeline.scene_s,
                 captured_at=captured_at,
                 clock=clock,
                 arrived_s=arrived_s,
@@ -350,14 +347,14 @@ class VideoSource:
             "set the frame rate that it really has, or mend its clock", self._camera, timeline.stamp_rate,
         )  # fmt: skip
 
-    def _capture_time(self, position_s: float | None, motion_s: float, arrived_s: float) -> tuple[float, float, Clock]:
+    def _capture_time(self, position_s: float | None, due_s: float, arrived_s: float) -> tuple[float, float, Clock]:
         """Return when a frame was captured, in monotonic seconds and in seconds since 1970, and by whose clock."""
         if not self.live:
-            motion_s = arrived_s
+            due_s = arrived_s
         to_wall_s = self._wall() - self._clock()
         captured_at = None
         if self._timeline.stamp_rate == 1.0:  # the camera's clock is read every few seconds; stamps go on from there
-            captured_at = self._camera_clock.captured_at(position_s, motion_s, arrived_s, to_wall_s)
+            captured_at = self._camera_clock.captured_at(position_s, due_s, arrived_s, to_wall_s)
         if captured_at is None:
-            return motion_s, motion_s + to_wall_s, "arrival"
+            return due_s, due_s + to_wall_s, "arrival"
         return min(captured_at - to_wall_s, arrived_s), captured_at, "camera"

@@ -25,7 +25,7 @@ TRIES = 3  # other tenants of a machine take a core for a moment
 def carried(clip: Path, cameras: int) -> tuple[bool, str]:
     """Return whether that many cameras are carried, and the figures."""
     rig = Rig([SourceConfig(url=str(clip), fps=FPS, loop=True)] * cameras)
-    for worker in rig.callers:
+    for worker in rig.workers:
         worker.start()
     for index, worker in enumerate(rig.readers):
         time.sleep(0.02 + 0.013 * (index % 3))  # cameras do not send their frames in step

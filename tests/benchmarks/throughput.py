@@ -69,7 +69,7 @@ class Rig:
         inference = Inference(self.batcher, self.detector, NoReader(), self.metrics)
         self.cameras = [self._camera(f"camera{index}", source) for index, source in enumerate(sources)]
         self.readers = [Worker(camera.name, camera.run, self._died) for camera in self.cameras]
-        self.callers = [Worker(f"caller{index}", inference.run, self._died) for index in range(CORES)]
+        self.workers = [Worker(f"inference-{index}", inference.run, self._died) for index in range(CORES)]
 
     def count(self, what: str) -> float:
         """Return a counter `visaged_frames_<what>_total`, summed over cameras."""
@@ -78,7 +78,7 @@ class Rig:
 
     def start(self) -> None:
         """Start every thread."""
-        for worker in self.callers + self.readers:
+        for worker in self.workers + self.readers:
             worker.start()
 
     def stop(self) -> None:
@@ -86,9 +86,9 @@ class Rig:
         for worker in self.readers:
             worker.stop()
         self.batcher.close()
-        for worker in self.callers:
+        for worker in self.workers:
             worker.stop()
-        for worker in self.readers + self.callers:
+        for worker in self.readers + self.workers:
             assert worker.join(10)
 
     def _camera(self, name: str, source: SourceConfig) -> Camera:

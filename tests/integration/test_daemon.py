@@ -211,7 +211,7 @@ def slowly(self, images):
     return detect(self, images)
 Detector.detect = slowly
 """
-    program = run({"mqtt": {"port": free_port()}, "inference": {"callers": 1}}, code=slow)
+    program = run({"mqtt": {"port": free_port()}, "inference": {"workers": 1}}, code=slow)
     http = program.wait_for_http()
     address = urlsplit(http)
     until(lambda: get(f"{http}/healthz").status_code == 200, START_S)
@@ -483,7 +483,7 @@ def test_a_network_that_fails_now_and_then_does_not(demo_clip: Path, monkeypatch
             "http": {"port": 0},
             "mqtt": {"port": free_port()},
             "cameras": [clip_camera(demo_clip, loop=False, pace="fast")],
-            "inference": {"callers": 1},
+            "inference": {"workers": 1},
         }
     )
     daemon = Daemon(settings, "test", once=True)

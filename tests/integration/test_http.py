@@ -709,7 +709,7 @@ def test_no_answer_within_the_deadline_is_503(monkeypatch: pytest.MonkeyPatch, s
         go_on.wait(ANSWER_S)
         return detect(self, images)
 
-    with daemon(http={"deadline_s": 0.3}, inference={"callers": 1}) as (_, client):
+    with daemon(http={"deadline_s": 0.3}, inference={"workers": 1}) as (_, client):
         with monkeypatch.context() as patch:
             patch.setattr(Detector, "detect", slow)
             with ThreadPoolExecutor(3) as pool:

@@ -22,7 +22,7 @@ from visaged.pipelines.outputs.messages import Message
 PATIENCE_S = 60.0
 HOLD_S = 3.5  # more than the two seconds for which a face may be out of sight
 # Of the stream. Before, the age of a stream is not known yet: what is held up then seems to go on in time.
-HELD_AT_S = 10.0
+HELD_AT_S = 5.0
 SHOWN_S = 16.0
 
 
@@ -59,7 +59,7 @@ def test_one_still_face_is_one_track_and_ends_when_the_camera_falls_silent(
             {
                 "http": {"port": 0},
                 "mqtt": {"port": free_port()},
-                "inference": {"callers": 1},
+                "inference": {"workers": 1},
                 "cameras": [{"name": "door", "url": url, "fps": fps, "read_timeout_s": 8}],
             }
         )

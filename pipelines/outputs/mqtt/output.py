@@ -278,7 +278,7 @@ class MqttOutput:
         payload = message.encode(now_s, replayed=False)
         if self._send(self._topic(message.camera, "faces"), "faces", payload, self._faces_qos()):
             self._metrics.output_published.labels(self.name, "faces").inc()
-            self._metrics.age.labels(message.camera).observe(max(0.0, now_s - message.captured_s))
+            self._metrics.observe_age(message.camera, max(0.0, now_s - message.captured_s))
 
     def _send_event(self) -> bool:
         """Send the next event, if there is one; return whether there was."""

@@ -85,6 +85,9 @@ class Timeline:
 
     Attributes:
         jumps: How often the stamps started anew.
+        scene_s: Time of the newest frame on a clock that runs as the scene does, monotonic seconds at the first frame.
+            It goes by the stamps alone, corrected for their rate, and by arrivals only where the stamps jump: what is
+            late after a stall was in the picture all the time, and trackers measure motion by this clock.
     """
 
     def __init__(self, live: bool = True) -> None:
@@ -95,8 +98,10 @@ class Timeline:
         self._began_s = 0.0
         self._last_stamp = 0.0
         self._last_capture = -math.inf
+        self._last_arrival = math.nan
         self._real_per_stamp, self._shift_s = 1.0, 0.0
         self.jumps = 0
+        self.scene_s = math.nan
 
     @property
     def stamp_rate(self) -> float:
@@ -122,10 +127,23 @@ class Timeline:
             stamp_s: The frame's presentation time on the stream's own clock; None where it has none.
             arrival_s: Monotonic seconds when it arrived.
         """
+        self._advance_scene(stamp_s, arrival_s)
         capture = arrival_s if stamp_s is None else self._follow(stamp_s, arrival_s)
-        # In order across a jump too: trackers measure motion by these times.
         self._last_capture = max(min(capture, arrival_s), self._last_capture)
         return self._last_capture
+
+    def _advance_scene(self, stamp_s: float | None, arrival_s: float) -> None:
+        if math.isnan(self._last_arrival):
+            self.scene_s = arrival_s
+        elif stamp_s is not None and self._line_s is not None and self._goes_on(stamp_s - self._last_stamp):
+            self.scene_s += self._real_per_stamp * max(0.0, stamp_s - self._last_stamp)
+        else:
+            self.scene_s += max(0.0, arrival_s - self._last_arrival)
+        self._last_arrival = arrival_s
+
+    @staticmethod
+    def _goes_on(step_s: float) -> bool:
+        return -_BACK_S < step_s < _JUMP_S
 
     def _follow(self, stamp_s: float, arrival_s: float) -> float:
         step_s = stamp_s - self._last_stamp
@@ -134,7 +152,7 @@ class Timeline:
             line_s = self._begin(arrival_s)
         else:
             line_s += self._real_per_stamp * step_s
-            if not -_BACK_S < step_s < _JUMP_S or arrival_s - line_s > _STALE_S:
+            if not self._goes_on(step_s) or arrival_s - line_s > _STALE_S:
                 self.jumps += 1
                 line_s = self._begin(arrival_s)
             else:

@@ -199,13 +199,13 @@ def test_the_command_line_goes_over_the_file(tmp_path: Path, demo_clip: Path) ->
         tmp_path,
         {
             "cameras": [{"name": "old", "url": "gopher://h/1"}],
-            "inference": {"callers": 3},
+            "inference": {"workers": 3},
             "mqtt": {"username": "u", "password": SECRET},
         },
     )
     settings = _configuration(path, [f"door={demo_clip}"], require_gpu=True).load()
     assert [(camera.name, camera.url) for camera in settings.cameras] == [("door", str(demo_clip))]
-    assert (settings.inference.callers, settings.inference.require_gpu) == (3, True)
+    assert (settings.inference.workers, settings.inference.require_gpu) == (3, True)
     assert settings.mqtt.login() == ("u", SECRET)
     with pytest.raises(SettingsError, match="gopher"):
         _configuration(path, [], require_gpu=False).load()

@@ -127,16 +127,16 @@ def test_a_kept_camera_with_the_node_s_name_is_said_of_the_state_file(files: Fil
 
 
 def test_only_what_can_change_changes(files: Files) -> None:
-    configuration = files.configure(cameras=[DOOR], http={"port": 8080}, inference={"callers": 1})
+    configuration = files.configure(cameras=[DOOR], http={"port": 8080}, inference={"workers": 1})
     configuration.load()
-    files.configure(cameras=[DOOR | {"fps": 1}], http={"port": 8081}, inference={"callers": 1, "update_s": 1})
+    files.configure(cameras=[DOOR | {"fps": 1}], http={"port": 8081}, inference={"workers": 1, "update_s": 1})
     candidate = configuration.reread()
     assert candidate.needs_restart == ("http.port",)
     assert (candidate.settings.http.port, candidate.settings.inference.update_s) == (8080, 1)
     assert candidate.settings.cameras[0].fps == 1
     configuration.accept(candidate)
     assert configuration.reread().needs_restart == ("http.port",)  # it is still so
-    files.configure(cameras=[DOOR], http={"port": 8080}, inference={"callers": 1})
+    files.configure(cameras=[DOOR], http={"port": 8080}, inference={"workers": 1})
     assert configuration.reread().needs_restart == ()
 
 

@@ -75,7 +75,7 @@ def test_what_is_no_camera_is_left_for_the_check(odd: object) -> None:
 def test_what_can_change_is_taken_and_the_rest_stays() -> None:
     old = {
         "cameras": [YARD], "http": {"port": 1}, "tracker": {"low_confidence": 0.2, "lost_s": 3},
-        "inference": {"callers": 2, "update_s": 1}, "log": {"level": "debug", "file": "a"}, "attributes": {},
+        "inference": {"workers": 2, "update_s": 1}, "log": {"level": "debug", "file": "a"}, "attributes": {},
     }  # fmt: skip
     new = {
         "cameras": [DOOR], "http": {"port": 2}, "tracker": {"low_confidence": 0.3, "confirm_hits": 3},
@@ -84,10 +84,10 @@ def test_what_can_change_is_taken_and_the_rest_stays() -> None:
     effective = in_force(old, new)
     assert effective == {
         "cameras": [DOOR], "http": {"port": 1}, "tracker": {"low_confidence": 0.2, "confirm_hits": 3},
-        "inference": {"callers": 2, "refresh_s": 1}, "log": {"level": "info", "file": "a"},
+        "inference": {"workers": 2, "refresh_s": 1}, "log": {"level": "info", "file": "a"},
     }  # fmt: skip
     paths = differences(parse(new), parse(effective | {"node": "this"}))
     assert set(paths) == {
-        "node", "http.port", "tracker.low_confidence", "inference.callers", "inference.long_side", "log.file"
+        "node", "http.port", "tracker.low_confidence", "inference.workers", "inference.long_side", "log.file"
     }  # fmt: skip
     assert differences(parse(new), parse(new)) == []

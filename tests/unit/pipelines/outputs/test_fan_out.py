@@ -192,3 +192,35 @@ def test_sinks_get_the_pixels_in_the_submitting_thread(caplog: pytest.LogCapture
     assert len(output.of("faces")) == 2
     assert fan.lost() == {("sink", "frames", "failed"): 2}
     assert "a frame sink failed: RuntimeError: no screen" in caplog.messages
+
+
+def test_a_camera_is_forgotten_after_its_last_messages() -> None:
+    seen: list[str] = []
+
+    class Order(Collector):
+        def offer(self, message: Message) -> None:
+            seen.append(message.kind)
+
+        def forget(self, camera: str) -> None:
+            seen.append("forgotten")
+
+    fan = Fan(Order())
+    fan.out.submit(result("door"))
+    fan.out.submit_event(event(1, "door"))
+    fan.out.forget("door")
+    fan.finish()
+    assert seen == ["events", "faces", "forgotten"]
+
+
+def test_a_late_message_of_a_camera_that_is_gone_brings_no_series_back() -> None:
+    metrics = Metrics(CollectorRegistry())
+    counters = metrics.camera("door")
+    metrics.observe_age("door", 0.1)
+    counters.forget()
+    metrics.observe_age("door", 0.1)
+    counters.dropped("overtaken")
+    names = [s.labels.get("camera") for family in metrics.registry.collect() for s in family.samples]
+    assert "door" not in names
+    metrics.camera("door")
+    metrics.observe_age("door", 0.2)
+    assert metrics.registry.get_sample_value("visaged_result_age_seconds_count", {"camera": "door"}) == 1

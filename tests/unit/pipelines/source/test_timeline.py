@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from visaged.pipelines.source.times.timeline import Sampler, Timeline
@@ -255,3 +256,55 @@ def test_captures_are_in_order_and_never_in_the_future_whatever_comes(seed: int)
         stamps.append(stamp)
         arrivals.append(arrival)
     played(timeline, stamps, arrivals)
+
+
+# --- the scene's clock ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("held_at_s", [0.0, 1.0, 5.0, 20.0])
+def test_a_stall_is_no_time_of_the_scene(held_at_s: float) -> None:
+    """However young the stream is: the frames that come late were captured one after another all the same."""
+    timeline = Timeline()
+    times = []
+    for n in range(200):
+        stamp = n / 5
+        timeline.capture(stamp, 1000.0 + stamp + (3.5 if stamp > held_at_s else 0.0))
+        times.append(timeline.scene_s)
+    assert times[0] == 1000.0
+    np.testing.assert_allclose(np.diff(times), 0.2, atol=1e-9)
+
+
+def test_stamps_that_jump_cost_the_scene_what_passed_meanwhile() -> None:
+    timeline = Timeline()
+    times = []
+    for stamp, arrival in (
+        (0.0, 10.0),
+        (0.2, 10.2),
+        (900.0, 11.2),
+        (900.2, 11.4),
+        (3.0, 12.4),
+        (None, 12.9),
+        (3.4, 13.0),
+    ):
+        timeline.capture(stamp, arrival)
+        times.append(timeline.scene_s)
+    np.testing.assert_allclose(np.diff(times), [0.2, 1.0, 0.2, 1.0, 0.5, 0.4])
+
+
+def test_the_scene_never_steps_back() -> None:
+    timeline = Timeline()
+    times = []
+    for stamp, arrival in ((0.0, 1.0), (0.2, 1.2), (0.15, 1.3), (0.4, 1.2)):
+        timeline.capture(stamp, arrival)
+        times.append(timeline.scene_s)
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.84, 1.5])
+def test_the_scene_runs_with_real_time_once_the_rate_is_known(factor: float) -> None:
+    timeline = Timeline()
+    times = {}
+    for n in range(25 * 60):
+        timeline.capture(n / 25 * factor, 1000.0 + n / 25)
+        times[n] = timeline.scene_s
+    assert times[25 * 60 - 1] - times[25 * 30] == pytest.approx(30.0, rel=0.02)
