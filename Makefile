@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 CONFIG ?=
 CAMERA ?=
 
-.PHONY: run test check format bench clean
+.PHONY: run test test-fast check format bench clean
 
 run: $(VENV)/.run
 	@$(BIN)/visaged run $(if $(CONFIG),--config '$(CONFIG)') $(if $(CAMERA),--camera '$(CAMERA)')
 
 test: check
 	$(BIN)/pytest
+
+# The unit tests of everything but the training, less those that take seconds each: for between two changes.
+test-fast: $(VENV)/.dev
+	$(BIN)/pytest -q -m 'not slow' tests/unit/daemon tests/unit/pipelines tests/unit/test_imports.py
 
 check: $(VENV)/.dev .types/visaged
 	$(BIN)/ruff check

@@ -50,6 +50,7 @@ def config(folder: Path, document: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_version() -> None:
     done = visaged("version")
     assert (done.returncode, done.stdout, done.stderr) == (0, version_string() + "\n", "")
@@ -71,6 +72,7 @@ def test_wrong_usage(arguments: list[str]) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_the_module_is_the_command_too() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "visaged.daemon", "version"],
@@ -118,6 +120,7 @@ def test_the_example_fits_the_schema() -> None:
     jsonschema.Draft202012Validator(schema).validate(yaml.safe_load(EXAMPLE.read_text()))
 
 
+@pytest.mark.slow
 def test_check_of_a_good_file(tmp_path: Path) -> None:
     path = config(tmp_path, {"cameras": [{"name": "door", "url": f"rtsp://u:{SECRET}@camera.example/1"}]})
     done = visaged("check", path)
@@ -143,6 +146,7 @@ def test_check_prints_every_problem_with_its_path(tmp_path: Path) -> None:
     assert SECRET not in done.stderr
 
 
+@pytest.mark.slow
 def test_check_looks_at_the_world_too(tmp_path: Path) -> None:
     path = config(
         tmp_path,
@@ -241,6 +245,7 @@ def test_two_cameras_of_one_name_on_the_command_line(demo_clip: Path) -> None:
     assert "more than one is named a" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["http", "mqtt"])
 def test_a_port_that_is_taken(tmp_path: Path, what: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -281,6 +286,7 @@ def test_a_network_that_is_damaged_after_the_check_is_an_exit_code(tmp_path: Pat
     assert "no detector named" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_log_file_that_cannot_be_opened(tmp_path: Path) -> None:
     path = config(tmp_path, {"http": {"port": 0}, "log": {"file": str(tmp_path / "absent" / "log")}})
     done = visaged("run", "--config", path)
@@ -288,6 +294,7 @@ def test_a_log_file_that_cannot_be_opened(tmp_path: Path) -> None:
     assert "No such file" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(nvidia_driver_present(), reason="this machine has a GPU")
 @pytest.mark.parametrize("how", ["option", "file"])
 def test_a_gpu_that_is_required_and_not_there(tmp_path: Path, how: str) -> None:

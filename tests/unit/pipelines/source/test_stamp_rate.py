@@ -229,6 +229,7 @@ def test_a_file_is_not_judged_by_how_fast_it_is_read() -> None:
 # --- A day ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ppm", "hours"), [(100, 24), (-100, 24), (800, 3), (-800, 3), (1500, 3), (-1500, 3)])
 def test_drift_over_a_day_does_not_add_up_to_age(ppm: float, hours: float) -> None:
     """100 ppm are 8.6 s a day."""
