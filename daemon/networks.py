@@ -13,7 +13,7 @@ from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Manifest
 from visaged.models.self_test import self_test
 from visaged.models.session import SessionConfig
-from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
+from visaged.pipelines.attributes import AnalyzerReader, AttributeReader, NoReader
 from visaged.pipelines.runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ class Networks:
     """
 
     detector: Detector
-    reader: FaceReader
+    reader: AttributeReader
     versions: tuple[str, str | None]
 
 
@@ -51,7 +51,7 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
         manifest = Manifest(wanted.manifest)
         detector = Detector.load(manifest, wanted.detector, config, floor)
         loaded: list[Detector | Analyzer] = [detector]
-        reader: FaceReader = NoReader()
+        reader: AttributeReader = NoReader()
         analyzer_version = None
         if wanted.analyzer is not None:
             analyzer = Analyzer.load(manifest, wanted.analyzer, config)

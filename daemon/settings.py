@@ -22,7 +22,7 @@ from visaged.daemon.api.aliyun_oss.settings import OssSettings
 from visaged.daemon.api.aliyun_oss.settings import check as check_oss
 from visaged.daemon.api.aws_kit.settings import KitSettings
 from visaged.daemon.config.base import Name, default_state_dir, is_loopback
-from visaged.daemon.config.document import Problem, SettingsError, read
+from visaged.daemon.config.document import ConfigProblem, SettingsError, read
 from visaged.daemon.config.errors import problems_of
 from visaged.daemon.config.secrets import Secret
 from visaged.daemon.fetch.settings import FetchSettings
@@ -272,7 +272,7 @@ def parse(document: dict[str, Any]) -> Settings:
         raise SettingsError(problems_of(error, Settings)) from None
 
 
-def check(settings: Settings) -> list[Problem]:
+def check(settings: Settings) -> list[ConfigProblem]:
     """Return what is wrong with the world that settings name: files, secrets, models, attributes."""
     problems = []
     for path, login in [
@@ -282,25 +282,25 @@ def check(settings: Settings) -> list[Problem]:
         try:
             login.login()
         except ValueError as error:
-            problems.append(Problem(path, str(error)))
+            problems.append(ConfigProblem(path, str(error)))
     for index, camera in enumerate(settings.cameras):
         missing = camera.address.missing()
         if missing is not None:
-            problems.append(Problem(f"cameras[{index}].url", missing))
+            problems.append(ConfigProblem(f"cameras[{index}].url", missing))
     if settings.mqtt.tls is not None:
         try:
             settings.mqtt.tls.context()
         except OSError as error:  # ssl.SSLError is one
             named = ", ".join(f"{k} {v}" for k, v in settings.mqtt.tls.model_dump().items() if v is not None)
-            problems.append(Problem("mqtt.tls", f"cannot be used ({named}): {error.strerror or error}"))
+            problems.append(ConfigProblem("mqtt.tls", f"cannot be used ({named}): {error.strerror or error}"))
     problems += check_http(settings.http) + check_fetch(settings.fetch) + check_oss(settings.oss)
     return problems + _check_models(settings)
 
 
-def warnings(settings: Settings) -> list[Problem]:
+def warnings(settings: Settings) -> list[ConfigProblem]:
     """Return what works and should still be looked at, of settings that `check` finds nothing wrong with."""
     return http_warnings(settings.http) + [
-        Problem(
+        ConfigProblem(
             f"cameras[{index}].url",
             "rtp:// without a description can carry an MPEG transport stream alone; for other video, put its SDP into "
             "a file and name that, as in cam.sdp",
@@ -310,35 +310,37 @@ def warnings(settings: Settings) -> list[Problem]:
     ]
 
 
-def _check_models(settings: Settings) -> list[Problem]:
+def _check_models(settings: Settings) -> list[ConfigProblem]:
     problems = []
     heads = list(COMPUTED) if settings.models.analyzer is not None else []
     try:
         manifest = Manifest(settings.models.manifest)
     except ModelError as error:
-        return [Problem("models.manifest", str(error))]
+        return [ConfigProblem("models.manifest", str(error))]
     try:
         manifest.file(manifest.detector(settings.models.detector))
     except ModelError as error:
-        problems.append(Problem("models.detector", str(error)))
+        problems.append(ConfigProblem("models.detector", str(error)))
     if settings.models.analyzer is not None:
         try:
             entry = manifest.analyzer(settings.models.analyzer)
             manifest.file(entry)
             heads += entry.heads
         except ModelError as error:
-            return [*problems, Problem("models.analyzer", str(error))]
+            return [*problems, ConfigProblem("models.analyzer", str(error))]
     places = [("", settings.attributes, settings.min_confidence)]
     places += [(f"cameras[{i}].", c.attributes, c.min_confidence) for i, c in enumerate(settings.cameras)]
     for path, switches, least in places:
         problems += _unknown(f"{path}attributes", switches, {head.name for head in heads})
         points = {head.name for head in heads if head.kind == "points"}
-        problems += [Problem(f"{path}min_confidence.{n}", "points have no confidence") for n in points & least.keys()]
+        problems += [
+            ConfigProblem(f"{path}min_confidence.{n}", "points have no confidence") for n in points & least.keys()
+        ]
         problems += _unknown(f"{path}min_confidence", least.keys() - points, {head.name for head in heads} - points)
     return problems
 
 
-def _unknown(path: str, names: Iterable[str], known: set[str]) -> list[Problem]:
+def _unknown(path: str, names: Iterable[str], known: set[str]) -> list[ConfigProblem]:
     have = f"known are {', '.join(sorted(known))}" if known else "there is no analyzer"
     missing = sorted(set(names) - known)
-    return [Problem(f"{path}.{name}", f"there is no such attribute; {have}") for name in missing]
+    return [ConfigProblem(f"{path}.{name}", f"there is no such attribute; {have}") for name in missing]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from visaged.daemon.config.document import Problem, SettingsError
+from visaged.daemon.config.document import ConfigProblem, SettingsError
 from visaged.daemon.settings import CameraSettings, Settings
 from visaged.models.detector import Detector
 from visaged.models.manifest import Head
@@ -29,7 +29,7 @@ def camera_specs(settings: Settings, detector: Detector, heads: Mapping[str, Hea
         try:
             specs[camera.name] = _spec(settings, camera, detector, heads)
         except ValueError as error:
-            problems.append(Problem(f"cameras[{index}]", str(error)))
+            problems.append(ConfigProblem(f"cameras[{index}]", str(error)))
     if problems:
         raise SettingsError(problems)
     return specs

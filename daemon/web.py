@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
 from visaged.daemon.api.pictures import Pictures
-from visaged.daemon.api.v1 import View, create_app
+from visaged.daemon.api.v1 import DaemonView, create_app
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
@@ -58,7 +58,7 @@ class Web:
     def __init__(
         self,
         settings: Settings,
-        view: View,
+        view: DaemonView,
         manager: Manager,
         pictures: Pictures,
         metrics: Metrics,

@@ -30,7 +30,7 @@ class Analyzer:
 
     Attributes:
         heads: The heads by the names of their attributes.
-        aligner: Cuts the crops that the network takes.
+        aligner: Says where the crops that the network takes lie in a picture.
         template: Where the five points go, in crop pixels.
         no_face: How much each sign speaks against a crop's being a face; None where the manifest says nothing of it.
         doubts: Whether the manifest has `no_face`, or a `doubt` for any head.

@@ -90,10 +90,15 @@ def canvas_for(width: int, height: int, long_side: int, multiple_of: int = 32, m
 def place(image: Image, canvas: Canvas) -> Image:
     """Return a new canvas with an (H, W, 3) BGR picture scaled onto it."""
     target = canvas.blank()
+    scale_onto(image, canvas, target)
+    return target
+
+
+def scale_onto(image: Image, canvas: Canvas, target: Image) -> None:
+    """Scale an (H, W, 3) BGR picture onto a canvas that is there, (canvas.height, canvas.width, 3) uint8."""
     view = canvas.part(target)
     shrink = canvas.picture_width < image.shape[1]
     cv2.resize(image, (canvas.picture_width, canvas.picture_height), view, interpolation=_interpolation(shrink))
-    return target
 
 
 def tensor(images: Image, form: DetectorInput | AnalyzerInput) -> NDArray[Any]:

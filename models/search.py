@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from visaged.models.detector import Detector, suppress
 from visaged.models.preprocess import Canvas, canvas_for, place, round_up
+from visaged.models.surface import Surface
 from visaged.models.types import Detections, Image
 
 SMALL = 256
@@ -98,10 +99,12 @@ class Scales:
         shown = [side for side in sides if min(width, height) * side > _THINNEST * max(width, height)]
         return [self._canvas(width, height, side) for side in reversed(shown or sides[:1])]
 
-    def looks(self, image: Image) -> list[Look]:
-        """Return a picture, (H, W, 3) uint8 BGR, on all its canvases, largest first."""
-        first, *rest = self.canvases(image.shape[1], image.shape[0])
-        looks = [Look(place(image, first), first)]
+    def looks(self, surface: Surface) -> list[Look]:
+        """Return a picture on all its canvases, largest first."""
+        first, *rest = self.canvases(surface.width, surface.height)
+        slot = first.blank()
+        surface.scale_onto(first, slot)
+        looks = [Look(slot, first)]
         for canvas in rest:
             looks.append(looks[-1].smaller(canvas))
         return looks

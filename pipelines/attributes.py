@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visaged.models import geometry, trust
-from visaged.models.alignment import Matrix, Pixels, invert, transform
+from visaged.models.alignment import Matrix, invert, transform
 from visaged.models.analyzer import Analyzer
 from visaged.models.manifest import Head
+from visaged.models.surface import Surface, batch_of_crops
 from visaged.models.types import FloatArray, Image
 from visaged.pipelines.records import AttributeValue, Shot
 from visaged.pipelines.runtime.metrics import Metrics
@@ -31,14 +32,14 @@ class Request:
     """A face to be read.
 
     Attributes:
-        pixels: The picture.
+        surface: The picture.
         landmarks: Its five points (5, 2) in the picture's pixels.
         quality: How good a shot it is, 0..1.
         confidence: The detector's, 0..1.
         size: Root of the area of its box in the picture's pixels.
     """
 
-    pixels: Pixels
+    surface: Surface
     landmarks: FloatArray
     quality: float
     confidence: float = 1.0
@@ -67,7 +68,7 @@ class Reading:
         return self.quality * self.face
 
 
-class FaceReader(Protocol):
+class AttributeReader(Protocol):
     """Reads the attributes of faces."""
 
     heads: Mapping[str, Head]
@@ -127,7 +128,8 @@ class AnalyzerReader:
         for start in range(0, len(requests), self._max_batch):
             chunk = requests[start : start + self._max_batch]
             matrices = [aligner.matrix(request.landmarks) for request in chunk]
-            crops = np.stack([aligner.crop(r.pixels, m) for r, m in zip(chunk, matrices, strict=True)])
+            surfaces = [request.surface for request in chunk]
+            crops = batch_of_crops(list(zip(surfaces, matrices, strict=True)), aligner.size)
             began = self._clock()
             values = self._analyzer.analyze(crops)
             self._seconds.observe(self._clock() - began)
@@ -262,8 +264,8 @@ def single(heads: Mapping[str, Head], reading: Reading, wanted: frozenset[str]) 
     }
 
 
-def request(shot: Shot, pixels: Pixels) -> Request:
+def request(shot: Shot, surface: Surface) -> Request:
     """Return the request to read a face in its picture."""
     width, height = shot.box[2] - shot.box[0], shot.box[3] - shot.box[1]
     size = math.sqrt(max(0.0, float(width * height)))
-    return Request(pixels, shot.landmarks, shot.quality, shot.confidence, size)
+    return Request(surface, shot.landmarks, shot.quality, shot.confidence, size)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from visaged.models.search import Scales
-from visaged.pipelines.attributes import FaceReader
+from visaged.pipelines.attributes import AttributeReader
 from visaged.pipelines.batcher import Batcher, Lane
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, EndReason, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
@@ -102,7 +102,7 @@ class CameraSet:
     def __init__(
         self,
         batcher: Batcher,
-        reader: FaceReader,
+        reader: AttributeReader,
         scales: Scales,
         metrics: Metrics,
         sinks: Sinks,

@@ -22,7 +22,7 @@ from visaged.models import search
 from visaged.models.detector import Detector
 from visaged.models.search import Look
 from visaged.models.types import Detections
-from visaged.pipelines.attributes import FaceReader, Reading, Request
+from visaged.pipelines.attributes import AttributeReader, Reading, Request
 from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.jobs import InferenceFailed, Job
 from visaged.pipelines.runtime.metrics import Metrics
@@ -60,7 +60,7 @@ class Inference:
         self,
         batcher: Batcher,
         detector: Detector,
-        reader: FaceReader,
+        reader: AttributeReader,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from visaged.models.alignment import Pixels
 from visaged.models.geometry import HeadPose
 from visaged.models.preprocess import Canvas
+from visaged.models.surface import Surface
 from visaged.models.types import FloatArray, Image
 from visaged.pipelines.presentation import Presentation
 
@@ -29,7 +29,7 @@ class Frame:
         canvas: Where the picture lies in `image`.
         image: The detector's input, (canvas.height, canvas.width, 3) uint8 BGR. It belongs to a pool: nobody may read
             it after `release`.
-        pixels: The full picture, upright and with square pixels; stays valid after `release`.
+        surface: The full picture, upright and with square pixels; stays valid after `release`.
         presentation: How it is stored and shown.
         captured_s: Monotonic seconds of capture, for the frame's age.
         motion_s: Seconds on a clock that runs as the scene does, for tracking: capture time from the stream's smooth
@@ -46,7 +46,7 @@ class Frame:
     stream: int
     canvas: Canvas
     image: Image
-    pixels: Pixels
+    surface: Surface
     presentation: Presentation
     captured_s: float
     motion_s: float
@@ -155,7 +155,7 @@ class FrameResult:
     """What a frame showed.
 
     Attributes:
-        frame: The frame. Its `image` has been released; its `pixels` are valid.
+        frame: The frame. Its `image` has been released; its `surface` is valid.
         faces: The faces in it.
         events: The events that it led to.
         started_s: Monotonic seconds when computing began.

@@ -36,7 +36,7 @@ _STATUS = {
 }
 
 
-class Room:
+class PixelBudget:
     """Pixels that may be in memory at a time, for one event loop.
 
     A file of 160 kB can hold 49 megapixels, and decoding takes 13 bytes for each: sixteen of them at once took 9 GB.
@@ -113,7 +113,7 @@ class Pictures:
         self._clock = clock
         self._in_work = 0
         self.most_bytes = int(settings.max_body_mb * 1e6)
-        self._room = Room(2 * settings.max_pixels)
+        self._room = PixelBudget(2 * settings.max_pixels)
         self.configure(frozenset(heads), 0.5, {})
 
     def configure(self, enabled: frozenset[str], threshold: float, least: Mapping[str, float]) -> None:

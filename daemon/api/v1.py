@@ -27,7 +27,7 @@ _ATTRIBUTES = (
 )
 
 
-class View(Protocol):
+class DaemonView(Protocol):
     """What the API shows of the daemon."""
 
     def cameras(self) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ class View(Protocol):
         ...
 
 
-def create_app(view: View, pictures: Pictures, metrics: Metrics, version: str, with_keys: bool) -> FastAPI:
+def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: str, with_keys: bool) -> FastAPI:
     """Return the application.
 
     Args:

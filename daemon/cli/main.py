@@ -27,10 +27,10 @@ from visaged.daemon.app import Daemon
 from visaged.daemon.cli import hangups
 from visaged.daemon.cli import models as models_command
 from visaged.daemon.cli.console import EventLines, flush, show
-from visaged.daemon.config.document import Problem, SettingsError, read
+from visaged.daemon.config.document import ConfigProblem, SettingsError, read
 from visaged.daemon.errors import StartError
 from visaged.daemon.http.keys import hash_key, make_key
-from visaged.daemon.http.settings import KeySettings, Role
+from visaged.daemon.http.settings import ApiKeySettings, Role
 from visaged.daemon.management.configuration import Configuration
 from visaged.daemon.settings import Settings, check, load, warnings
 from visaged.pipelines.runtime.metrics import Metrics
@@ -143,7 +143,7 @@ def key_command(
     """Make an API key: print it on stdout, once, and the lines for the configuration on stderr."""
     try:
         key = make_key()
-        entry = KeySettings(name=name, sha256=hash_key(key.encode()), role=role)
+        entry = ApiKeySettings(name=name, sha256=hash_key(key.encode()), role=role)
     except ValidationError:
         err.print(f"NAME: {name!r} cannot be one; letters, digits, _ . - are possible", style="red", markup=False)
         raise typer.Exit(EXIT_CONFIGURATION) from None
@@ -264,6 +264,6 @@ def _print_warnings(settings: Settings) -> None:
         err.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
 
 
-def _print_problems(problems: list[Problem]) -> None:
+def _print_problems(problems: list[ConfigProblem]) -> None:
     for problem in problems:
         err.print(str(problem), style="red", markup=False, soft_wrap=True)

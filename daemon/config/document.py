@@ -12,7 +12,7 @@ import yaml
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ConfigProblem:
     """Something wrong with a configuration: the key's path, and what to do."""
 
     path: str
@@ -25,7 +25,7 @@ class Problem:
 class SettingsError(Exception):
     """A configuration that cannot be used."""
 
-    def __init__(self, problems: list[Problem]) -> None:
+    def __init__(self, problems: list[ConfigProblem]) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
         self.problems = problems
 
@@ -39,15 +39,17 @@ def read(path: Path) -> dict[str, Any]:
     try:
         document = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - it is a SafeLoader
     except OSError as error:
-        raise SettingsError([Problem("", f"cannot read {path}: {error.strerror}")]) from None
+        raise SettingsError([ConfigProblem("", f"cannot read {path}: {error.strerror}")]) from None
     except UnicodeDecodeError:
-        raise SettingsError([Problem("", f"{path} is not UTF-8 text")]) from None
+        raise SettingsError([ConfigProblem("", f"{path} is not UTF-8 text")]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that there is not
-        raise SettingsError([Problem("", f"{path} is not YAML: {_yaml_trouble(error)}")]) from None
+        raise SettingsError([ConfigProblem("", f"{path} is not YAML: {_yaml_trouble(error)}")]) from None
     if document is None:
         document = {}
     if not isinstance(document, dict):
-        raise SettingsError([Problem("", f"{path} holds a {type(document).__name__}; expected keys such as cameras")])
+        raise SettingsError(
+            [ConfigProblem("", f"{path} holds a {type(document).__name__}; expected keys such as cameras")]
+        )
     return document
 
 

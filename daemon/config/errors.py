@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 
-from visaged.daemon.config.document import Problem
+from visaged.daemon.config.document import ConfigProblem
 from visaged.pipelines.runtime.config import Hidden
 from visaged.pipelines.runtime.redact import redact
 
@@ -17,7 +17,7 @@ _NO_TEXT = (
 )
 
 
-def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[ConfigProblem]:
     """Return the problems that pydantic found in a document.
 
     Args:
@@ -27,11 +27,11 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[Problem]
     return [_problem(details, model) for details in error.errors()]
 
 
-def _problem(details: Any, model: type[BaseModel]) -> Problem:
+def _problem(details: Any, model: type[BaseModel]) -> ConfigProblem:
     loc = details["loc"]
     if details["type"] == "invalid_key" or loc[-1:] == ("[key]",):
         parent = loc[:-2] if loc[-1:] == ("[key]",) else loc[:-1]
-        return Problem(_path(parent), _NO_TEXT)
+        return ConfigProblem(_path(parent), _NO_TEXT)
     text = details["msg"].removeprefix("Value error, ")
     if details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         text = "is not a known key; look for a spelling mistake (`visaged schema` lists all keys)"
@@ -39,7 +39,7 @@ def _problem(details: Any, model: type[BaseModel]) -> Problem:
         text = "is missing"
     elif not isinstance(details.get("input"), dict | list) and not may_be_secret(model, loc):
         text += f" (got {redact(repr(details.get('input')))})"
-    return Problem(_path(loc), text)
+    return ConfigProblem(_path(loc), text)
 
 
 def _path(loc: Sequence[str | int]) -> str:

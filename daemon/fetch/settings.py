@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from visaged.daemon.config.document import Problem
+from visaged.daemon.config.document import ConfigProblem
 from visaged.daemon.config.secrets import Secret
 from visaged.daemon.fetch.addresses import Address, Network, never
 from visaged.daemon.fetch.errors import FetchError
@@ -184,7 +184,7 @@ class FetchSettings(StrictConfig):
         return self
 
 
-def check(settings: FetchSettings) -> list[Problem]:
+def check(settings: FetchSettings) -> list[ConfigProblem]:
     """Return what is wrong with the world that settings name: files, secrets, packages."""
     problems = []
     s3 = settings.s3
@@ -194,12 +194,12 @@ def check(settings: FetchSettings) -> list[Problem]:
             if file is not None:
                 ssl.create_default_context(cafile=file)
         except OSError as error:  # ssl.SSLError is one
-            problems.append(Problem(path, f"cannot be used ({file}): {error.strerror or error}"))
+            problems.append(ConfigProblem(path, f"cannot be used ({file}): {error.strerror or error}"))
     if s3 is not None:
         try:
             s3.secret()
         except ValueError as error:
-            problems.append(Problem("fetch.s3", str(error)))
+            problems.append(ConfigProblem("fetch.s3", str(error)))
         if importlib.util.find_spec("botocore") is None:
-            problems.append(Problem("fetch.s3", S3_MISSING))
+            problems.append(ConfigProblem("fetch.s3", S3_MISSING))
     return problems

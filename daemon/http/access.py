@@ -31,7 +31,7 @@ _OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 _HOW = "send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
 _WRONG = "the key is none of this server's: it is mistyped or cut short, or was withdrawn"
 
-Answer = Callable[[Problem, Request], Response]
+RefusalResponse = Callable[[Problem, Request], Response]
 
 
 def is_unknown(request: Request) -> bool:
@@ -63,7 +63,7 @@ class KeyGuard:
         app: ASGIApp,
         settings: HttpSettings,
         metrics: Metrics,
-        refuse: Answer = answer,
+        refuse: RefusalResponse = answer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from visaged.daemon.http.settings import KeySettings
+from visaged.daemon.http.settings import ApiKeySettings
 
 PREFIX = "visaged_"
 """What keys begin with, so that a tool which looks for forgotten secrets can find them."""
@@ -40,7 +40,7 @@ def hash_key(key: bytes) -> str:
     return hashlib.sha256(key).hexdigest()
 
 
-class Bucket:
+class TokenBucket:
     """A token bucket: so many requests a second on average, and so many at once after a pause.
 
     Args:
@@ -96,13 +96,13 @@ class Holder:
         active: Requests in work.
     """
 
-    def __init__(self, settings: KeySettings, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: ApiKeySettings, clock: Callable[[], float]) -> None:
         self.name = settings.name
         self.role = settings.role
         self.active = 0
         self._settings = settings
         rate = settings.max_per_second
-        self._bucket = None if rate is None else Bucket(rate, settings.burst or max(1, math.ceil(rate)), clock)
+        self._bucket = None if rate is None else TokenBucket(rate, settings.burst or max(1, math.ceil(rate)), clock)
 
     def enter(self) -> Refusal | None:
         """Begin a request, to be ended with `leave`, or return why it cannot begin."""
@@ -132,7 +132,7 @@ class Keyring:
         clock: Monotonic seconds, for their rates.
     """
 
-    def __init__(self, keys: Sequence[KeySettings], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, keys: Sequence[ApiKeySettings], clock: Callable[[], float] = time.monotonic) -> None:
         self._holders = [(key.sha256, Holder(key, clock)) for key in keys]
 
     def __bool__(self) -> bool:

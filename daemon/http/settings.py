@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from visaged.daemon.config.base import Name, is_loopback
-from visaged.daemon.config.document import Problem
+from visaged.daemon.config.document import ConfigProblem
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 
 Role = Literal["reader", "admin"]
 
 
-class KeySettings(StrictConfig):
+class ApiKeySettings(StrictConfig):
     """An API key. `visaged key NAME` makes one and prints these lines."""
 
     name: Name
@@ -44,7 +44,7 @@ class KeySettings(StrictConfig):
         return value.lower()
 
     @model_validator(mode="after")
-    def _burst_of_a_rate(self) -> KeySettings:
+    def _burst_of_a_rate(self) -> ApiKeySettings:
         if self.burst is not None and self.max_per_second is None:
             raise ValueError("burst is given, but no max_per_second that it belongs to")
         return self
@@ -57,7 +57,7 @@ class HttpSettings(StrictConfig):
     """Address to listen on. Beyond loopback it takes `keys` (or `without_keys`)."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port to listen on; 0 for any free one."""
-    keys: list[KeySettings] = Field(default=[])
+    keys: list[ApiKeySettings] = Field(default=[])
     """API keys. With any, every request but those for health and documentation must have one, on loopback too."""
     without_keys: bool = False
     """Listen beyond loopback without keys, because a proxy in front has a login of its own."""
@@ -102,7 +102,7 @@ class HttpSettings(StrictConfig):
 
     @field_validator("keys")
     @classmethod
-    def _differ(cls, keys: list[KeySettings]) -> list[KeySettings]:
+    def _differ(cls, keys: list[ApiKeySettings]) -> list[ApiKeySettings]:
         for what in ("name", "sha256"):
             double = [value for value, n in Counter(getattr(key, what) for key in keys).items() if n > 1]
             if double:
@@ -123,26 +123,28 @@ class HttpSettings(StrictConfig):
         return self
 
 
-def check_http(settings: HttpSettings) -> list[Problem]:
+def check_http(settings: HttpSettings) -> list[ConfigProblem]:
     """Return what keeps the server from working: files of TLS that are missing or do not fit."""
     if settings.tls is None:
         return []
     try:
         settings.tls.context()
     except TlsError as error:
-        return [Problem("http.tls", str(error))]
+        return [ConfigProblem("http.tls", str(error))]
     return []
 
 
-def http_warnings(settings: HttpSettings) -> list[Problem]:
+def http_warnings(settings: HttpSettings) -> list[ConfigProblem]:
     """Return what works and should still be looked at; for settings that `check_http` finds nothing wrong with."""
     warnings = []
     if settings.tls is not None:
         trouble = settings.tls.warning()
         if trouble is not None:
-            warnings.append(Problem("http.tls.certificate", f"{settings.tls.certificate}: {trouble}"))
+            warnings.append(ConfigProblem("http.tls.certificate", f"{settings.tls.certificate}: {trouble}"))
     elif settings.keys and not is_loopback(settings.host):
         warnings.append(
-            Problem("http.tls", "keys and pictures travel unencrypted: give tls, or put a proxy with TLS in front")
+            ConfigProblem(
+                "http.tls", "keys and pictures travel unencrypted: give tls, or put a proxy with TLS in front"
+            )
         )
     return warnings

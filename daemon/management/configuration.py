@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from visaged.daemon.config.base import default_state_dir
-from visaged.daemon.config.document import Problem, SettingsError, read
+from visaged.daemon.config.document import ConfigProblem, SettingsError, read
 from visaged.daemon.management.live import differences, in_force
 from visaged.daemon.management.patches import Patches, Place, name_of, patched
 from visaged.daemon.management.state import StateFile
@@ -106,7 +106,7 @@ class Configuration:
             settings = self._parsed(effective, patches)
         except SettingsError as error:
             remark = "; this is so until visaged is restarted, because another key cannot change before"
-            raise SettingsError([Problem(p.path, p.text + remark) for p in error.problems]) from None
+            raise SettingsError([ConfigProblem(p.path, p.text + remark) for p in error.problems]) from None
         return Candidate(settings, effective, patches, tuple(differences(wanted.settings, settings)))
 
     def with_patches(self, patches: Patches) -> Candidate:
@@ -160,19 +160,19 @@ class Configuration:
             problems = [p if p.path == "cameras" and p in own else self._located(p, places) for p in error.problems]
             raise SettingsError(problems) from None
 
-    def _located(self, problem: Problem, places: Sequence[Place]) -> Problem:
+    def _located(self, problem: ConfigProblem, places: Sequence[Place]) -> ConfigProblem:
         """Return a problem with the patched cameras under the path where its cause is written."""
         where = _OVER_HTTP if self.state is None else str(self.state.path)
         if problem.path == "cameras" and any(place.patch is not None for place in places):
-            return Problem(f"{where}: cameras", problem.text)
+            return ConfigProblem(f"{where}: cameras", problem.text)
         found = re.fullmatch(r"cameras\[(\d+)\](.*)", problem.path, re.DOTALL)
         if found is None:
             return problem
         place, rest = places[int(found[1])], found[2]
         key = re.split(r"[.\[]", rest.removeprefix("."), maxsplit=1)[0]
         if place.patch is not None and (place.index is None or not key or key in place.patch):
-            return Problem(f"{where}: cameras.{place.name}{rest}", problem.text)
-        return Problem(f"cameras[{place.index}]{rest}", problem.text)
+            return ConfigProblem(f"{where}: cameras.{place.name}{rest}", problem.text)
+        return ConfigProblem(f"cameras[{place.index}]{rest}", problem.text)
 
 
 def _cameras(document: Document) -> list[Any]:
@@ -180,7 +180,7 @@ def _cameras(document: Document) -> list[Any]:
     return cameras if isinstance(cameras, list) else []
 
 
-def _problems(document: Document) -> list[Problem]:
+def _problems(document: Document) -> list[ConfigProblem]:
     try:
         parse(document)
     except SettingsError as error:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from visaged.daemon import logs
-from visaged.daemon.config.document import Problem, SettingsError
+from visaged.daemon.config.document import ConfigProblem, SettingsError
 from visaged.daemon.config.errors import problems_of
 from visaged.daemon.management.configuration import Candidate, Configuration
 from visaged.daemon.management.live import differences
@@ -197,7 +197,9 @@ class Manager:
         if before is None:
             raise NoSuchCamera(name)
         if patch.get("name", name) != name:
-            raise SettingsError([Problem("name", "cannot change; remove the camera, and add it with its new name")])
+            raise SettingsError(
+                [ConfigProblem("name", "cannot change; remove the camera, and add it with its new name")]
+            )
         document = merged(self._effective(name), patch)
         camera = _camera(document)
         if _takes_a_password_elsewhere(before, camera, patch):
@@ -205,7 +207,7 @@ class Manager:
                 "leads to another host, which would be sent the camera's password; give the password anew in the same "
                 "PATCH, by the key that it has, or null for none"
             )
-            raise SettingsError([Problem("url", text)])
+            raise SettingsError([ConfigProblem("url", text)])
         self._put(camera, document)
         log.info("camera %s was changed", name)
 
@@ -226,11 +228,13 @@ class Manager:
             candidate = self._configuration.with_patches(patches)
         except SettingsError as error:
             # What is wrong now and not in the camera itself is wrong between it and the rest: its name.
-            raise SettingsError([Problem("name", problem.text) for problem in error.problems]) from None
+            raise SettingsError([ConfigProblem("name", problem.text) for problem in error.problems]) from None
         problems = check(candidate.settings.model_copy(update={"cameras": [camera]}))
         own = [p for p in problems if p.path.startswith("cameras[0]")]
         if own:
-            raise SettingsError([Problem(p.path.removeprefix("cameras[0]").removeprefix("."), p.text) for p in own])
+            raise SettingsError(
+                [ConfigProblem(p.path.removeprefix("cameras[0]").removeprefix("."), p.text) for p in own]
+            )
         self._keep(candidate)
 
     def _with(self, camera: CameraSettings, document: dict[str, Any]) -> Patches:
@@ -245,7 +249,7 @@ class Manager:
         lost = differences(_camera(merged(configured, patch)), camera)
         if lost:
             text = "cannot be null: the configuration has this camera too, and null would leave its value out"
-            raise SettingsError([Problem(key, text) for key in lost])
+            raise SettingsError([ConfigProblem(key, text) for key in lost])
         return patches | {name: patch} if patch else patches
 
     def _keep(self, candidate: Candidate) -> None:

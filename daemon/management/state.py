@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from visaged.daemon.config.base import NAME_PATTERN
-from visaged.daemon.config.document import Problem, SettingsError, read
+from visaged.daemon.config.document import ConfigProblem, SettingsError, read
 from visaged.daemon.management.patches import Patches
 
 FILE_NAME = "cameras.yaml"
@@ -52,12 +52,12 @@ class StateFile:
         except FileNotFoundError:
             return {}
         except OSError as error:
-            raise SettingsError([Problem("", f"cannot read {self.path}: {error.strerror}; {_REMEDY}")]) from None
+            raise SettingsError([ConfigProblem("", f"cannot read {self.path}: {error.strerror}; {_REMEDY}")]) from None
         try:
             document = read(self.path)
         except SettingsError as error:
-            raise SettingsError([Problem(p.path, f"{p.text}; {_REMEDY}") for p in error.problems]) from None
-        problems = [Problem(f"{self.path}: {where}", f"{text}; {_REMEDY}") for where, text in _troubles(document)]
+            raise SettingsError([ConfigProblem(p.path, f"{p.text}; {_REMEDY}") for p in error.problems]) from None
+        problems = [ConfigProblem(f"{self.path}: {where}", f"{text}; {_REMEDY}") for where, text in _troubles(document)]
         if problems:
             raise SettingsError(problems)
         return dict(document.get("cameras") or {})

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from visaged.models.search import Scales
-from visaged.pipelines.attributes import FaceReader
+from visaged.pipelines.attributes import AttributeReader
 from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.images.decode import Decoded, PictureError, load, measure
 from visaged.pipelines.images.job import LARGE_PIXELS, PictureJob, PictureQuery, PictureResult
@@ -39,7 +39,7 @@ class PictureAnalyzer:
     def __init__(
         self,
         batcher: Batcher,
-        reader: FaceReader,
+        reader: AttributeReader,
         scales: Scales,
         max_pixels: int,
         deadline_s: float,

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from visaged.models.alignment import ImagePixels
 from visaged.models.search import Look, Scales
+from visaged.models.surface import ImageSurface
 from visaged.models.types import Detections
-from visaged.pipelines.attributes import FaceReader, Reading, Request, request, single
+from visaged.pipelines.attributes import AttributeReader, Reading, Request, request, single
 from visaged.pipelines.images.decode import Decoded
 from visaged.pipelines.jobs import DropCause, InferenceFailed, Overloaded
 from visaged.pipelines.records import Face, Shot
@@ -74,7 +74,7 @@ class PictureJob:
         picture: Decoded | Callable[[], Decoded],
         query: PictureQuery,
         scales: Scales,
-        reader: FaceReader,
+        reader: AttributeReader,
         deadline_s: float,
     ) -> None:
         self.future: Future[PictureResult] = Future()
@@ -133,8 +133,7 @@ class PictureJob:
         """Keep the faces that are confident enough; return them if attributes are wanted."""
         self._shots = faces_of(found[found.confidences >= self._query.min_confidence])
         if self._query.attributes:
-            pixels = ImagePixels(self._picture.image)
-            self._requests = [request(shot, pixels) for shot in self._shots]
+            self._requests = [request(shot, self._surface) for shot in self._shots]
         return self._requests
 
     def conclude(self, readings: Sequence[Reading] | None, started_s: float) -> None:
@@ -162,7 +161,8 @@ class PictureJob:
 
     def _prepare(self, picture: Decoded) -> None:
         self._picture = picture
-        self._looks = self._scales.looks(picture.image)
+        self._surface = ImageSurface(picture.image)
+        self._looks = self._scales.looks(self._surface)
 
     def _read(self, shot: Shot, reading: Reading) -> Face:
         heads, wanted = self._reader.heads, self._query.attributes

@@ -42,9 +42,10 @@ from visaged.pipelines.source.errors import SourceError, explain
 from visaged.pipelines.source.opening.demuxing import packets
 from visaged.pipelines.source.opening.hardware import Hardware
 from visaged.pipelines.source.opening.opener import Opener, has_end, pace_of
+from visaged.pipelines.source.picture.canvases import CanvasPool
 from visaged.pipelines.source.picture.display import Display
-from visaged.pipelines.source.picture.pixels import CanvasPool, VideoPixels
 from visaged.pipelines.source.picture.scaler import Scaler
+from visaged.pipelines.source.picture.surface import VideoSurface
 from visaged.pipelines.source.times.camera_clock import CameraClock
 from visaged.pipelines.source.times.pacing import Pace
 from visaged.pipelines.source.times.stamps import Stamps
@@ -305,17 +306,18 @@ class VideoSource:
         captured_s, captured_at, clock = self._capture_time(position_s, motion_s, arrived_s)
         if self._config.pace == "fast" and self._is_recording:
             motion_s = self._fast_start + stamp
+        surface = VideoSurface(frame, presentation, self._scaler)
         pool = self._pool
         image = pool.take()
         with self._blaming():
-            self._scaler.scale(frame, image)
+            surface.scale_onto(self._canvas, image)
         self._wanted = self._deliver(
             Frame(
                 camera=self._camera,
                 stream=self._stream,
                 canvas=self._canvas,
                 image=image,
-                pixels=VideoPixels(frame, presentation),
+                surface=surface,
                 presentation=presentation,
                 captured_s=captured_s,
                 motion_s=motion_s,
@@ -334,7 +336,7 @@ class VideoSource:
         previous, self._presentation = self._presentation, shown
         self._canvas = canvas_for(shown.square_width, shown.square_height, self._long_side, self._multiple_of)
         self._pool = CanvasPool(self._canvas)
-        self._scaler = Scaler(self._canvas, shown.turn)
+        self._scaler = Scaler()
         if previous is None or (previous.width, previous.height) != (shown.width, shown.height):
             self._on_open(stream.codec_context.name, shown.width, shown.height)
 

@@ -126,7 +126,7 @@ class FrameJob:
         """Return the frame's canvas, and those of a close-up search."""
         frame, close_up = self.frame, self._stage.close_up
         look = Look(frame.image, frame.canvas)
-        return [look] if close_up is None else close_up.close_up(look, frame.pixels.width, frame.pixels.height)
+        return [look] if close_up is None else close_up.close_up(look, frame.surface.width, frame.surface.height)
 
     def release(self) -> None:
         """Give the canvas back to its pool."""

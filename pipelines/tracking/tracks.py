@@ -11,7 +11,7 @@ import numpy as np
 
 from visaged.models.geometry import shot_quality
 from visaged.models.types import Detections
-from visaged.pipelines.attributes import Estimate, FaceReader, Reading, Request, request, sure
+from visaged.pipelines.attributes import AttributeReader, Estimate, Reading, Request, request, sure
 from visaged.pipelines.records import AttributeValue, EndReason, EventKind, Face, Frame, Shot, TrackEvent
 from visaged.pipelines.tracking.tracker import Tracker, TrackerConfig
 
@@ -88,7 +88,7 @@ class CameraTracks:
         first_number: Number of the first track.
     """
 
-    def __init__(self, camera: str, spec: TrackingSpec, reader: FaceReader, first_number: int = 1) -> None:
+    def __init__(self, camera: str, spec: TrackingSpec, reader: AttributeReader, first_number: int = 1) -> None:
         self.camera = camera
         self._spec = spec
         self._tracker = Tracker(spec.tracker, 0.0 if spec.fps is None else 1 / spec.fps, first_number)
@@ -132,7 +132,7 @@ class CameraTracks:
                 )
                 seen.append((shot, None if number is None else self._see(number, shot, frame)))
             due = self._due([track for _, track in seen if track is not None], frame.motion_s)
-            requests = [request(track.newest, frame.pixels) for track in due]
+            requests = [request(track.newest, frame.surface) for track in due]
             return Observation(frame, seen, due, requests)
 
     def conclude(

@@ -15,12 +15,12 @@ import numpy as np
 from visaged.daemon.cli.console import describe
 from visaged.daemon.settings import ModelSettings, Settings
 from visaged.models import search
-from visaged.models.alignment import ImagePixels
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import Manifest
 from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
+from visaged.models.surface import ImageSurface
 from visaged.models.types import Image
 from visaged.pipelines.attributes import AnalyzerReader, request, single, sure
 from visaged.pipelines.outputs.documents import attribute_document
@@ -46,9 +46,10 @@ def annotate(image: Image) -> Image:
     manifest, session = Manifest(), SessionConfig(provider="cpu")
     detector = Detector.load(manifest, names.detector, session)
     reader = AnalyzerReader(Analyzer.load(manifest, names.analyzer or "", session), Metrics())
-    looks = Scales.of(detector, Settings().inference.long_side, Settings().http.long_side).looks(image)
+    surface = ImageSurface(image)
+    looks = Scales.of(detector, Settings().inference.long_side, Settings().http.long_side).looks(surface)
     shots = faces_of(search.find(detector, [looks])[0])
-    readings = reader.read([request(shot, ImagePixels(image)) for shot in shots])
+    readings = reader.read([request(shot, surface) for shot in shots])
     drawn = image.copy()
     for shot, reading in zip(shots, readings, strict=True):
         points = reader.points(reading, shot.landmarks)

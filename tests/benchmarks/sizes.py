@@ -19,6 +19,7 @@ from visaged.models.detector import Detector
 from visaged.models.manifest import Manifest
 from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
+from visaged.models.surface import ImageSurface
 
 ROUNDS = 30
 WAYS = {
@@ -43,7 +44,7 @@ def main() -> None:
         for _ in range(ROUNDS):
             for name, scales in WAYS.items():
                 began = time.process_time()
-                search.find(detector, [scales.looks(image)])
+                search.find(detector, [scales.looks(ImageSurface(image))])
                 times[name].append(1000 * (time.process_time() - began))
         usual = times["640"]
         for name, values in times.items():

@@ -300,7 +300,7 @@ def test_new_size_is_in_the_status(rtsp_server: RtspServer) -> None:
         status = rig.wait_for_state("streaming")
         assert (status.codec, status.width, status.height) == ("h264", 640, 360)
         rtsp_server.resize(1280, 720)
-        rig.wait_for(lambda: rig.frames and rig.frames[-1].pixels.width == 1280)
+        rig.wait_for(lambda: rig.frames and rig.frames[-1].surface.width == 1280)
         status = rig.cameras["door"].status
         assert (status.state, status.width, status.height) == ("streaming", 1280, 720)
         assert status.reconnects == 0

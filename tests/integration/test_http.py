@@ -34,11 +34,11 @@ from tests.support.bitmaps import RLE4, RLE8, bitmap, run_lengths
 from tests.support.broker import free_port
 from tests.support.process import ManagedProcess
 from tests.support.waiting import until
-from visaged.daemon.api import pictures
 from visaged.daemon.app import Daemon
 from visaged.daemon.http import uploads
 from visaged.daemon.settings import ModelSettings, parse
 from visaged.models.detector import Detector
+from visaged.pipelines.images import analyze
 from visaged.pipelines.images.decode import load
 
 VISAGED = Path(sys.executable).with_name("visaged")
@@ -618,6 +618,7 @@ def test_metrics_keep_the_conventions(server: Server, small_jpeg: bytes) -> None
         "key",
         "status",
         "listener",
+        "output",
         "result",
         "operation",
         "code",
@@ -688,7 +689,7 @@ def test_no_room_is_503(monkeypatch: pytest.MonkeyPatch, small_jpeg: bytes) -> N
         go_on.wait(ANSWER_S)
         return load(*arguments)
 
-    monkeypatch.setattr(pictures, "load", slow)
+    monkeypatch.setattr(analyze, "load", slow)
     with daemon(http={"max_waiting": 1}) as (_, client), ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, FACES, content=small_jpeg)
         assert inside.wait(ANSWER_S)

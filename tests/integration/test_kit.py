@@ -48,7 +48,7 @@ from visaged.models.detector import Detector
 from visaged.models.manifest import WEIGHTS, Manifest
 from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
-from visaged.pipelines.attributes import AnalyzerReader, FaceReader, NoReader
+from visaged.pipelines.attributes import AnalyzerReader, AttributeReader, NoReader
 from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.images.analyze import PictureAnalyzer
 from visaged.pipelines.inference import Inference
@@ -89,7 +89,7 @@ class Server:
     ) -> None:
         metrics = Metrics()
         self.batcher = Batcher(1, 0.0, http.max_waiting)
-        reader: FaceReader = AnalyzerReader(networks.analyzer, metrics) if has_analyzer else NoReader()
+        reader: AttributeReader = AnalyzerReader(networks.analyzer, metrics) if has_analyzer else NoReader()
         self.deaths: list[str] = []
         inference = Inference(self.batcher, networks.detector, reader, metrics)
         self._worker = Worker("inference", inference.run, lambda name, error: self.deaths.append(name))

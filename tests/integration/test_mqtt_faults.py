@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.broker import MosquittoBroker
 from tests.support.messages import event, result, status
-from tests.support.mqtt_output import PATIENCE_S, Running, Start, cut, starting, wait_for_node
+from tests.support.mqtt_output import IMPATIENT, PATIENCE_S, Running, Start, cut, starting, wait_for_node
 from tests.support.odd_brokers import ClosingBroker, Publish
 from tests.support.requirements import MOSQUITTO, require
 from tests.support.subscriber import Subscriber
@@ -74,7 +74,7 @@ def test_topics_that_a_broker_hangs_up_on_are_set_aside(
     start: Start, caplog: pytest.LogCaptureFixture, denied: str, faces_qos: int
 ) -> None:
     with ClosingBroker(lambda publish: publish.topic.endswith(denied)) as broker:
-        running = start(broker.port, faces_qos=faces_qos)
+        running = start(broker.port, times=IMPATIENT, faces_qos=faces_qos)
         running.publisher.submit_status(status())
         kind = denied.rpartition("/")[2]
         others = {"v/door/events", "v/door/faces", "v/yard/events", "v/yard/faces"} - {"v/" + denied}
@@ -93,7 +93,7 @@ def test_topics_that_a_broker_hangs_up_on_are_set_aside(
 
 def test_one_large_event_among_many_is_set_aside(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     with ClosingBroker(lambda publish: publish.size > 20_000) as broker:
-        running = start(broker.port)
+        running = start(broker.port, times=IMPATIENT)
         running.connected()
         broker.holds.set()
         for number in range(1, 41):
@@ -110,7 +110,7 @@ def test_one_large_event_among_many_is_set_aside(start: Start, caplog: pytest.Lo
 @pytest.mark.parametrize("faces_qos", [0, 1])
 def test_crowded_frames_that_are_too_large_cost_themselves_alone(start: Start, faces_qos: int) -> None:
     with ClosingBroker(lambda publish: publish.size > 20_000) as broker:
-        running = start(broker.port, faces_qos=faces_qos)
+        running = start(broker.port, times=IMPATIENT, faces_qos=faces_qos)
         running.connected()
         for number in itertools.count():
             time.sleep(0.05)
@@ -136,7 +136,7 @@ def test_state_that_a_broker_hangs_up_on_starves_nothing(start: Start, denied: s
         return publish.retain if denied == "RETAINED" else publish.topic.endswith(denied)
 
     with ClosingBroker(hangs_up) as broker:
-        running = start(broker.port)
+        running = start(broker.port, times=IMPATIENT)
         running.publisher.submit_status(status())
         with Traffic(running):
             until(lambda: broker.count("/events") > 20 and broker.count("/faces") > 20, PATIENCE_S * 2)
@@ -146,7 +146,7 @@ def test_state_that_a_broker_hangs_up_on_starves_nothing(start: Start, denied: s
 
 def test_a_last_will_that_is_not_allowed_starves_nothing(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     with ClosingBroker(accepts=lambda connect: b"v/node/status" not in connect) as broker:
-        running = start(broker.port)
+        running = start(broker.port, times=IMPATIENT)
         running.connected()
         running.publisher.submit_event(event())
         running.settled(1)
@@ -186,7 +186,7 @@ def test_two_clients_of_one_id_are_recognized(
 def test_a_session_that_is_taken_over_is_logged_as_such(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     goodbye = bytes([0xE0, 2, 0x8E, 0])
     with ClosingBroker(version=5, goodbye=goodbye, closes_at_once=True) as broker:
-        running = start(broker.port, protocol="5")
+        running = start(broker.port, times=IMPATIENT, protocol="5")
         until(lambda: len(broker.connects) >= 4, PATIENCE_S)
         assert len(about(caplog, 'another client with the client id "visaged-node"', "mqtt.client_id")) == 1
         assert not about(caplog, "did not accept")
@@ -198,7 +198,7 @@ def test_a_session_that_is_taken_over_is_logged_as_such(start: Start, caplog: py
 @pytest.mark.parametrize("version", [4, 5])
 def test_the_size_of_a_packet_is_known_before_it_is_sent(start: Start, version: int) -> None:
     with ClosingBroker(version=version) as broker:
-        running = start(broker.port, protocol="5" if version == 5 else "3.1.1")
+        running = start(broker.port, times=IMPATIENT, protocol="5" if version == 5 else "3.1.1")
         until(lambda: broker.count("/status") == 1, PATIENCE_S)
         expected = []
         for qos, length in itertools.product((0, 1), (0, 100, 118, 119, 120, 121, 122, 123, 124, 16_370, 16_380)):
@@ -214,7 +214,7 @@ def test_limits_of_an_mqtt_5_broker_are_kept(start: Start, caplog: pytest.LogCap
     with ClosingBroker(
         lambda publish: publish.size > 8000, version=5, properties=receive_maximum + maximum_packet_size
     ) as broker:
-        running = start(broker.port, protocol="5", faces_qos=1)
+        running = start(broker.port, times=IMPATIENT, protocol="5", faces_qos=1)
         running.connected()
         broker.holds.set()
         for number in range(1, 31):
@@ -241,7 +241,7 @@ def test_limits_of_an_mqtt_5_broker_are_kept(start: Start, caplog: pytest.LogCap
 def test_a_broker_without_retain_and_qos_gets_neither(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     properties = b"\x24\x00\x25\x00"  # Maximum QoS 0, Retain Available 0
     with ClosingBroker(lambda p: p.qos > 0 or p.retain, version=5, properties=properties) as broker:
-        running = start(broker.port, protocol="5", faces_qos=1)
+        running = start(broker.port, times=IMPATIENT, protocol="5", faces_qos=1)
         running.publisher.submit_status(status())
         running.publisher.submit(result(events=[event(1), event(2)]))
         until(lambda: broker.count("/events") == 2 and broker.count("door/status") == 1, PATIENCE_S)
@@ -254,7 +254,7 @@ def test_a_broker_without_retain_and_qos_gets_neither(start: Start, caplog: pyte
 def test_a_disconnect_with_a_reason_that_blames_a_message(start: Start, reason: str, code: int) -> None:
     goodbye = bytes([0xE0, 2, code, 0])
     with ClosingBroker(lambda p: p.topic.endswith("/events"), version=5, goodbye=goodbye) as broker:
-        running = start(broker.port, protocol="5")
+        running = start(broker.port, times=IMPATIENT, protocol="5")
         with Traffic(running):
             until(lambda: lost(running, "events", "hung_up") > 5, PATIENCE_S)
             until(lambda: broker.count("/faces") > 20, PATIENCE_S)
@@ -266,7 +266,7 @@ def test_a_disconnect_with_a_reason_of_the_brokers_own_costs_no_message(start: S
     with ClosingBroker(
         lambda p: p.topic.endswith("/events") and next(fewer) < 5, version=5, goodbye=bytes([0xE0, 2, code, 0])
     ) as broker:
-        running = start(broker.port, protocol="5")
+        running = start(broker.port, times=IMPATIENT, protocol="5")
         running.publisher.submit_event(event())
         until(lambda: running.count("acknowledged_total", kind="events") == 1, PATIENCE_S)
         assert running.lost() == {}

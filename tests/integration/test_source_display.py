@@ -19,14 +19,14 @@ from visaged.models import search
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import Manifest
+from visaged.models.search import Look
 from visaged.models.session import SessionConfig
 from visaged.models.types import Image
 from visaged.pipelines.attributes import AnalyzerReader
 from visaged.pipelines.outputs.documents import face_document
 from visaged.pipelines.presentation import Turn
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.tracking.tracker import TrackerConfig
-from visaged.pipelines.tracking.tracks import CameraTracks, ReadingPolicy
+from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
 
 def picture() -> Image:
@@ -70,8 +70,8 @@ def write(
 
 def seen(run: SourceRun, index: int = 0) -> Image:
     """Return what is inside seen of a frame."""
-    pixels = run.frames[index].pixels
-    return pixels.region(0, 0, pixels.width, pixels.height)
+    surface = run.frames[index].surface
+    return surface.region(0, 0, surface.width, surface.height)
 
 
 def difference(image: Image, other: Image) -> float:
@@ -117,9 +117,9 @@ def test_pixels_that_are_not_square(tmp_path: Path, suffix: str, size: tuple[int
     run = SourceRun(write(tmp_path / f"clip.{suffix}", stored, aspect=aspect), pace="fast").checked()  # type: ignore[arg-type]
     assert run.opened == [("h264", *size)]
     frame = run.frames[0]
-    assert frame.pixels.width / frame.pixels.height == pytest.approx(16 / 9, rel=0.005)
+    assert frame.surface.width / frame.surface.height == pytest.approx(16 / 9, rel=0.005)
     assert frame.canvas.picture_width / frame.canvas.picture_height == pytest.approx(16 / 9, rel=0.01)
-    expected = cv2.resize(picture(), (frame.pixels.width, frame.pixels.height))
+    expected = cv2.resize(picture(), (frame.surface.width, frame.surface.height))
     assert difference(seen(run), expected) < 8  # type: ignore[arg-type]
     assert frame.presentation.pixel_aspect == pytest.approx(float(aspect), rel=0.001)
 
@@ -239,10 +239,9 @@ def networks() -> tuple[Detector, AnalyzerReader]:
 def published(run: SourceRun, networks: tuple[Detector, AnalyzerReader]) -> list[dict[str, Any]]:
     """Return the faces of a source's last frame as messages give them, left to right."""
     detector, reader = networks
-    heads = frozenset(reader.heads)
-    tracks = CameraTracks("door", TrackerConfig(), ReadingPolicy(), reader, heads, 0.5, 5.0)
+    tracks = CameraTracks("door", TrackingSpec(attributes=frozenset(reader.heads)), reader)
     for frame in run.frames:
-        (found,) = search.find(detector, [frame.looks])
+        (found,) = search.find(detector, [[Look(frame.image, frame.canvas)]])
         observation = tracks.observe(frame, found)
         faces, _ = tracks.conclude(observation, reader.read(observation.requests))
     return sorted((face_document(face) for face in faces), key=lambda document: document["box"][0])

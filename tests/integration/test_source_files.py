@@ -25,8 +25,9 @@ from visaged.models.preprocess import Canvas
 from visaged.models.types import Image
 from visaged.pipelines.presentation import Turn
 from visaged.pipelines.records import Frame
-from visaged.pipelines.source.picture.pixels import CanvasPool, VideoPixels
+from visaged.pipelines.source.picture.canvases import CanvasPool
 from visaged.pipelines.source.picture.scaler import Scaler
+from visaged.pipelines.source.picture.surface import VideoSurface
 from visaged.pipelines.source.video import SourceError
 
 HERE = Path(__file__).parents[2]
@@ -160,7 +161,7 @@ def test_formats(tmp_path: Path, name: str, codec: str, pixels: str, size: tuple
         for left, top, right, bottom in (
             (0, 0, width, height), (33, 21, 180, 139), (width - 2, height - 2, width, height), (7, 7, 8, 8),
         ):  # fmt: skip
-            region = frame.pixels.region(left, top, right, bottom).astype(int)
+            region = frame.surface.region(left, top, right, bottom).astype(int)
             assert region.shape == (bottom - top, right - left, 3)
             difference = abs(region - expected[top:bottom, left:right])
             assert difference.mean() < 2.5
@@ -181,7 +182,7 @@ def test_crops_have_the_colours_of_the_whole_picture(colorspace: int, color_rang
     frame = av.VideoFrame.from_ndarray(picture, format="bgr24").reformat(format="yuv420p")
     frame.colorspace, frame.color_range = colorspace, color_range
     whole = frame.to_ndarray(format="bgr24").astype(int)
-    region = VideoPixels(frame).region(21, 33, 240, 180)
+    region = VideoSurface(frame).region(21, 33, 240, 180)
     difference = abs(region - whole[33:180, 21:240])
     assert difference.mean() < 2.0
     assert np.percentile(difference, 99) <= 6
@@ -190,7 +191,7 @@ def test_crops_have_the_colours_of_the_whole_picture(colorspace: int, color_rang
 def test_size_changes_within_a_file(tmp_path: Path) -> None:
     run = play(media.write_size_change(tmp_path / "change.h264", sizes=((320, 180), (240, 240), (640, 360))))
     assert run.opened == [("h264", 320, 180), ("h264", 240, 240), ("h264", 640, 360)]
-    sizes = [(f.pixels.width, f.canvas.width, f.canvas.height) for f in run.frames]
+    sizes = [(f.surface.width, f.canvas.width, f.canvas.height) for f in run.frames]
     assert sizes == [(320, 320, 192)] * 25 + [(240, 320, 320)] * 25 + [(640, 320, 192)] * 25
     assert all(a.motion_s < b.motion_s for a, b in itertools.pairwise(run.frames))
 
@@ -306,14 +307,11 @@ def test_source_whose_frames_are_refused_ends(clip: Path) -> None:
 def test_sampler_takes_five_a_second_and_only_those_are_scaled(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scaled = 0
 
-    class Counting:
-        def __init__(self, canvas: Canvas, turn: Turn) -> None:
-            self.real = Scaler(canvas, turn)
-
-        def scale(self, frame: av.VideoFrame, image: Image) -> None:
+    class Counting(Scaler):
+        def scale(self, frame: av.VideoFrame, turn: Turn, canvas: Canvas, slot: Image) -> None:
             nonlocal scaled
             scaled += 1
-            self.real.scale(frame, image)
+            super().scale(frame, turn, canvas, slot)
 
     monkeypatch.setattr("visaged.pipelines.source.video.Scaler", Counting)
     run = play(clip, fps=5.0)
@@ -350,8 +348,8 @@ def test_skipping_pictures_that_nobody_needs_changes_nothing(
     assert [f.position_s for f in run.frames] == [f.position_s for f in plain.frames]
     truth = {frame.time: frame for frame in decoded(path)}
     for frame in run.frames:
-        expected = VideoPixels(truth[frame.position_s]).region(0, 0, 320, 180)
-        assert np.array_equal(frame.pixels.region(0, 0, 320, 180), expected)
+        expected = VideoSurface(truth[frame.position_s]).region(0, 0, 320, 180)
+        assert np.array_equal(frame.surface.region(0, 0, 320, 180), expected)
 
 
 # Traps
@@ -432,9 +430,6 @@ def test_whatever_the_library_raises_is_a_failure_of_the_source(clip: Path, monk
         assert "hunter2" not in str(error)
 
         class Broken:
-            def __init__(self, canvas: Canvas, turn: Turn) -> None:
-                pass
-
             scale = fail
 
         with monkeypatch.context() as patch:

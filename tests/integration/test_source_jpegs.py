@@ -92,7 +92,7 @@ def test_streams_of_jpegs(camera: Answer) -> None:
         frames = run.wait_for_frames(30)
     assert run.opened == [("mjpeg", 160, 120)]
     assert run.source.live
-    levels = [int(frame.pixels.region(0, 0, 1, 1)[0, 0, 0]) for frame in frames]
+    levels = [int(frame.surface.region(0, 0, 1, 1)[0, 0, 0]) for frame in frames]
     assert all(5 <= (b - a) % 200 <= 15 for a, b in itertools.pairwise(levels)), "each picture once, in order"
     assert all(frame.position_s is None for frame in frames)
     seconds = frames[-1].arrived_s - frames[5].arrived_s
@@ -176,7 +176,7 @@ def test_a_url_that_gives_one_picture_is_asked_again_and_again(camera: Snapshots
     assert run.error is None
     assert len(run.opened) == 1
     assert run.source.live
-    levels = [int(frame.pixels.region(0, 0, 1, 1)[0, 0, 0]) for frame in frames]
+    levels = [int(frame.surface.region(0, 0, 1, 1)[0, 0, 0]) for frame in frames]
     assert all(5 <= (b - a) % 200 <= 15 for a, b in itertools.pairwise(levels)), "each a new one, none left out"
     steps = [b - a for a, b in itertools.pairwise(camera.requests[:12])]
     assert sorted(steps)[5] == pytest.approx(0.1, abs=0.04)
@@ -212,7 +212,7 @@ def test_the_size_changes_from_picture_to_picture() -> None:
     with http_server(camera) as url, SourceRun(f"{url}/snapshot.jpg", fps=20.0) as run:
         run.wait_for_frames(3)
         camera.size = (320, 240)
-        run.wait_for(lambda: run.frames[-1].pixels.width == 320)
+        run.wait_for(lambda: run.frames[-1].surface.width == 320)
     assert run.opened == [("mjpeg", 160, 120), ("mjpeg", 320, 240)]
 
 

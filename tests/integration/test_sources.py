@@ -285,14 +285,14 @@ def test_new_size_gets_a_new_canvas_and_right_crops(rtsp_server: RtspServer) -> 
     with SourceRun(rtsp_server.url("/resize"), fps=10.0) as run:
         run.wait_for_frames(3)
         rtsp_server.resize(480, 480)
-        run.wait_for(lambda: run.frames[-1].pixels.width == 480)
+        run.wait_for(lambda: run.frames[-1].surface.width == 480)
         frames = [run.frames[0], run.frames[-1]]
     assert [size for _, *size in run.opened] == [[640, 360], [480, 480]]
     assert [(f.canvas.width, f.canvas.height) for f in frames] == [(320, 192), (320, 320)]
     for frame in frames:
         assert frame.image.shape == (frame.canvas.height, frame.canvas.width, 3)
-        width, height = frame.pixels.width, frame.pixels.height
-        crop = frame.pixels.region(width // 4, height // 4, width // 2, height // 2)
+        width, height = frame.surface.width, frame.surface.height
+        crop = frame.surface.region(width // 4, height // 4, width // 2, height // 2)
         assert crop.shape == (height // 2 - height // 4, width // 2 - width // 4, 3)
         # The canvas shows the same: its part there has the same mean colour.
         part = frame.image[

@@ -21,7 +21,7 @@ from visaged.daemon.http.keys import hash_key, make_key
 from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.request_log import RequestLog
 from visaged.daemon.http.server import Limits, Server
-from visaged.daemon.http.settings import HttpSettings, KeySettings
+from visaged.daemon.http.settings import ApiKeySettings, HttpSettings
 from visaged.pipelines.runtime.metrics import Metrics
 
 PATIENCE_S = 30.0
@@ -104,7 +104,7 @@ class Running:
 
     def __init__(
         self,
-        keys: list[KeySettings] | None = None,
+        keys: list[ApiKeySettings] | None = None,
         limits: Limits | None = None,
         tls: ssl.SSLContext | None = None,
         refuse: Callable[[Problem, Request], Response] = problems.answer,
@@ -146,8 +146,8 @@ class Running:
         return self.metrics.registry.get_sample_value(f"visaged_{name}", labels) or 0.0
 
 
-def key(name: str, text: str, **limits: Any) -> KeySettings:
-    return KeySettings(name=name, sha256=hash_key(text.encode()), **limits)
+def key(name: str, text: str, **limits: Any) -> ApiKeySettings:
+    return ApiKeySettings(name=name, sha256=hash_key(text.encode()), **limits)
 
 
 def answer(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:

@@ -12,8 +12,8 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 from tests.support.subscriber import Message
-from visaged.models.alignment import ImagePixels
 from visaged.models.preprocess import canvas_for
+from visaged.models.surface import ImageSurface
 from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import CameraStatus, EndReason, EventKind, Face, Frame, FrameResult, Shot, TrackEvent
 from visaged.pipelines.schemas import schema
@@ -63,7 +63,7 @@ def result(
     now_s = time.monotonic()
     points = np.random.default_rng(0).uniform(0, 1000, (106, 2)).astype(np.float32) if has_points else None
     frame = Frame(
-        camera, 1, _CANVAS, _IMAGE, ImagePixels(_IMAGE), Presentation(64, 36), now_s - 0.05, now_s - 0.05, time.time(),
+        camera, 1, _CANVAS, _IMAGE, ImageSurface(_IMAGE), Presentation(64, 36), now_s - 0.05, now_s - 0.05, time.time(),
         "arrival", now_s - 0.04, now_s - 0.03, 1.0, lambda: None,
     )  # fmt: skip
     seen = [Face(shot(float(n)), n + 1, landmarks_106=points) for n in range(faces)]

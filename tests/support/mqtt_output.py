@@ -16,6 +16,7 @@ from visaged.pipelines.outputs.fan_out import FanOut
 from visaged.pipelines.outputs.messages import Composer
 from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.outputs.mqtt.output import MqttOutput
+from visaged.pipelines.outputs.mqtt.times import Times
 from visaged.pipelines.outputs.outbox import MemoryOutbox
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
@@ -23,17 +24,25 @@ from visaged.pipelines.runtime.worker import Worker
 # For a busy machine; what a test waits for comes far earlier.
 PATIENCE_S = 40.0
 EPOCH = 1_700_000_000_000
+IMPATIENT = Times(reconnect_s=0.2, probe_s=0.5, proven_s=0.3)
+"""So that a test of many hang-ups takes seconds."""
 
 
 class Running:
     """The MQTT output at work, behind the fan-out that feeds it."""
 
-    def __init__(self, port: int, login: tuple[str | None, str | None] = (None, None), **config: Any) -> None:
+    def __init__(
+        self,
+        port: int,
+        login: tuple[str | None, str | None] = (None, None),
+        times: Times = Times(),  # noqa: B008 - it cannot be changed
+        **config: Any,
+    ) -> None:
         self.metrics = Metrics(CollectorRegistry())
         settings = PublisherConfig(**{"port": port, "prefix": "v", "reconnect_most_s": 1} | config)
         composer = Composer("node", EPOCH)
         outbox = MemoryOutbox(settings.max_waiting_events, settings.max_waiting_mb * 1_000_000)
-        self.output = MqttOutput(settings, composer, self.metrics, "1.2.3", outbox, login)
+        self.output = MqttOutput(settings, composer, self.metrics, "1.2.3", outbox, login, times=times)
         self.publisher = FanOut(composer, [self.output], self.metrics)
         self.link = self.output._link
         self.deaths: list[BaseException] = []

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visaged.models import geometry
-from visaged.models.alignment import ImagePixels
 from visaged.models.manifest import Head
 from visaged.models.preprocess import Canvas, canvas_for
 from visaged.models.search import Look
+from visaged.models.surface import ImageSurface
 from visaged.models.types import Detections, FloatArray, Image
 from visaged.pipelines.attributes import Reading, Request
 from visaged.pipelines.jobs import DropCause
@@ -134,7 +134,7 @@ def frame(
         stream=stream,
         canvas=canvas,
         image=canvas.blank() if image is None else image,
-        pixels=ImagePixels(np.zeros((height, width, 3), np.uint8)),
+        surface=ImageSurface(np.zeros((height, width, 3), np.uint8)),
         presentation=Presentation(width, height) if presentation is None else presentation,
         captured_s=time_s,
         motion_s=time_s,

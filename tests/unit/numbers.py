@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from tests.unit import fakes
-from visaged.models.alignment import ImagePixels
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import AnalyzerEntry, DetectorEntry, Entry, Manifest
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.session import SessionConfig
+from visaged.models.surface import ImageSurface, batch_of_crops
 from visaged.models.types import Detections, Image
 
 PINS = Path(__file__).with_suffix(".json")
@@ -55,9 +55,8 @@ def detector(entry: DetectorEntry, lower: float = 0.0) -> Detector:
 def crops(analyzer: Analyzer) -> Image:
     """The faces as an analyzer sees them."""
     cut = analyzer.aligner
-    return np.stack(
-        [cut.crop(ImagePixels(fakes.demo_image(at_s)), cut.matrix(np.array(points))) for at_s, points in FACES]
-    )
+    faces = [(ImageSurface(fakes.demo_image(at_s)), cut.matrix(np.array(points))) for at_s, points in FACES]
+    return batch_of_crops(faces, cut.size)
 
 
 def numbers(values: Any, digits: int) -> Any:

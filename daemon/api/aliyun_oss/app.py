@@ -23,7 +23,7 @@ from visaged.daemon.api.aliyun_oss.bucket import Bucket
 from visaged.daemon.api.aliyun_oss.buckets import open_bucket, read_all
 from visaged.daemon.api.aliyun_oss.errors import OssError, error_response
 from visaged.daemon.api.aliyun_oss.objects import check_conditions, get_response, head_response
-from visaged.daemon.api.aliyun_oss.requests import Names, OssRequest, read_request
+from visaged.daemon.api.aliyun_oss.requests import HostRouter, OssRequest, read_request
 from visaged.daemon.api.aliyun_oss.settings import ATTRIBUTES, OssSettings
 from visaged.daemon.api.aliyun_oss.signature import Verifier
 from visaged.daemon.api.pictures import Pictures
@@ -77,7 +77,7 @@ class OssApp:
         self._buckets: dict[str, Bucket] = {bucket.name: open_bucket(bucket, settings) for bucket in settings.buckets}
         self._public = frozenset(bucket.name for bucket in settings.buckets if bucket.public_read)
         domains = {domain: bucket.name for bucket in settings.buckets for domain in bucket.domains}
-        self._names = Names(settings.endpoints, domains)
+        self._names = HostRouter(settings.endpoints, domains)
         keys = {key.access_key_id: key.secret() for key in settings.keys}
         self._has_keys = bool(keys)
         self._verifier = Verifier(keys, settings.region, clock)

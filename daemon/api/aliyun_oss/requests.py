@@ -60,7 +60,7 @@ class OssRequest:
             raise OssError("InvalidObjectName", "The object's name is not UTF-8; percent-encode its bytes.") from None
 
 
-class Names:
+class HostRouter:
     """Which Host header means which bucket.
 
     Args:
@@ -98,7 +98,7 @@ def _name(host: str) -> str:
     return re.sub(r":\d*$", "", host.strip().lower()).removesuffix(".")
 
 
-def read_request(scope: Scope, names: Names) -> OssRequest:
+def read_request(scope: Scope, names: HostRouter) -> OssRequest:
     """Return a request from what the server knows of it.
 
     The key is decoded from the path as it was sent: `%2F` and `/` are the same, as in OSS, and nothing is normalised.

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from visaged.daemon.config.base import Name, is_loopback
-from visaged.daemon.config.document import Problem
+from visaged.daemon.config.document import ConfigProblem
 from visaged.daemon.config.secrets import Secret
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.fetch.settings import S3_MISSING, S3Settings
@@ -114,7 +114,7 @@ class BucketSettings(StrictConfig):
         return None
 
 
-class KeySettings(StrictConfig):
+class AccessKeySettings(StrictConfig):
     """An access key that requests may be signed with."""
 
     name: Name
@@ -133,7 +133,7 @@ class KeySettings(StrictConfig):
     """Environment variable whose value is the secret."""
 
     @model_validator(mode="after")
-    def _one_secret(self) -> KeySettings:
+    def _one_secret(self) -> AccessKeySettings:
         Secret.required(self, "access_key_secret")
         return self
 
@@ -166,7 +166,7 @@ class OssSettings(StrictConfig):
     """The one region that V4 signatures are taken for, such as `cn-hangzhou`; null for any."""
     buckets: list[BucketSettings] = Field([])
     """The buckets."""
-    keys: list[KeySettings] = Field([])
+    keys: list[AccessKeySettings] = Field([])
     """The access keys. Without any, every request is answered, signed or not; that is for loopback alone."""
     attributes: dict[str, bool] = Field({})
     """Attributes switched off (or on) in the answers of this endpoint; what is not named is on where it can be had."""
@@ -203,29 +203,29 @@ class OssSettings(StrictConfig):
         return self
 
 
-def check(settings: OssSettings) -> list[Problem]:
+def check(settings: OssSettings) -> list[ConfigProblem]:
     """Return what is wrong with the world that these settings name: folders, files, certificates and secrets."""
     problems = []
     try:
         if settings.tls is not None:
             settings.tls.context()
     except TlsError as error:
-        problems.append(Problem("oss.tls", str(error)))
+        problems.append(ConfigProblem("oss.tls", str(error)))
     for index, bucket in enumerate(settings.buckets):
         path = f"oss.buckets[{index}]"
         missing = bucket.missing()
         if missing is not None:
-            problems.append(Problem(path, missing))
+            problems.append(ConfigProblem(path, missing))
         if bucket.s3 is not None:
             if importlib.util.find_spec("botocore") is None:
-                problems.append(Problem(f"{path}.s3", S3_MISSING))
+                problems.append(ConfigProblem(f"{path}.s3", S3_MISSING))
             try:
                 bucket.s3.secret()
             except ValueError as error:
-                problems.append(Problem(f"{path}.s3", str(error)))
+                problems.append(ConfigProblem(f"{path}.s3", str(error)))
     for index, key in enumerate(settings.keys):
         try:
             key.secret()
         except ValueError as error:
-            problems.append(Problem(f"oss.keys[{index}]", str(error)))
+            problems.append(ConfigProblem(f"oss.keys[{index}]", str(error)))
     return problems

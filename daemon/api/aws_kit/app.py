@@ -28,7 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from visaged.daemon.api.aws_kit import request as kit_request
 from visaged.daemon.api.aws_kit.answer import ATTRIBUTES, SCHEMA, answer_document
-from visaged.daemon.api.aws_kit.request import Given, given_picture
+from visaged.daemon.api.aws_kit.request import KitInput, given_picture
 from visaged.daemon.api.aws_kit.settings import KitSettings
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.fetch.errors import FetchError, Reason
@@ -132,7 +132,7 @@ class _Kit:
             return refusal(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail), request, name)
         return Response(answer, media_type="application/json")
 
-    async def _given(self, request: Request) -> Given:
+    async def _given(self, request: Request) -> KitInput:
         most_bytes = self._pictures.most_bytes
         try:
             body = await read_body(request, most_bytes * 4 // 3 + _SPARE_BYTES)

@@ -13,7 +13,7 @@ from visaged.daemon.http.problems import Problem
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class KitInput:
     """The picture of a request: its file, or the URL that it is at."""
 
     parameter: Literal["url", "img"]
@@ -21,7 +21,7 @@ class Given:
     data: bytes = b""
 
 
-def given_picture(body: bytes) -> Given:
+def given_picture(body: bytes) -> KitInput:
     """Return what a request asks about.
 
     Raises:
@@ -45,10 +45,10 @@ def given_picture(body: bytes) -> Given:
     if "url" in document:
         if not isinstance(document["url"], str):
             raise Problem(HTTPStatus.BAD_REQUEST, "fetch-bad-url", "url is no string; send the address of a picture")
-        return Given("url", url=document["url"].strip())
+        return KitInput("url", url=document["url"].strip())
     if not isinstance(document.get("img"), str):
         raise Problem(HTTPStatus.BAD_REQUEST, "no-picture", "there is no string url or img; send one of them")
-    return Given("img", data=from_base64(document["img"]))
+    return KitInput("img", data=from_base64(document["img"]))
 
 
 # Every value of a JSON document beyond the first costs one of these; a picture's base64 has none.

@@ -21,12 +21,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from visaged.models.alignment import ImagePixels, invert, transform
+from visaged.models.alignment import invert, transform
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import AnalyzerEntry, DetectorEntry, Manifest
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.session import SessionConfig
+from visaged.models.surface import ImageSurface
 from visaged.models.training.common import command
 from visaged.models.training.evaluation import worsen
 from visaged.models.training.evaluation.evaluate import newest
@@ -170,7 +171,7 @@ class Reader:
         """Return what `Analyzer.analyze` reads from one face; points in pixels of the picture."""
         aligner = self._analyzer.aligner
         matrix = aligner.matrix(five)
-        (reading,) = self._analyzer.analyze(aligner.crop(ImagePixels(image), matrix)[None])
+        (reading,) = self._analyzer.analyze(ImageSurface(image).crops([matrix], aligner.size))
         points = self._analyzer.points_head
         if points is not None:
             reading[points.name] = transform(reading[points.name], invert(matrix))

@@ -20,19 +20,16 @@ from dataclasses import dataclass, field
 from visaged.pipelines.outputs.messages import Kind
 from visaged.pipelines.outputs.mqtt.ledger import Sent
 from visaged.pipelines.outputs.mqtt.reports import Lost
+from visaged.pipelines.outputs.mqtt.times import Times
 
 STRIKES = 3
 """Hang-ups right behind a message on the same topic, none of its size passed in between, until it is set aside."""
-# A connection that ended sooner proves nothing: the broker may have hung up without looking at a message.
-_PROVEN_S = 1.0
-_CAREFUL_S = 30.0
-_RETRY_S = 600.0
 _MOST_TOPICS = 2
 # Messages of one content differ by some bytes; without a margin each of them would have to be tried anew.
 _MARGIN = 0.9
-# Connections in a row that ended within _SHORT_S with no message on its way, until the log says what it looks like.
+# Connections in a row that ended soon with no message on its way, until the log says what it looks like.
 _MOST_UNEXPLAINED = 3
-_SHORT_S = 15.0
+_TIMES = Times()
 
 
 @dataclass(slots=True)
@@ -59,10 +56,12 @@ class HangUps:
 
     Args:
         clock: Monotonic seconds.
+        times: How patient it is.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], times: Times = _TIMES) -> None:
         self._clock = clock
+        self._times = times
         self._topics: dict[str, _Topic] = {}
         self._suspected: Counter[str] = Counter()
         self._careful_until_s = 0.0
@@ -77,7 +76,7 @@ class HangUps:
 
     def opened(self) -> None:
         """Note a new connection: being careful ends some time after it, when nothing has happened."""
-        self._careful_until_s = self._clock() + _CAREFUL_S
+        self._careful_until_s = self._clock() + self._times.careful_s
 
     @property
     def without_reason(self) -> bool:
@@ -94,10 +93,10 @@ class HangUps:
         if not lost.unexplained:
             self._unexplained = 0
             return None
-        self._unexplained = 0 if suspects or lost.lived_s > _SHORT_S else self._unexplained + 1
+        self._unexplained = 0 if suspects or lost.lived_s > self._times.short_s else self._unexplained + 1
         if suspects:  # else it stays as careful as it is
             self._suspected = Counter(sent.topic for sent in suspects)
-        if len(suspects) != 1 or lost.lived_s < _PROVEN_S:
+        if len(suspects) != 1 or lost.lived_s < self._times.proven_s:
             return None
         culprit = suspects[0]
         topic = self._topics.setdefault(culprit.topic, _Topic())
@@ -135,7 +134,7 @@ class HangUps:
             known = self._topics[topic] = _Topic(limit=0, limited_s=self._clock())
         if known is None or known.limit is None or size < known.limit:
             return False
-        if self._clock() >= known.limited_s + _RETRY_S:
+        if self._clock() >= known.limited_s + self._times.retry_s:
             known.strikes = [known.limit] * (STRIKES - 1)
             known.limit = None
             return False

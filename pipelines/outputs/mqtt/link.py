@@ -32,11 +32,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from visaged.pipelines.outputs.mqtt.config import LinkConfig
 from visaged.pipelines.outputs.mqtt.reports import Lost, Opened, Settled, limits_of
+from visaged.pipelines.outputs.mqtt.times import Times
 
 log = logging.getLogger(__name__)
 
-STEADY_S = 5.0
-"""A connection that lived as long has worked: the next pause before a try is the shortest again."""
+_TIMES = Times()
 
 # Reason codes of MQTT 5's DISCONNECT that have nothing to do with a message: keep-alive timeout, server busy, shutting
 # down, taken over, administrative action, another server, moved, too many connections, connected for too long.
@@ -85,6 +85,7 @@ class BrokerLink:
         on_change: Called from paho's thread, which may hold paho's locks, when there are new `events`; must only wake
             somebody, who must not hold what it needs while calling this object.
         clock: Monotonic seconds.
+        times: How patient it is.
 
     Raises:
         OSError: A TLS file cannot be used.
@@ -99,8 +100,10 @@ class BrokerLink:
         will: tuple[str, bytes],
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        times: Times = _TIMES,
     ) -> None:
         self._config = config
+        self._times = times
         self._client_id = client_id
         self._on_change = on_change
         self._clock = clock
@@ -126,7 +129,7 @@ class BrokerLink:
         # The output keeps within the broker's limit; paho must not hold anything back by one of its own.
         client.max_inflight_messages = 1000
         self._set_will()
-        client.reconnect_delay_set(1, config.reconnect_most_s)
+        client.reconnect_delay_set(times.reconnect_s, config.reconnect_most_s)  # type: ignore[arg-type] # fractions work
         client.on_connect = self._came
         client.on_connect_fail = self._failed
         client.on_disconnect = self._went
@@ -259,7 +262,7 @@ class BrokerLink:
     def _went(self, client: Any, userdata: Any, flags: Any, reason: ReasonCode, properties: Any) -> None:
         connected, refused = self._connected.is_set(), self._refused
         self._refused = False
-        if connected and self._clock() - self._opened_s >= STEADY_S:
+        if connected and self._clock() - self._opened_s >= self._times.steady_s:
             self._failures = 0
             self._said.clear()
         if reason.is_failure and not self._closing.is_set():
@@ -293,7 +296,7 @@ class BrokerLink:
 
     def _space_tries(self) -> None:
         """Set how long paho waits before the next try: 1 s, and twice as long after each failure."""
-        pause_s = min(self._config.reconnect_most_s, 2 ** min(self._failures, 12))
+        pause_s = min(self._config.reconnect_most_s, self._times.reconnect_s * 2 ** min(self._failures, 12))
         self._failures += 1
         self._client.reconnect_delay_set(pause_s, pause_s)
 

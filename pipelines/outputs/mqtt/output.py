@@ -24,6 +24,7 @@ from visaged.pipelines.outputs.mqtt.ledger import Ledger, Sent
 from visaged.pipelines.outputs.mqtt.link import BrokerLink
 from visaged.pipelines.outputs.mqtt.losses import Losses
 from visaged.pipelines.outputs.mqtt.reports import Limits, Lost, Opened, Settled
+from visaged.pipelines.outputs.mqtt.times import Times
 from visaged.pipelines.outputs.outbox import Outbox
 from visaged.pipelines.outputs.output import OutputState
 from visaged.pipelines.runtime.metrics import Metrics
@@ -35,9 +36,7 @@ log = logging.getLogger(__name__)
 _MOST_IN_FLIGHT = 20
 # Faces that the socket has not taken yet (QoS 0) or the broker not acknowledged; more of them would only be older.
 _MOST_FACES = 200
-# While one message at a time is sent, this long is waited after a connect: a broker that hangs up before the first
-# message does not do so because of one.
-_PROBE_S = 1.5
+_TIMES = Times()
 
 _SET_ASIDE = {
     "too_large": "are larger than the MQTT broker's Maximum Packet Size of {limit} bytes",
@@ -57,6 +56,7 @@ class MqttOutput:
         credentials: User and password for the broker.
         clock: Monotonic seconds.
         wall: Seconds since 1970.
+        times: How patient it is with a broker that ends connections.
 
     Raises:
         OSError: A TLS file cannot be used.
@@ -75,6 +75,7 @@ class MqttOutput:
         credentials: tuple[str | None, str | None] = (None, None),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        times: Times = _TIMES,
     ) -> None:
         self._config = config
         self._composer = composer
@@ -92,7 +93,8 @@ class MqttOutput:
         self._faces: deque[Message] = deque()
         self._faces_turn = False
         self._ledger = Ledger()
-        self._hangups = HangUps(clock)
+        self._times = times
+        self._hangups = HangUps(clock, times)
         self._connection = 0
         self._limits = Limits()
         self._opened_s = 0.0
@@ -101,7 +103,7 @@ class MqttOutput:
         will = composer.node_status("offline", wall(), version, "connection lost")
         self._client_id = config.client_id or f"visaged-{composer.node}"
         last_will = (self._node_topic, will)
-        self._link = BrokerLink(config, self._client_id, *credentials, last_will, self._inbox.wake, clock)
+        self._link = BrokerLink(config, self._client_id, *credentials, last_will, self._inbox.wake, clock, times)
         for kind in ("faces", "events"):
             metrics.output_published.labels(self.name, kind)
             metrics.output_acknowledged.labels(self.name, kind)
@@ -252,7 +254,7 @@ class MqttOutput:
     def _send_pending(self) -> None:
         while self._online:
             careful = self._hangups.careful
-            if careful and (self._ledger.in_doubt or self._clock() < self._opened_s + _PROBE_S):
+            if careful and (self._ledger.in_doubt or self._clock() < self._opened_s + self._times.probe_s):
                 return
             room = self._ledger.in_flight < min(_MOST_IN_FLIGHT, self._limits.in_flight)
             if self._unsent and room:

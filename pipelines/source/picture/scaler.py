@@ -9,6 +9,8 @@ crops for the analyzer are converted exactly. Everything else goes through one s
 
 from __future__ import annotations
 
+import threading
+
 import av
 import cv2
 import numpy as np
@@ -18,47 +20,51 @@ from numpy.typing import NDArray
 from visaged.models.preprocess import Canvas
 from visaged.models.types import Image
 from visaged.pipelines.presentation import UPRIGHT, Turn
-from visaged.pipelines.source.picture.pixels import CHROMA_TO_LIMITED, LUMA_TO_LIMITED, is_full_range, plane_rows
+from visaged.pipelines.source.picture.planes import CHROMA_TO_LIMITED, LUMA_TO_LIMITED, is_full_range, plane_rows
 
 _PLANAR = frozenset({"yuv420p", "yuvj420p"})
 
 
 class Scaler:
-    """Scales the frames of one stream while their size stays; not thread-safe.
+    """Scales the frames of one stream in memory that it keeps from one to the next while their size stays.
 
-    Args:
-        canvas: Where the upright picture goes.
-        turn: How stored pictures become upright; the small picture is turned, not the large one.
+    Thread-safe: frames are scaled one at a time.
     """
 
-    def __init__(self, canvas: Canvas, turn: Turn = UPRIGHT) -> None:
-        self._canvas = canvas
-        self._turn = turn
-        width, height = canvas.picture_width, canvas.picture_height
-        if turn.is_sideways:
-            width, height = height, width
-        self._stored = None if turn == UPRIGHT else np.empty((height, width, 3), np.uint8)
-        self._planar = np.empty((height * 3 // 2, width), np.uint8)  # I420: luma, then the two chroma planes
-        self._luma = self._planar[:height]
-        self._chroma = self._planar[height:].reshape(2, height // 2, width // 2)
-        self._halves: dict[tuple[int, ...], NDArray[np.uint8]] = {}
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._reformatter = VideoReformatter()
+        self._fit(2, 2)
 
-    def scale(self, frame: av.VideoFrame, image: Image) -> None:
+    def scale(self, frame: av.VideoFrame, turn: Turn, canvas: Canvas, slot: Image) -> None:
         """Put a frame onto a canvas.
 
         Args:
             frame: In any pixel format.
-            image: (canvas.height, canvas.width, 3) uint8, becomes BGR where the picture lies.
+            turn: How the stored picture becomes upright; the small picture is turned, not the large one.
+            canvas: Where the upright picture goes.
+            slot: (canvas.height, canvas.width, 3) uint8, becomes BGR where the picture lies.
         """
-        upright = self._canvas.part(image)
-        target = upright if self._stored is None else self._stored
-        if frame.format.name in _PLANAR:
-            self._scale_planes(frame, target)
-        else:
-            self._reformat(frame, target)
-        if self._stored is not None:
-            self._turn.apply(self._stored, upright)
+        upright = canvas.part(slot)
+        height, width = upright.shape[1::-1] if turn.is_sideways else upright.shape[:2]
+        with self._lock:
+            if self._luma.shape != (height, width):
+                self._fit(width, height)
+            target = upright if turn == UPRIGHT else self._stored
+            if frame.format.name in _PLANAR:
+                self._scale_planes(frame, target)
+            else:
+                self._reformat(frame, target)
+            if turn != UPRIGHT:
+                turn.apply(target, upright)
+
+    def _fit(self, width: int, height: int) -> None:
+        """Take memory for small pictures of width x height pixels as they are stored."""
+        self._stored = np.empty((height, width, 3), np.uint8)  # pages that nothing is written to cost no memory
+        self._planar = np.empty((height * 3 // 2, width), np.uint8)  # I420: luma, then the two chroma planes
+        self._luma = self._planar[:height]
+        self._chroma = self._planar[height:].reshape(2, height // 2, width // 2)
+        self._halves: dict[tuple[int, ...], NDArray[np.uint8]] = {}
 
     def _scale_planes(self, frame: av.VideoFrame, target: Image) -> None:
         luma, *chroma = (plane_rows(plane)[:, : plane.width] for plane in frame.planes)

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from tests.unit import fakes
 from visaged.models import geometry
-from visaged.models.alignment import Aligner, ImagePixels
+from visaged.models.alignment import Aligner
 from visaged.models.detector import Detector
 from visaged.models.geometry import blur, head_pose, shot_quality
 from visaged.models.manifest import AnalyzerEntry, DetectorEntry, Manifest
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.session import SessionConfig
+from visaged.models.surface import ImageSurface
 from visaged.models.types import FloatArray, Image
 
 ANGLES = list(itertools.product((-40, -20, 0, 15, 40), (-25, -10, 0, 25), (-40, 0, 30)))
@@ -99,7 +100,8 @@ def crop() -> Image:
     aligner = Aligner(entry.input.template, entry.input.size)
     left, top, right, bottom = fakes.TWO_FACES[1]
     points = fakes.five_points((left + right) / 2, (top + bottom) / 2 + 12, right - left)
-    return aligner.crop(ImagePixels(fakes.demo_image(fakes.TWO_FACES_S)), aligner.matrix(points))
+    surface = ImageSurface(fakes.demo_image(fakes.TWO_FACES_S))
+    return surface.crops([aligner.matrix(points)], aligner.size)[0]
 
 
 def test_blur_grows_with_blur(crop: Image) -> None:

@@ -12,6 +12,7 @@ from visaged.models.manifest import Manifest
 from visaged.models.preprocess import canvas_for
 from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
+from visaged.models.surface import ImageSurface
 from visaged.models.types import Detections
 
 SCALES = Scales(640, 1280)
@@ -59,7 +60,7 @@ def test_the_small_canvas_has_a_margin_on_every_side() -> None:
 def test_a_box_within_a_margin_comes_back_to_where_it_was() -> None:
     image = np.zeros((600, 900, 3), np.uint8)
     image[200:400, 300:700] = 255
-    for look in SCALES.looks(image):
+    for look in SCALES.looks(ImageSurface(image)):
         rows, columns = np.nonzero(look.image[..., 0] > 127)
         box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32)
         seen = Detections(box, np.ones(1, np.float32), np.tile(box[:, None, :2], (1, 5, 1)))
@@ -105,14 +106,14 @@ def test_there_are_few_shapes() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (8000, 10), (10, 8000), (3, 2), (143, 144), (1280, 720)])
 def test_a_picture_of_any_shape_can_be_searched(size: tuple[int, int], detector: Detector) -> None:
     image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    (found,) = search.find(detector, [SCALES.looks(image)])
+    (found,) = search.find(detector, [SCALES.looks(ImageSurface(image))])
     assert (found.boxes >= 0).all()
     assert (found.boxes <= np.tile(size, 2)).all()
 
 
 def test_batches_and_canvases_together_are_as_one_by_one(detector: Detector) -> None:
     images = [fakes.demo_image(at_s) for at_s in (1.0, 6.0, 9.0)] + [fakes.demo_image(6.0)[::2, ::2]]
-    looks = [SCALES.looks(image) for image in images]
+    looks = [SCALES.looks(ImageSurface(image)) for image in images]
     together = search.find(detector, looks)
     for mine, found in zip(looks, together, strict=True):
         (alone,) = search.find(detector, [mine])
@@ -158,7 +159,7 @@ def test_an_unsure_large_box_takes_nothing_away() -> None:
 
 def test_each_canvas_is_believed_where_no_other_shows_more() -> None:
     image = np.zeros((800, 1280, 3), np.uint8)
-    looks = SCALES.looks(image)
+    looks = SCALES.looks(ImageSurface(image))
     # Faces of 20 px and of 600 px of every canvas: too small for all but the largest, too large for all but the last.
     detector = fakes.Detector(lambda index: fakes.faces((100, 100, 20), (128, 80, 600)))
     (found,) = search.find(detector, [looks])  # type: ignore[arg-type]

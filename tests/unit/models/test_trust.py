@@ -10,9 +10,9 @@ import pytest
 
 from tests.unit import fakes
 from visaged.models import trust
-from visaged.models.alignment import ImagePixels
 from visaged.models.analyzer import Analyzer
 from visaged.models.manifest import AnalyzerEntry, Doubt, Head, Manifest
+from visaged.models.surface import ImageSurface
 from visaged.models.trust import SIGNS
 from visaged.pipelines.attributes import AnalyzerReader, Estimate, Reading, Request, single
 from visaged.pipelines.records import AttributeValue
@@ -217,7 +217,7 @@ def confidences(
     by: AnalyzerReader, *, size: float = 80.0, confidence: float = 1.0, yaw: float = 0.0
 ) -> dict[str, float]:
     points = fakes.five_points(100, 100, 80, yaw=yaw)
-    request = Request(ImagePixels(np.zeros((200, 200, 3), np.uint8)), points, 0.5, confidence, size)
+    request = Request(ImageSurface(np.zeros((200, 200, 3), np.uint8)), points, 0.5, confidence, size)
     (reading,) = by.read([request])
     return {name: a.confidence for name, a in single(by.heads, reading, frozenset(by.heads)).items()}
 

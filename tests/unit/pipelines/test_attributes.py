@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tests.unit import fakes
-from visaged.models.alignment import ImagePixels
 from visaged.models.analyzer import Analyzer
 from visaged.models.errors import ModelError
 from visaged.models.geometry import HeadPose
 from visaged.models.manifest import AnalyzerEntry, Head, Manifest
 from visaged.models.session import SessionConfig
+from visaged.models.surface import ImageSurface
 from visaged.models.types import FloatArray
 from visaged.pipelines.attributes import COMPUTED, AnalyzerReader, Estimate, NoReader, Reading, Request, single, sure
 from visaged.pipelines.outputs.documents import attribute_document
@@ -192,8 +192,8 @@ def test_what_is_less_sure_than_wanted_is_left_out() -> None:
 
 def test_no_reader_reads_nothing() -> None:
     reader = NoReader()
-    pixels = ImagePixels(np.zeros((9, 9, 3), np.uint8))
-    requests = [Request(pixels, np.zeros((5, 2), np.float32), quality) for quality in (0.1, 0.2)]
+    surface = ImageSurface(np.zeros((9, 9, 3), np.uint8))
+    requests = [Request(surface, np.zeros((5, 2), np.float32), quality) for quality in (0.1, 0.2)]
     readings = reader.read(requests)
     assert [(dict(reading.values), reading.quality) for reading in readings] == [({}, 0.1), ({}, 0.2)]
     assert reader.heads == {}
@@ -211,11 +211,11 @@ def analyzer() -> Analyzer:
 
 
 def requests() -> list[Request]:
-    pixels = ImagePixels(fakes.demo_image(fakes.TWO_FACES_S))
+    surface = ImageSurface(fakes.demo_image(fakes.TWO_FACES_S))
     found = []
     for left, top, right, bottom in fakes.TWO_FACES:
         landmarks = fakes.five_points((left + right) / 2, (top + bottom) / 2 + 12, (right - left) * 1.05)
-        found.append(Request(pixels, landmarks, 0.9))
+        found.append(Request(surface, landmarks, 0.9))
     return found
 
 
@@ -331,7 +331,7 @@ def test_a_new_head_needs_no_code() -> None:
     reader = AnalyzerReader(analyzer, Metrics(), max_batch=4)
     assert reader.heads.keys() == {"hair", "height", "hat", "shine", "gaze", "head_pose", "blur"}
 
-    request = Request(ImagePixels(np.zeros((200, 200, 3), np.uint8)), fakes.five_points(100, 100, 80, yaw=20), 0.5)
+    request = Request(ImageSurface(np.zeros((200, 200, 3), np.uint8)), fakes.five_points(100, 100, 80, yaw=20), 0.5)
     readings = reader.read([request] * 5)
 
     assert session.batches == [4, 1]
@@ -352,7 +352,7 @@ def test_a_head_of_the_network_takes_precedence_over_what_is_computed() -> None:
     pose = {"name": "head_pose", "kind": "angles", "output": "pose", "memory_s": 0}
     session = fakes.Session(["face"], {"pose": column(1.0, 2.0, 3.0)})
     reader = AnalyzerReader(Analyzer(session, entry(pose)), Metrics())  # type: ignore[arg-type]
-    request = Request(ImagePixels(np.zeros((200, 200, 3), np.uint8)), fakes.five_points(100, 100, 80, yaw=20), 0.5)
+    request = Request(ImageSurface(np.zeros((200, 200, 3), np.uint8)), fakes.five_points(100, 100, 80, yaw=20), 0.5)
     (reading,) = reader.read([request])
     assert reading.values["head_pose"].tolist() == pytest.approx([1, 2, 3], abs=4)
     assert {head.name for head in COMPUTED} <= reader.heads.keys()
@@ -364,7 +364,7 @@ def test_pose_is_the_picture_s_and_not_the_upright_crop_s(roll: float) -> None:
     session = fakes.Session(["face"], {"pose": column(1.0, 2.0, 3.0)})
     reader = AnalyzerReader(Analyzer(session, entry(pose)), Metrics())  # type: ignore[arg-type]
     points = fakes.five_points(100, 100, 80, roll=roll)
-    (reading,) = reader.read([Request(ImagePixels(np.zeros((200, 200, 3), np.uint8)), points, 0.5)])
+    (reading,) = reader.read([Request(ImageSurface(np.zeros((200, 200, 3), np.uint8)), points, 0.5)])
     # Small angles are a vector in the picture: a face that looks up and lies on its side looks aside.
     cosine, sine = math.cos(math.radians(roll)), math.sin(math.radians(roll))
     expected = [1 * cosine + 2 * sine, 2 * cosine - 1 * sine, 3 + roll]
@@ -378,7 +378,7 @@ def test_points_of_another_number_come_back_to_the_picture() -> None:
     session = fakes.Session(["face"], {"spots": lambda batch: np.tile(template, (len(batch), 1, 1))})
     reader = AnalyzerReader(Analyzer(session, aligned), Metrics())  # type: ignore[arg-type]
     landmarks = np.array(aligned.input.template, np.float32) * 3 + 50
-    (reading,) = reader.read([Request(ImagePixels(np.zeros((400, 400, 3), np.uint8)), landmarks, 0.5)])
+    (reading,) = reader.read([Request(ImageSurface(np.zeros((400, 400, 3), np.uint8)), landmarks, 0.5)])
     np.testing.assert_allclose(reader.points(reading, landmarks), landmarks, atol=1e-3)
 
 
@@ -391,7 +391,7 @@ def test_crops_are_given_to_the_network_as_the_entry_says() -> None:
 
     aligned = entry({"name": "light", "kind": "score", "output": "light"})
     reader = AnalyzerReader(Analyzer(fakes.Session(["face"], {"light": output}), aligned), Metrics())  # type: ignore[arg-type]
-    dark, bright = (ImagePixels(np.full((300, 300, 3), value, np.uint8)) for value in (0, 255))
+    dark, bright = (ImageSurface(np.full((300, 300, 3), value, np.uint8)) for value in (0, 255))
     landmarks = np.array(aligned.input.template, np.float32) + 100
     first, second = reader.read([Request(dark, landmarks, 1.0), Request(bright, landmarks, 1.0)])
     assert (first.values["light"][0], second.values["light"][0]) == (0.0, 1.0)

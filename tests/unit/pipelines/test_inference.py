@@ -27,7 +27,7 @@ from visaged.pipelines.inference import Inference
 from visaged.pipelines.jobs import InferenceFailed, Overloaded
 from visaged.pipelines.records import AttributeValue, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.source.picture.pixels import CanvasPool
+from visaged.pipelines.source.picture.canvases import CanvasPool
 from visaged.pipelines.tracking.job import FrameStage
 from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
@@ -378,7 +378,7 @@ def test_a_picture_that_the_analyzer_cannot_take_costs_nobody_else_anything() ->
     read = rig.reader.read
 
     def picky(requests: Sequence[Request]) -> list[Reading]:
-        if any(request.pixels.width == 1280 for request in requests):
+        if any(request.surface.width == 1280 for request in requests):
             raise ValueError("a wide picture")
         return read(requests)
 

@@ -13,8 +13,7 @@ from tests.unit import fakes
 from visaged.models.preprocess import canvas_for
 from visaged.models.types import Image
 from visaged.pipelines.presentation import Presentation, Rotation, Turn
-from visaged.pipelines.source.picture.pixels import VideoPixels
-from visaged.pipelines.source.picture.scaler import Scaler
+from visaged.pipelines.source.picture.surface import VideoSurface
 
 TURNS = [Turn(rotation, mirrored) for rotation in (0, 90, 180, 270) for mirrored in (False, True)]
 
@@ -115,18 +114,18 @@ def stored(turn: Turn, aspect: float, name: str = "yuv420p", size: tuple[int, in
 def test_everything_inside_sees_the_picture_upright_and_square(turn: Turn, aspect: float, name: str) -> None:
     frame = stored(turn, aspect, name)
     presentation = Presentation(frame.width, frame.height, turn, aspect)
-    pixels = VideoPixels(frame, presentation)
+    surface = VideoSurface(frame, presentation)
     expected = cv2.resize(fakes.demo_image(fakes.TWO_FACES_S), (640, 360), interpolation=cv2.INTER_AREA).astype(int)
-    assert (pixels.width, pixels.height) == (640, 360)
+    assert (surface.width, surface.height) == (640, 360)
     for left, top, right, bottom in ((0, 0, 640, 360), (199, 118, 252, 188), (630, 350, 640, 360), (0, 0, 3, 2)):
-        region = pixels.region(left, top, right, bottom)
+        region = surface.region(left, top, right, bottom)
         assert region.shape == (bottom - top, right - left, 3)
         assert np.abs(region - expected[top:bottom, left:right]).mean() < 7
     canvas = canvas_for(640, 360, 320)
     image = canvas.blank()
-    Scaler(canvas, turn).scale(frame, image)
+    surface.scale_onto(canvas, image)
     plain = canvas.blank()
-    Scaler(canvas).scale(stored(Turn(), 1.0), plain)
+    VideoSurface(stored(Turn(), 1.0)).scale_onto(canvas, plain)
     assert np.abs(image.astype(int) - plain).mean() < 3
     assert not image[canvas.picture_height :].any()
 
@@ -134,10 +133,10 @@ def test_everything_inside_sees_the_picture_upright_and_square(turn: Turn, aspec
 @pytest.mark.parametrize("aspect", [8 / 11, 16 / 11, 0.9])
 def test_a_region_equals_that_part_of_the_whole(aspect: float) -> None:
     frame = stored(Turn(), 1.0)
-    pixels = VideoPixels(frame, Presentation(640, 360, Turn(90), aspect))
-    whole = pixels.region(0, 0, pixels.width, pixels.height).astype(int)
-    for left, top, right, bottom in ((31, 47, 80, 99), (1, 1, 2, 2), (0, 30, pixels.width, 31)):
-        assert np.abs(pixels.region(left, top, right, bottom) - whole[top:bottom, left:right]).max() <= 8
+    surface = VideoSurface(frame, Presentation(640, 360, Turn(90), aspect))
+    whole = surface.region(0, 0, surface.width, surface.height).astype(int)
+    for left, top, right, bottom in ((31, 47, 80, 99), (1, 1, 2, 2), (0, 30, surface.width, 31)):
+        assert np.abs(surface.region(left, top, right, bottom) - whole[top:bottom, left:right]).max() <= 8
 
 
 def test_stripes_become_grey_where_one_side_alone_is_much_too_large() -> None:
@@ -145,5 +144,6 @@ def test_stripes_become_grey_where_one_side_alone_is_much_too_large() -> None:
     stripes[:, ::2] = 255
     canvas = canvas_for(320, 192, 320)
     image = canvas.blank()
-    Scaler(canvas).scale(av.VideoFrame.from_ndarray(stripes, format="bgr24").reformat(format="yuv420p"), image)
+    frame = av.VideoFrame.from_ndarray(stripes, format="bgr24").reformat(format="yuv420p")
+    VideoSurface(frame).scale_onto(canvas, image)
     assert canvas.part(image).std() < 16

@@ -26,12 +26,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from visaged.models import trust
-from visaged.models.alignment import ImagePixels, transform
+from visaged.models.alignment import transform
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.manifest import AnalyzerEntry, DetectorEntry, Manifest
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.session import SessionConfig
+from visaged.models.surface import ImageSurface
 from visaged.models.training.analyzer.evaluation.figures import Labels, evaluation_labels
 from visaged.models.training.analyzer.evaluation.views import half_of, held_out
 from visaged.models.training.analyzer.heads import SIZE
@@ -137,9 +138,9 @@ class Looker:
 
     def read(self, image: Image, found: Detections, batch: int = 16) -> dict[str, NDArray[Any]]:
         """Read faces; return `size`, `yaw`, `signs` and the values by attribute of each."""
-        aligner, pixels = self._analyzer.aligner, ImagePixels(image)
+        aligner = self._analyzer.aligner
         matrices = [aligner.matrix(points) for points in found.landmarks]
-        crops = np.stack([aligner.crop(pixels, matrix) for matrix in matrices])
+        crops = ImageSurface(image).crops(matrices, aligner.size)
         values = [v for i in range(0, len(crops), batch) for v in self._analyzer.analyze(crops[i : i + batch])]
         sizes = sizes_of(found)
         signs = [

@@ -91,7 +91,7 @@ def chain(first: Matrix, second: Matrix) -> Matrix:
 def cut(image: Image, matrix: Matrix, width: int, height: int | None = None) -> Image:
     """Return the (height, width, 3) uint8 BGR part that `matrix` shows; the border repeats outside of the picture.
 
-    As `visaged.models.alignment.Aligner.crop`, but for the border: a much larger face is averaged down first.
+    As `visaged.models.surface.HostSurface.crops`, but for the border: a much larger face is averaged down first.
     """
     height = height or width
     corners = transform([[0, 0], [width, 0], [0, height], [width, height]], invert(matrix))

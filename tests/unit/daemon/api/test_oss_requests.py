@@ -10,9 +10,9 @@ import pytest
 
 from visaged.daemon.api.aliyun_oss.errors import STATUSES, OssError, error_response
 from visaged.daemon.api.aliyun_oss.objects import byte_range
-from visaged.daemon.api.aliyun_oss.requests import Names, read_request
+from visaged.daemon.api.aliyun_oss.requests import HostRouter, read_request
 
-NAMES = Names(["oss.example.com", "example.com", "localhost"], {"pictures.example.org": "photos"})
+NAMES = HostRouter(["oss.example.com", "example.com", "localhost"], {"pictures.example.org": "photos"})
 
 
 def scope(path: bytes, host: str = "127.0.0.1:8081", query: bytes = b"", **headers: str) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from visaged.daemon.api.docs import page
 from visaged.daemon.cli.main import app
-from visaged.daemon.http.keys import Bucket, Holder, Keyring, hash_key, make_key
-from visaged.daemon.http.settings import KeySettings
+from visaged.daemon.http.keys import Holder, Keyring, TokenBucket, hash_key, make_key
+from visaged.daemon.http.settings import ApiKeySettings
 from visaged.daemon.settings import parse
 
 
@@ -31,7 +31,7 @@ def clock() -> Clock:
 
 
 def holder(clock: Clock, **limits: Any) -> Holder:
-    return Holder(KeySettings(name="shop", sha256="0" * 64, **limits), clock)
+    return Holder(ApiKeySettings(name="shop", sha256="0" * 64, **limits), clock)
 
 
 def test_keys_are_long_and_all_different() -> None:
@@ -47,7 +47,7 @@ def test_the_hash_is_what_every_tool_gives() -> None:
 
 def test_a_ring_knows_its_keys() -> None:
     keys = {name: make_key() for name in ("a", "b", "c")}
-    ring = Keyring([KeySettings(name=name, sha256=hash_key(key.encode())) for name, key in keys.items()])
+    ring = Keyring([ApiKeySettings(name=name, sha256=hash_key(key.encode())) for name, key in keys.items()])
     assert ring.names == ["a", "b", "c"]
     for name, key in keys.items():
         found = ring.find(key.encode())
@@ -69,17 +69,17 @@ def test_a_ring_knows_its_keys() -> None:
 
 def test_what_is_no_random_key_is_never_one_whatever_its_hash() -> None:
     for weak in (b"", b"secret", b"visaged_secret", b"x" * 51):
-        ring = Keyring([KeySettings(name="weak", sha256=hash_key(weak))])
+        ring = Keyring([ApiKeySettings(name="weak", sha256=hash_key(weak))])
         assert ring.find(weak) is None
 
 
 def test_no_keys_is_no_ring() -> None:
     assert not Keyring([])
-    assert Keyring([KeySettings(name="a", sha256="0" * 64)])
+    assert Keyring([ApiKeySettings(name="a", sha256="0" * 64)])
 
 
 def test_a_bucket_empties_and_fills(clock: Clock) -> None:
-    bucket = Bucket(2.0, 3, clock)
+    bucket = TokenBucket(2.0, 3, clock)
     assert [bucket.take() for _ in range(3)] == [0, 0, 0]
     assert bucket.take() == pytest.approx(0.5)
     clock.now += 0.25
@@ -94,7 +94,7 @@ def test_a_bucket_empties_and_fills(clock: Clock) -> None:
 
 @pytest.mark.parametrize("rate", [0.1, 0.3, 1 / 3, 7.0, 100.0])
 def test_who_waits_as_long_as_told_is_let_in(clock: Clock, rate: float) -> None:
-    bucket = Bucket(rate, 1, clock)
+    bucket = TokenBucket(rate, 1, clock)
     for _ in range(1000):
         while wait_s := bucket.take():
             clock.now += wait_s

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from visaged.daemon.config.document import Problem, SettingsError
+from visaged.daemon.config.document import ConfigProblem, SettingsError
 from visaged.daemon.management.configuration import Configuration
 from visaged.daemon.management.manager import CameraExists, EditedByHand, Manager, NoSuchCamera, NotKept
 from visaged.daemon.settings import Settings
@@ -229,7 +229,7 @@ def test_a_state_folder_that_cannot_be_is_said(bench: Bench) -> None:
 
 def test_what_the_daemon_refuses_is_not_kept(bench: Bench) -> None:
     bench.done(bench.manager.change("door", {"fps": 3}))
-    bench.daemon.failure = SettingsError([Problem("cameras[0]", "no password")])
+    bench.daemon.failure = SettingsError([ConfigProblem("cameras[0]", "no password")])
     assert errors(bench, bench.manager.change("door", {"fps": 1})) == {"cameras[0]": "no password"}
     bench.daemon.failure = RuntimeError("no thread")
     with pytest.raises(RuntimeError):

@@ -7,7 +7,7 @@ from fastapi import Request
 
 from visaged.daemon.http.keys import Holder
 from visaged.daemon.http.problems import Problem
-from visaged.daemon.http.settings import HttpSettings, KeySettings, Role
+from visaged.daemon.http.settings import ApiKeySettings, HttpSettings, Role
 from visaged.daemon.management.permission import check_may_change
 
 LOCAL = HttpSettings()
@@ -25,7 +25,7 @@ def request(holder: Holder | None = None, **headers: str) -> Request:
 
 
 def holder(role: Role) -> Holder:
-    return Holder(KeySettings(name="shop", sha256="0" * 64, role=role), lambda: 0.0)
+    return Holder(ApiKeySettings(name="shop", sha256="0" * 64, role=role), lambda: 0.0)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "localhost", "LocalHost:1", "[::1]:8080", "127.9.9.9"])

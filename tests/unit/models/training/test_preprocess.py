@@ -15,11 +15,12 @@ from tests.support import packs as made
 from tests.support import tiny_networks
 from tests.unit import fakes
 from visaged.models import detector
-from visaged.models.alignment import Aligner, ImagePixels, similarity
+from visaged.models.alignment import Aligner, similarity
 from visaged.models.errors import ModelError
 from visaged.models.manifest import AnalyzerEntry, DetectorEntry, Entry, Manifest
 from visaged.models.preprocess import canvas_for, place, tensor
 from visaged.models.session import SessionConfig
+from visaged.models.surface import ImageSurface
 from visaged.models.training.analyzer import heads
 from visaged.models.training.analyzer.labelling import crops
 from visaged.models.training.common import pixels
@@ -191,7 +192,7 @@ def test_training_crops_are_the_product_s(entry: AnalyzerEntry, size: float, rol
     points = fakes.five_points(x, y, size, roll=roll)
     face = crops.Face("demo", image, False, points)
     aligner = Aligner(entry.input.template, entry.input.size)
-    product = aligner.crop(ImagePixels(image), aligner.matrix(points)).astype(np.int64)
+    product = ImageSurface(image).crops([aligner.matrix(points)], aligner.size)[0].astype(np.int64)
     difference = np.abs(middle(crops.cut(image, face.matrix(), crops.CROP)) - product)
     scale = crops.matrix_scale(similarity(points, entry.input.template))
     if scale >= 0.6:
@@ -215,7 +216,7 @@ def test_training_blackens_what_the_product_has_black(entry: AnalyzerEntry) -> N
         outside = np.unpackbits(crops.inside(face, face.matrix())).reshape(crops.CROP, crops.CROP) == 0
         assert 0.1 < middle(outside[..., None]).mean() < 0.6  # type: ignore[arg-type]
         crop[outside] = 0
-        product = aligner.crop(ImagePixels(image), aligner.matrix(points)).astype(np.int64)
+        product = ImageSurface(image).crops([aligner.matrix(points)], aligner.size)[0].astype(np.int64)
         # Along the border, where one fades to black and the other ends, and at hard edges, pixels may differ.
         differing = (np.abs(middle(crop) - product) > 12).any(2)
         assert differing.mean() < 0.02

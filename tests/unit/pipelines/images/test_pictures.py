@@ -526,7 +526,7 @@ def test_a_picture_is_queued_with_its_canvases() -> None:
         look.canvas.part(look.image)[:] = 0
         assert not look.image.any()
     (asked,) = waiting.observe(fakes.faces((300, 300, 80), (700, 300, 80, 0, 0.39)))
-    assert (asked.pixels.width, asked.pixels.height) == (1280, 720)
+    assert (asked.surface.width, asked.surface.height) == (1280, 720)
 
 
 @pytest.mark.parametrize(("waited_s", "in_time"), [(2.9, True), (3.1, False)])

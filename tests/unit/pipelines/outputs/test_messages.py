@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from importlib import resources
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from visaged.pipelines.attributes import Reading, single
 from visaged.pipelines.outputs.documents import face_document, status_document, timestamp
 from visaged.pipelines.outputs.messages import Composer
 from visaged.pipelines.presentation import Presentation, Turn
-from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Face, FrameResult, Shot, TrackEvent
+from visaged.pipelines.records import CAMERA_STATES, CameraStatus, EndReason, Face, FrameResult, Shot, TrackEvent
 from visaged.pipelines.source.video import SourceError
 
 SCHEMAS = {
@@ -136,7 +136,7 @@ def test_a_frame_without_faces_and_without_position(composer: Composer) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
-    [("begin", None), ("update", None), ("end", "lost"), ("end", "stream_ended"), ("end", "shutdown")],
+    [("begin", None), ("update", None), *(("end", reason) for reason in get_args(EndReason))],
 )
 def test_events(composer: Composer, kind: str, reason: str | None) -> None:
     message = composer.event(event(kind, reason))

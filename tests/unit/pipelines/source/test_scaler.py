@@ -10,6 +10,7 @@ from av.video.reformatter import Interpolation
 from tests.unit import fakes
 from visaged.models.preprocess import canvas_for
 from visaged.models.types import Image
+from visaged.pipelines.presentation import UPRIGHT
 from visaged.pipelines.source.picture.scaler import Scaler
 
 
@@ -17,7 +18,7 @@ def scaled(frame: av.VideoFrame, long_side: int = 320) -> tuple[Image, Image]:
     """Return the picture on the canvas, and what swscale makes of it."""
     canvas = canvas_for(frame.width, frame.height, long_side)
     image = canvas.blank()
-    Scaler(canvas).scale(frame, image)
+    Scaler().scale(frame, UPRIGHT, canvas, image)
     expected = frame.reformat(
         canvas.picture_width, canvas.picture_height, "bgr24", interpolation=Interpolation.AREA
     ).to_ndarray()
@@ -47,8 +48,8 @@ def test_no_pixel_is_skipped_when_a_frame_is_much_larger() -> None:
 def test_the_next_frame_of_another_kind_is_scaled_too() -> None:
     frame = fakes.demo_frame(fakes.TWO_FACES_S)
     canvas = canvas_for(frame.width, frame.height, 320)
-    scaler = Scaler(canvas)
+    scaler = Scaler()
     first, second = canvas.blank(), canvas.blank()
-    scaler.scale(frame, first)
-    scaler.scale(frame.reformat(format="nv12"), second)
+    scaler.scale(frame, UPRIGHT, canvas, first)
+    scaler.scale(frame.reformat(format="nv12"), UPRIGHT, canvas, second)
     assert np.abs(first.astype(int) - second).mean() < 3

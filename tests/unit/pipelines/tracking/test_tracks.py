@@ -11,7 +11,7 @@ import pytest
 from tests.unit import fakes
 from visaged.models.manifest import Head
 from visaged.models.types import Detections
-from visaged.pipelines.attributes import FaceReader, NoReader
+from visaged.pipelines.attributes import AttributeReader, NoReader
 from visaged.pipelines.records import Face, TrackEvent
 from visaged.pipelines.source.times.timeline import Timeline
 from visaged.pipelines.tracking.tracker import TrackerConfig
@@ -31,7 +31,7 @@ def reader() -> fakes.Reader:
 
 
 def camera_tracks(
-    by: FaceReader,
+    by: AttributeReader,
     *,
     attributes: frozenset[str] = ALL,
     policy: ReadingPolicy | None = None,
@@ -435,7 +435,7 @@ def test_what_is_asked_is_the_face_as_it_is_now() -> None:
     s.play(walk(2))
     (request,) = s.reader.asked
     np.testing.assert_array_equal(request.landmarks, walk(1, 1)[0].landmarks[0])
-    assert request.pixels.width == 640
+    assert request.surface.width == 640
     assert request.quality == pytest.approx(s.faces[0].shot.quality)
 
 

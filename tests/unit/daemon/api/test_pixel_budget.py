@@ -1,4 +1,4 @@
-"""Room for the pixels of pictures: bounded, first come first served, and never lost."""
+"""PixelBudget for the pixels of pictures: bounded, first come first served, and never lost."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from visaged.daemon.api.pictures import Room
+from visaged.daemon.api.pictures import PixelBudget
 
 
 class Guest:
     """Somebody who takes a place and stays until told to go."""
 
-    def __init__(self, room: Room, pixels: int) -> None:
+    def __init__(self, room: PixelBudget, pixels: int) -> None:
         self.is_in = False
         self._leave = asyncio.Event()
         self.task = asyncio.create_task(self._visit(room, pixels))
 
-    async def _visit(self, room: Room, pixels: int) -> None:
+    async def _visit(self, room: PixelBudget, pixels: int) -> None:
         async with room.place(pixels):
             self.is_in = True
             await self._leave.wait()
@@ -38,7 +38,7 @@ def run(scene: Coroutine[Any, Any, None]) -> None:
 
 def test_what_fits_comes_in_and_the_rest_waits_in_order() -> None:
     async def scene() -> None:
-        room = Room(100)
+        room = PixelBudget(100)
         guests = [Guest(room, 40) for _ in range(4)]
         await settle()
         assert [guest.is_in for guest in guests] == [True, True, False, False]
@@ -54,7 +54,7 @@ def test_what_fits_comes_in_and_the_rest_waits_in_order() -> None:
 
 def test_what_is_larger_than_the_room_comes_in_alone() -> None:
     async def scene() -> None:
-        room = Room(100)
+        room = PixelBudget(100)
         small, large = Guest(room, 1), Guest(room, 500)
         await settle()
         assert (small.is_in, large.is_in) == (True, False)
@@ -75,7 +75,7 @@ def test_what_is_larger_than_the_room_comes_in_alone() -> None:
 
 def test_who_gives_up_takes_no_place() -> None:
     async def scene() -> None:
-        room = Room(100)
+        room = PixelBudget(100)
         inside, waiting, behind = Guest(room, 100), Guest(room, 100), Guest(room, 100)
         await settle()
         waiting.task.cancel()

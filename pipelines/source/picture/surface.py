@@ -1,22 +1,26 @@
-"""The pixels of decoded frames: canvases for the detector, and regions of the full picture for crops."""
+"""Decoded frames in host memory, as surfaces: scaled for the detector, and cut from the full picture for crops."""
 
 from __future__ import annotations
-
-import threading
 
 import av
 import cv2
 import numpy as np
-from av.video.plane import VideoPlane
-from av.video.reformatter import ColorRange
-from numpy.typing import NDArray
 
 from visaged.models.preprocess import Canvas
+from visaged.models.surface import HostSurface
 from visaged.models.types import Image
 from visaged.pipelines.presentation import UPRIGHT, Presentation
+from visaged.pipelines.source.picture.planes import (
+    CHROMA_TO_LIMITED,
+    FROM_BT601,
+    LUMA_TO_LIMITED,
+    is_full_range,
+    plane_rows,
+)
+from visaged.pipelines.source.picture.scaler import Scaler
 
 
-class VideoPixels:
+class VideoSurface(HostSurface):
     """A decoded frame that stays in its own pixel format; only the regions that are asked for become BGR.
 
     A face is a hundredth of a 1080p frame, whose conversion as a whole costs 1 ms and 6 MB. The picture is upright and
@@ -25,14 +29,21 @@ class VideoPixels:
     Args:
         frame: In any pixel format.
         presentation: How it is shown; None for as it is stored.
+        scaler: Scales it; the frames of a stream share one. None for one of its own.
     """
 
-    def __init__(self, frame: av.VideoFrame, presentation: Presentation | None = None) -> None:
+    def __init__(
+        self, frame: av.VideoFrame, presentation: Presentation | None = None, scaler: Scaler | None = None
+    ) -> None:
         self._frame = frame
         self._presentation = presentation or Presentation(frame.width, frame.height)
-        self.width = self._presentation.square_width
-        self.height = self._presentation.square_height
+        super().__init__(self._presentation.square_width, self._presentation.square_height)
+        self._scaler = scaler or Scaler()
         self._whole: Image | None = None
+
+    def scale_onto(self, canvas: Canvas, slot: Image) -> None:
+        """Scale the upright picture onto a detector's canvas."""
+        self._scaler.scale(self._frame, self._presentation.turn, canvas, slot)
 
     def region(self, left: int, top: int, right: int, bottom: int) -> Image:
         """Return the pixels of a region that lies inside the upright picture with square pixels."""
@@ -83,7 +94,7 @@ class VideoPixels:
         packed[rows:].reshape(2, rows // 2, columns // 2)[:] = chroma
         bgr: Image = cv2.cvtColor(packed, cv2.COLOR_YUV2BGR_I420)  # type: ignore[assignment]
         region = bgr[top - y0 : bottom - y0, left - x0 : right - x0]
-        correction = _FROM_BT601.get(int(self._frame.colorspace))
+        correction = FROM_BT601.get(int(self._frame.colorspace))
         return region if correction is None else cv2.transform(region, correction)  # type: ignore[return-value]
 
     def _converted(self) -> Image:
@@ -91,62 +102,3 @@ class VideoPixels:
             self._whole = self._frame.to_ndarray(format="bgr24")  # type: ignore[assignment]
         assert self._whole is not None
         return self._whole
-
-
-def plane_rows(plane: VideoPlane) -> NDArray[np.uint8]:
-    """Return the bytes of a plane, (height, bytes in a row) uint8, without copying; rows end in padding."""
-    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
-
-
-def is_full_range(frame: av.VideoFrame) -> bool:
-    """Return whether luma goes from 0 to 255, and not from 16 to 235 as is usual for video."""
-    return frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
-
-
-# OpenCV knows video's limited range only; cameras that send full range ("yuvj") are brought to it first.
-LUMA_TO_LIMITED = np.round(16 + np.arange(256) * 219 / 255).astype(np.uint8)
-CHROMA_TO_LIMITED = np.round(128 + (np.arange(256) - 128) * 224 / 255).astype(np.uint8)
-
-
-def _bgr_from_yuv(red: float, blue: float) -> NDArray[np.float64]:
-    """Return the (3, 3) matrix from (Y, Pb, Pr) to BGR of a standard that weighs red and blue so in its luma."""
-    green = 1 - red - blue
-    return np.array(
-        [
-            [1, 2 * (1 - blue), 0],
-            [1, -2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green],
-            [1, 0, 2 * (1 - red)],
-        ]
-    )
-
-
-# OpenCV takes all video for BT.601. What HD cameras tag as BT.709 (1) and UHD ones as BT.2020 (9), or SMPTE 240M (7),
-# would be off by some 25 levels, and not like the detector's picture, for which swscale goes by the tag.
-_FROM_BT601 = {
-    tag: (_bgr_from_yuv(red, blue) @ np.linalg.inv(_bgr_from_yuv(0.299, 0.114))).astype(np.float32)
-    for tag, red, blue in ((1, 0.2126, 0.0722), (7, 0.212, 0.087), (9, 0.2627, 0.0593))
-}
-
-
-class CanvasPool:
-    """Detector canvases used again and again: fresh megabytes for every frame cost page faults.
-
-    Canvases come back black outside of the picture as long as all pictures of the pool have one shape.
-    """
-
-    def __init__(self, canvas: Canvas) -> None:
-        self._canvas = canvas
-        self._free: list[Image] = []
-        self._lock = threading.Lock()
-
-    def take(self) -> Image:
-        """Return a canvas, (H, W, 3) uint8."""
-        with self._lock:
-            if self._free:
-                return self._free.pop()
-        return self._canvas.blank()
-
-    def give(self, image: Image) -> None:
-        """Take a canvas back; the caller must not use it again."""
-        with self._lock:
-            self._free.append(image)

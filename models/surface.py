@@ -1,0 +1,162 @@
+"""Pictures as the stages see them: what is put on the detector's canvas, and what is cut out for the analyzer."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from visaged.models.alignment import Matrix, invert
+from visaged.models.preprocess import Canvas, scale_onto
+from visaged.models.types import Image
+
+
+class Surface(Protocol):
+    """A picture, upright and with square pixels; all methods are thread-safe.
+
+    Surfaces of this package hold their pixels in host memory. A surface of a GPU would keep them there: `scale_onto`
+    would write to a canvas on the device, and `crops` would return a tensor of the device. Nothing here asks for the
+    picture's pixels as such.
+    """
+
+    @property
+    def width(self) -> int:
+        """Pixels across."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Pixels down."""
+        ...
+
+    def scale_onto(self, canvas: Canvas, slot: Image) -> None:
+        """Scale the whole picture onto a detector's canvas.
+
+        Args:
+            canvas: Where the picture lies in `slot`, made for this picture's width and height.
+            slot: (canvas.height, canvas.width, 3) uint8, for example a row of a batch; becomes BGR where the picture
+                lies, and stays as it is elsewhere.
+        """
+        ...
+
+    def crops(self, matrices: Sequence[Matrix], size: int) -> Image:
+        """Return upright faces for the analyzer.
+
+        Args:
+            matrices: The transform from the picture to the crop of each of N faces.
+            size: Side of a crop in pixels.
+
+        Returns:
+            (N, size, size, 3) uint8 BGR, in the order of `matrices`; what lies outside of the picture is black.
+        """
+        ...
+
+
+class HostSurface(ABC):
+    """A picture in host memory whose pixels are converted to BGR only where they are asked for.
+
+    Args:
+        width: Pixels across, upright and square.
+        height: Pixels down, upright and square.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width = width
+        self.height = height
+
+    @abstractmethod
+    def region(self, left: int, top: int, right: int, bottom: int) -> Image:
+        """Return the (bottom - top, right - left, 3) uint8 BGR pixels of a region that lies inside the picture."""
+
+    @abstractmethod
+    def scale_onto(self, canvas: Canvas, slot: Image) -> None:
+        """Scale the whole picture onto a detector's canvas, as `Surface.scale_onto` documents."""
+
+    def crops(self, matrices: Sequence[Matrix], size: int) -> Image:
+        """Return (N, size, size, 3) uint8 BGR crops, as `Surface.crops` documents, of regions around the faces."""
+        crops = np.empty((len(matrices), size, size, 3), np.uint8)
+        for matrix, crop in zip(matrices, crops, strict=True):
+            self._cut(matrix, crop)
+        return crops
+
+    def _cut(self, matrix: Matrix, crop: Image) -> None:
+        """Fill a (size, size, 3) crop."""
+        size = len(crop)
+        (a, b, x), (c, d, y) = matrix.tolist()
+        # Plain bilinear sampling skips pixels below half the size, so the picture is averaged down first: by a whole
+        # number, which OpenCV does several times as fast as by others.
+        factor = max(1, int(1.0 / math.sqrt(abs(a * d - b * c))))
+        (p, q, left), (r, s, top) = invert(matrix).tolist()
+        # A border of two pixels, so that interpolation sees the same neighbours as in the whole picture.
+        horizontal = _span(left, p * size, q * size, 2 * factor, factor, self.width)
+        vertical = _span(top, r * size, s * size, 2 * factor, factor, self.height)
+        if horizontal is None or vertical is None:
+            crop[:] = 0
+            return
+        region = self.region(horizontal[0], vertical[0], horizontal[1], vertical[1])
+        x, y = x + a * horizontal[0] + b * vertical[0], y + c * horizontal[0] + d * vertical[0]
+        if factor > 1:
+            small = region.shape[1] // factor, region.shape[0] // factor
+            whole = region[: small[1] * factor, : small[0] * factor]
+            region = cv2.resize(whole, small, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+            half = (factor - 1) / 2  # pixels' centres, not their corners, are whole numbers
+            x, y = x + (a + b) * half, y + (c + d) * half
+        inside = np.array([[a * factor, b * factor, x], [c * factor, d * factor, y]])
+        cv2.warpAffine(region, inside, (size, size), crop, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+class ImageSurface(HostSurface):
+    """A picture that is already an (H, W, 3) uint8 BGR array."""
+
+    def __init__(self, image: Image) -> None:
+        super().__init__(image.shape[1], image.shape[0])
+        self._image = image
+
+    def region(self, left: int, top: int, right: int, bottom: int) -> Image:
+        """Return the pixels of a region, without copying."""
+        return self._image[top:bottom, left:right]
+
+    def scale_onto(self, canvas: Canvas, slot: Image) -> None:
+        """Scale the picture onto a detector's canvas."""
+        scale_onto(self._image, canvas, slot)
+
+
+def batch_of_crops(faces: Sequence[tuple[Surface, Matrix]], size: int) -> Image:
+    """Return the crops of faces from any number of pictures as one batch.
+
+    Args:
+        faces: For each of N faces, at least one, its picture and the transform from the picture to the crop.
+        size: Side of a crop in pixels.
+
+    Returns:
+        (N, size, size, 3) uint8 BGR, in the order of `faces`. Crops on a device would be put together on it here.
+    """
+    parts = []
+    for _, group in itertools.groupby(faces, key=lambda face: id(face[0])):
+        cut = list(group)
+        parts.append(cut[0][0].crops([matrix for _, matrix in cut], size))
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _span(start: float, one: float, other: float, border: int, factor: int, edge: int) -> tuple[int, int] | None:
+    """Return from where to where a crop reaches along one axis of the picture, in whole multiples of `factor`.
+
+    Args:
+        start: Where the crop's first corner lies.
+        one: Distance from the first corner to the next one.
+        other: Distance from the first corner to the last one.
+        border: Pixels beside the crop that are needed too.
+        factor: The length becomes a multiple of this, so that nothing is lost at an edge of the picture, unless the
+            crop reaches both edges.
+        edge: Pixels of the picture along this axis.
+    """
+    ends = (start, start + one, start + other, start + one + other)
+    low, high = max(math.floor(min(ends)) - border, 0), min(math.ceil(max(ends)) + border, edge)
+    high = min(high + (low - high) % factor, edge)
+    low = max(low - (low - high) % factor, 0)
+    return None if high - low < 2 * factor else (low, high)
