@@ -30,14 +30,22 @@ class SettingsError(Exception):
         self.problems = problems
 
 
+# A thousand cameras take a quarter of it; a device or a recording that is named by mistake would fill the memory.
+_MOST_BYTES = 1 << 20
+
+
 def read(path: Path) -> dict[str, Any]:
     """Return what a YAML file holds; an empty one holds nothing.
 
     Raises:
-        SettingsError: It cannot be read, or is not a YAML mapping.
+        SettingsError: It cannot be read, is larger than a configuration can be, or is not a YAML mapping.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - it is a SafeLoader
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise SettingsError([ConfigProblem("", f"{path} is larger than 1 MiB, so it is no configuration")])
+        document = yaml.load(data.decode("utf-8-sig"), _Loader)  # noqa: S506 - it is a SafeLoader
     except OSError as error:
         raise SettingsError([ConfigProblem("", f"cannot read {path}: {error.strerror}")]) from None
     except UnicodeDecodeError:

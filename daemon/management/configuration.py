@@ -22,6 +22,8 @@ Document = dict[str, Any]
 
 _OVER_HTTP = "changes made over HTTP"
 """In place of the name of a file for changes that are in memory alone."""
+_FROM_ENVIRONMENT = frozenset({"node", "state_dir"})
+"""Keys whose value comes from the environment where the configuration does not give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,10 @@ class Configuration:
             SettingsError: It cannot be used; with every problem by the path of its key.
         """
         document = self._read_document()
+        if not document and self.current.document.keys() - _FROM_ENVIRONMENT:
+            # Many programs empty a file before they write it anew.
+            text = "the configuration is empty; write `cameras: []` if there are to be no cameras"
+            raise SettingsError([ConfigProblem("", text)])
         patches = self.current.patches if self.state is None else self.state.read()
         wanted = self._checked(document, patches)
         effective = in_force(self.current.document, document)
@@ -134,8 +140,8 @@ class Configuration:
 
     def accept(self, candidate: Candidate) -> None:
         """Note that the daemon runs with this from now on."""
-        # What comes from the environment unless it is given could be another value the next time.
-        fixed = {"node": candidate.settings.node, "state_dir": candidate.settings.state_dir}
+        # What comes from the environment could be another value the next time.
+        fixed = {key: getattr(candidate.settings, key) for key in _FROM_ENVIRONMENT}
         document = candidate.document | fixed
         self.in_force = Candidate(candidate.settings, document, candidate.patches, candidate.needs_restart)
 

@@ -64,6 +64,10 @@ _WARN_OF_RATE = 0.01
 _UNSTAMPED_FORMATS = frozenset({"mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc", "m4v"})
 # Of a URL that gives one picture and is to be analysed in every frame.
 _SNAPSHOTS_FPS = 5.0
+# A camera that is busy answers a request for a picture with an error now and then, and is asked again when the next is
+# due. After this many in a row something is wrong; what takes long to fail is not tried so often.
+_MOST_MISSED = 3
+_PASSING = frozenset({"refused", "not_found", "invalid"})
 # FFmpeg draws text files as pictures; a camera whose path is one is a mistake.
 _TEXT_FORMATS = frozenset({"tty"})
 
@@ -80,7 +84,8 @@ class VideoSource:
             and again when they change.
         on_received: Called for every decoded frame, with whether the sampler kept it.
         on_waiting: Called with the reason when data comes, but no picture can be had for a while.
-        on_damaged: Called for every packet that could not be decoded and every frame that the decoder calls corrupt.
+        on_damaged: Called for every packet that could not be decoded, every frame that the decoder calls corrupt, and
+            every snapshot that a camera which is asked for them did not give.
         credentials: User and password, put into the URL when it is opened.
         multiple_of: What the canvas's sides must divide by.
         clock: Monotonic seconds.
@@ -173,6 +178,7 @@ class VideoSource:
         interval_s = 1 / (self._config.fps or _SNAPSHOTS_FPS)
         self._sampler = Sampler(None)
         due_s = self._clock()
+        missed = 0  # in a row
         while self._wanted:
             # A camera that takes longer is asked at once, but what it missed is not asked for.
             due_s = max(due_s + interval_s, self._clock())
@@ -180,8 +186,15 @@ class VideoSource:
                 return
             self._rounds += 1
             self._opened = False
-            if not self._play(stopping) and not stopping.is_set():
-                raise SourceError("invalid", f"{redact(self._config.url)} gave no picture that can be decoded")
+            try:
+                if not self._play(stopping) and not stopping.is_set():
+                    raise SourceError("invalid", f"{redact(self._config.url)} gave no picture that can be decoded")
+                missed = 0
+            except SourceError as error:
+                missed += 1
+                if missed == _MOST_MISSED or error.cause not in _PASSING:
+                    raise
+                self._on_damaged()
 
     @contextmanager
     def _blaming(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
 
 from tests.support.sources import SourceRun
 from tests.unit import fakes
@@ -181,6 +182,33 @@ def test_jpegs_with_an_exif_orientation(tmp_path: Path) -> None:
     run = SourceRun(path, pace="fast").checked()
     assert run.opened == [("mjpeg", 640, 360)]
     assert difference(seen(run), picture()) < 6
+
+
+def test_a_rotation_that_the_codec_says_at_key_frames_holds_between_them(tmp_path: Path) -> None:
+    """Display orientation of H.264 comes with key frames alone; FFmpeg gives it for these and no other frame."""
+    plain, path = write(tmp_path / "plain.mp4", np.ascontiguousarray(picture()[::-1, ::-1])), tmp_path / "said.h264"
+    with av.open(plain) as source, av.open(path, "w") as target:
+        stream = source.streams.video[0]
+        said = BitStreamFilterContext("h264_metadata=display_orientation=insert:rotate=180", stream)
+        target.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            for changed in said.filter(packet if packet.dts is not None else None):
+                target.mux(changed)
+    path.write_bytes(path.read_bytes() + _annex_b(plain, tmp_path))  # from the second key frame on, nothing says so
+    run = SourceRun(path, pace="fast").checked()
+    assert [frame.presentation.turn for frame in run.frames] == [Turn(180)] * 5 + [Turn()] * 5
+    assert difference(seen(run, 4), picture()) < 6
+
+
+def _annex_b(path: Path, folder: Path) -> bytes:
+    """Return a clip's bare H.264."""
+    bare = folder / "bare.h264"
+    with av.open(path) as source, av.open(bare, "w") as target:
+        target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                target.mux(packet)
+    return bare.read_bytes()
 
 
 def test_the_rotation_changes_within_a_stream(tmp_path: Path) -> None:

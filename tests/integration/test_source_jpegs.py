@@ -229,6 +229,20 @@ def test_a_camera_that_begins_to_refuse(status: int, cause: str) -> None:
         assert run.failure().cause == cause
 
 
+def test_a_camera_that_refuses_now_and_then() -> None:
+    """A busy camera answers some requests with an error; that is a picture less and no lost camera."""
+    snapshots = Snapshots()
+
+    def camera(handler: http.server.BaseHTTPRequestHandler) -> None:
+        snapshots.status = [200, 200, 200, 200, 404, 503][len(snapshots.requests) % 6]
+        snapshots(handler)
+
+    with http_server(camera) as url, SourceRun(f"{url}/snapshot.jpg", fps=20.0) as run:
+        run.wait_for_frames(10)
+    assert run.error is None
+    assert run.damaged >= 4
+
+
 def test_a_camera_that_hangs() -> None:
     camera = Snapshots()
     with http_server(camera) as url:

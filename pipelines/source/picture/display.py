@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 class Display:
     """Says how the frames of one connection are to be shown.
 
-    The rotation comes with every frame, from the container or from the codec's own headers, and may change. The shape
-    of the pixels is the container's where it has one of its own, and else the codec's, which may change too.
+    The rotation comes from the container with every frame, or from the codec's own headers, with key frames alone: it
+    then holds until the next key frame, which may come without it. The shape of the pixels is the container's where it
+    has one of its own, and else the codec's, which may change too.
 
     Args:
         camera: Its name, for the log.
@@ -36,11 +37,17 @@ class Display:
         container = stream.sample_aspect_ratio
         self._container_aspect = None if container == self._context.sample_aspect_ratio else container
         self._warned = False
+        self._turn = UPRIGHT
 
     def of(self, frame: av.VideoFrame) -> Presentation:
         """Return how a frame is shown that this stream's decoder has just returned."""
-        turn = _turn(frame) if self._config.rotate is None else Turn(self._config.rotate)
-        return Presentation(frame.width, frame.height, turn, self._aspect(frame.width, frame.height))
+        if self._config.rotate is not None:
+            self._turn = Turn(self._config.rotate)
+        else:
+            turn = _turn(frame)
+            if turn is not None or frame.key_frame:
+                self._turn = turn or UPRIGHT
+        return Presentation(frame.width, frame.height, self._turn, self._aspect(frame.width, frame.height))
 
     def _aspect(self, width: int, height: int) -> float:
         """Return the width of a stored pixel, its height being 1."""
@@ -63,11 +70,12 @@ class Display:
         return float(aspect)
 
 
-def _turn(frame: av.VideoFrame) -> Turn:
+def _turn(frame: av.VideoFrame) -> Turn | None:
+    """Return how a frame becomes upright by what came with it; None where nothing did."""
     try:
         side_data = cast(SideDataContainer, frame.side_data)
         matrix = side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV does not know some other kind of side data; it then has the angle alone
         quarters = round(-frame.rotation / 90) % 4
-        return Turn((0, 90, 180, 270)[quarters])
-    return UPRIGHT if matrix is None else Turn.from_matrix(np.frombuffer(matrix, np.int32).reshape(3, 3))
+        return Turn((0, 90, 180, 270)[quarters]) if frame.rotation else None
+    return None if matrix is None else Turn.from_matrix(np.frombuffer(matrix, np.int32).reshape(3, 3))
