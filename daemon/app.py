@@ -1,7 +1,7 @@
 """The composition of the daemon: which parts there are, in which order they start and stop.
 
-Everything is built before anything is started, so that what cannot work is said at once. Parts live in threads of their
-own; one that dies ends the process, because a daemon that is half dead looks alive.
+Everything is built before anything is started, so that what cannot work is reported at once. Parts run in threads of
+their own; if one of them dies, the process ends, because a daemon that has lost a part would still look alive.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from visaged.pipelines.source.errors import SourceError
 log = logging.getLogger(__name__)
 
 STOP_S = 5.0
-"""Seconds from the wish to stop to the end of the process, whatever hangs."""
+"""Longest time from the request to stop to the end of the process, in seconds, even if a thread hangs."""
 
-# How the time to stop is shared out: seconds before the end at which each part is not waited for any longer.
+# How the time to stop is shared out: how many seconds before its end the wait for each part ends.
 _EXIT_RESERVE_S = 0.5
 _INFERENCE_RESERVE_S = 2.5
 _CAMERAS_RESERVE_S = 2.0
@@ -65,11 +65,11 @@ class Daemon:
     Args:
         settings: The configuration, checked.
         version: Version of the program.
-        once: End when every camera is a file and all have ended; one that cannot be read makes the exit code 1.
-        metrics: The series, on a registry of their own.
+        once: End when every camera is a file and all have ended; a file that cannot be read makes the exit code 1.
+        metrics: The metrics, on a registry of their own; None for new ones.
         outputs: Where messages go besides the MQTT broker.
         epoch: Number of this run, larger than any earlier one's; milliseconds since 1970 unless given.
-        configuration: Where the settings come from, for reloads; without it, there is nothing to read again.
+        configuration: Source of the settings, for reloads; without it, a reload finds nothing changed.
 
     Raises:
         StartError: A model cannot be loaded, a port is taken, or a file cannot be used.
@@ -77,10 +77,10 @@ class Daemon:
     Attributes:
         settings: The configuration in force.
         manager: Changes the configuration while the daemon runs.
-        metrics: The series.
+        metrics: The metrics.
         detector: The detector in use.
         web: The HTTP side.
-        left_behind: After `run`: whether a thread hangs and was not waited for any longer.
+        left_behind: After `run`: whether a thread did not end in time and was abandoned.
     """
 
     def __init__(
@@ -96,14 +96,14 @@ class Daemon:
         self.settings = settings
         self._once = once
         self._stop_wanted = False
-        # An Event or a Lock may be held by the very code that a signal interrupts; this queue may be put to from there.
+        # A signal handler must not use an Event or Lock that the interrupted code may hold; this queue is safe.
         self._wake: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._failure: tuple[str, BaseException] | None = None
         self.left_behind = False
         self.metrics = metrics or Metrics()
         self.metrics.build.labels(version).set(1)
-        cv2.setNumThreads(1)  # cameras and workers have threads of their own; OpenCV's would only compete with them
-        # What OpenCV cannot decode is answered to who sent it; its own lines on stderr would be anybody's to fill.
+        cv2.setNumThreads(1)  # cameras and workers have threads already; more from OpenCV would compete with them
+        # A picture that OpenCV cannot decode is reported to its sender; OpenCV would let senders fill stderr too.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         networks = load_networks(settings.models, settings.inference, settings.tracker.low_confidence, self.metrics)
         self.detector, self._reader = networks.detector, networks.reader
@@ -132,7 +132,7 @@ class Daemon:
         self._broker_worker = None if self._broker is None else self._worker("broker", self._broker.run)
 
     def run(self) -> int:
-        """Work until `stop` is called or a part dies; return the process's exit code: 0 or 1."""
+        """Run until `stop` is called or a part dies, and return the exit code of the process: 0 or 1."""
         try:
             self._start()
         except StartError:
@@ -151,14 +151,14 @@ class Daemon:
         return 0
 
     def stop(self) -> None:
-        """Ask the daemon to end; may be called from a signal handler, more than once."""
+        """Ask the daemon to end; may be called more than once, and from a signal handler."""
         self._stop_wanted = True
         self._wake.put(None)
 
     def call(self, function: Callable[[], None]) -> None:
         """Have a function called soon in the thread of `run`; may be called from a signal handler.
 
-        It must not raise. It is not called if the daemon stops before its turn.
+        The function must not raise. It is not called if the daemon stops first.
         """
         self._wake.put(function)
 
@@ -214,7 +214,7 @@ class Daemon:
                 function()
 
     def _shut_down(self, deadline_s: float) -> None:
-        """Stop in the order of the frames' way, so that what is known still gets out."""
+        """Stop the parts in the order in which frames pass them, so that results that exist are still published."""
         log.info("stopping")
         self._cameras.stop()
         self._http_worker.stop()
@@ -287,16 +287,19 @@ class Daemon:
         return pictures
 
     def cameras(self) -> list[dict[str, Any]]:
-        """Return every camera's state and how many faces it sees."""
+        """Return the status of every camera, with the number of its tracks."""
         return [status_document(status) | {"tracks": tracks} for status, tracks in self._cameras.statuses()]
 
     def health(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether every part is alive, and which died."""
+        """Return whether every part is alive, and a document that names a part that died."""
         dead = None if self._failure is None else self._failure[0]
         return dead is None, {"status": "ok" if dead is None else "dying", "dead": dead}
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether pictures can be analysed and something is known of the broker, with the cameras' states."""
+        """Return whether the daemon is ready, and a document with the states of models, broker and cameras.
+
+        It is ready once the broker has been reached or could not be reached, until it stops or a part dies.
+        """
         mqtt = self._mqtt.state()
         known = mqtt.connected or bool(mqtt.trouble)
         ready = known and self._failure is None and not self._stop_wanted

@@ -1,9 +1,9 @@
 """A small MQTT broker inside the daemon (amqtt), so that the first try needs nothing else installed.
 
-What it is good for, as tested: a handful of clients, some hundred messages a second, MQTT 3.1.1. A message with QoS 0
-goes out with QoS 1 to who subscribed so. A subscriber with QoS 1 that does not acknowledge within 5 s loses the
-message. Nothing is kept on disk. amqtt has no bound for what waits for a client that does not read, and its end waits
-for such clients without a bound; both bounds are put around it here.
+Tested for a handful of clients, some hundred messages a second, and MQTT 3.1.1. A message published with QoS 0 is
+delivered with QoS 1 to clients that subscribed with QoS 1. A subscriber with QoS 1 that does not acknowledge a message
+within 5 s loses it. Nothing is kept on disk. amqtt buffers without bound for a client that does not read, and waits for
+such clients without bound when it stops; this module adds both bounds.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from amqtt.contexts import BrokerConfig, ListenerConfig, ListenerType
 
 log = logging.getLogger(__name__)
 
-# How long the socket of a client may be full before the client is disconnected.
+# Longest time in seconds that a client may leave its socket full before it is disconnected.
 _PATIENCE_S = 5.0
-# Bytes beyond what the kernel takes; with less asyncio writes on (its default), so more of them show that others wait.
+# Bytes that asyncio buffers beyond the kernel's. It resumes writing below this (its default), so more bytes than this
+# show that a write waits for the client.
 _FULL_BYTES = 16 * 1024
 
 
@@ -29,23 +30,23 @@ class EmbeddedBroker:
 
     Args:
         host: Loopback address to listen on.
-        port: To listen on.
+        port: Port to listen on.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._bind = f"{host}:{port}"
         self.ready = threading.Event()
         self.failure: Exception | None = None
-        # What amqtt says of clients that come and go wrong, with tracebacks, is of no use here; what ends it is raised.
+        # amqtt logs tracebacks for clients that misbehave, which help nobody; errors that end the broker are raised.
         for noisy in ("amqtt", "transitions"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
     def run(self, stopping: threading.Event) -> None:
-        """Serve until `stopping` is set; `ready` is set when it listens, or when it cannot and `failure` says why."""
+        """Serve until `stopping` is set; sets `ready` when it listens, or has set `failure` because it cannot."""
         asyncio.run(self._serve(stopping))
 
     async def _serve(self, stopping: threading.Event) -> None:
-        # Tasks of amqtt that fail because their client went away have nobody who asks for their result.
+        # Tasks of amqtt fail when their client goes away, and are not awaited; asyncio would log each as an error.
         asyncio.get_running_loop().set_exception_handler(lambda loop, details: log.debug("amqtt: %s", details))
         listener = ListenerConfig(type=ListenerType.TCP, bind=self._bind, max_connections=100)
         plugins = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
@@ -70,11 +71,11 @@ class EmbeddedBroker:
 
 
 class _Broker(Broker):  # type: ignore[misc]
-    """amqtt's broker with an eye on its connections."""
+    """amqtt's broker, which disconnects clients that do not read."""
 
     def __init__(self, config: BrokerConfig) -> None:
         super().__init__(config)
-        self._writers: dict[asyncio.StreamWriter, float] = {}  # and since when it is full
+        self._writers: dict[asyncio.StreamWriter, float] = {}  # since when the buffer is full; inf if it is not
 
     async def stream_connected(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str
@@ -85,7 +86,7 @@ class _Broker(Broker):  # type: ignore[misc]
             await super().stream_connected(reader, writer, listener_name)
         finally:
             del self._writers[writer]
-            writer.transport.abort()  # what could be said was said; the rest would wait for a client that does not read
+            writer.transport.abort()  # what is still buffered would wait for a client that does not read
 
     def check(self) -> None:
         """Disconnect clients that do not read; raises `RuntimeError` when the broker does not work any more."""

@@ -1,4 +1,4 @@
-"""The log: to stderr, and to a file if one is wanted, which a full disk must not turn into a flood or a crash."""
+"""The log, on stderr and optionally in a file; a full disk must cause neither a flood of lines nor a crash."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from visaged.pipelines.runtime.redact import redact
 
 
 class _Formatter(logging.Formatter):
-    """One line a record, UTC, credentials taken out of whatever a library may have put in."""
+    """Formats records with UTC time and the request's id, and removes credentials, which libraries may have put in."""
 
     converter = staticmethod(time.gmtime)
 
@@ -31,7 +31,7 @@ class _Formatter(logging.Formatter):
 
 
 class ErrorHandler(logging.StreamHandler[TextIO]):
-    """Lines to stderr; one that cannot be written is counted.
+    """Writes lines to stderr, and counts those that cannot be written.
 
     Args:
         on_error: Called for every line that could not be written.
@@ -42,15 +42,15 @@ class ErrorHandler(logging.StreamHandler[TextIO]):
         self._on_error = on_error
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
-        """Count a line that could not be written; there is nowhere left to tell of it."""
+        """Count a line that could not be written; there is no other place to report it."""
         self._on_error()
 
 
 class FileHandler(RotatingFileHandler):
-    """A log file whose trouble is counted and told once a minute on stderr.
+    """A rotated log file; lines that cannot be written are counted, and reported on stderr at most once a minute.
 
     Args:
-        settings: Which file, and how large.
+        settings: Path of the file, its largest size, and how many rotated files are kept.
         on_error: Called for every line that could not be written.
     """
 
@@ -71,7 +71,7 @@ class FileHandler(RotatingFileHandler):
             try:
                 print(f"visaged: cannot write the log {self.baseFilename}: {sys.exc_info()[1]}", file=sys.stderr)
             except (OSError, ValueError):
-                pass  # whoever logs must not die of it
+                pass  # logging must not raise
 
 
 def configure(settings: LogSettings, on_error: Callable[[], None]) -> None:
@@ -87,11 +87,11 @@ def configure(settings: LogSettings, on_error: Callable[[], None]) -> None:
         handler.setFormatter(_Formatter())
     logging.basicConfig(handlers=handlers, force=True)
     set_level(settings.level)
-    # These tell of every request, packet and start of their own at info.
+    # These libraries log every request, packet and start at info.
     for noisy in ("uvicorn.access", "uvicorn.error", "asyncio", "multipart", "python_multipart", "PIL"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def set_level(level: str) -> None:
-    """Set the least weight of lines in the process's log."""
+    """Set the least severe level that the log of the process shows."""
     logging.getLogger().setLevel(level.upper())

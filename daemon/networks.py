@@ -1,4 +1,4 @@
-"""The networks that the configuration names, loaded."""
+"""Loads the networks that the configuration names."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Networks:
 
     Attributes:
         detector: Finds faces.
-        reader: Reads their attributes.
-        versions: Version of the detector and of the analyzer in the manifest; None without an analyzer.
+        reader: Reads the attributes of faces.
+        versions: Versions of the detector and of the analyzer in the manifest; the second is None without an analyzer.
     """
 
     detector: Detector
@@ -38,10 +38,10 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
     """Load the networks.
 
     Args:
-        wanted: Which networks.
-        inference: How they run.
-        floor: Confidence down to which the detector reports what may be a face.
-        metrics: Says what they run on, and times them.
+        wanted: Manifest, and names of the networks in it.
+        inference: How the networks run.
+        floor: Smallest confidence, 0..1, of the detections that the detector returns.
+        metrics: Reports which provider each network runs on, and times the analyzer.
 
     Raises:
         StartError: One of them cannot be loaded, or does not do what its manifest's entry says.
@@ -58,7 +58,7 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
             analyzer_version = manifest.analyzer(wanted.analyzer).version
             loaded.append(analyzer)
             reader = AnalyzerReader(analyzer, metrics)
-        # The package's own are tried by its tests; TensorRT would build an engine for every shape.
+        # The packaged networks are covered by tests. With TensorRT, a self-test would build an engine for each shape.
         if wanted.manifest != PACKAGED and inference.provider != "tensorrt":
             for model in loaded:
                 self_test(model)

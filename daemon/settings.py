@@ -48,11 +48,11 @@ _Confidence = Annotated[float, NotBoolean, Field(ge=0, le=1)]
 
 class _Login(StrictConfig):
     username: str | None = None
-    """User name; may also stand in the URL of a camera."""
+    """User name of the login; for a camera, it may stand in the URL instead."""
     password: SecretStr | None = None
     """Password in plain text; `password_file` and `password_env` keep it out of this file."""
     password_file: Path | None = None
-    """File whose first line is the password, without the line's ending and a byte order mark; spaces are kept."""
+    """File whose first line is the password; its line ending and a byte order mark are left out, spaces are kept."""
     password_env: str | None = None
     """Environment variable whose value is the password."""
 
@@ -64,7 +64,7 @@ class _Login(StrictConfig):
         return self
 
     def login(self) -> tuple[str | None, str | None]:
-        """Return user and password.
+        """Return user and password; either may be None.
 
         Raises:
             ValueError: The file or variable that should hold the password does not; the text names it.
@@ -77,7 +77,7 @@ def _host_alone(text: str) -> str:
     """Return the host of a broker, without the brackets that an IPv6 address has in URLs.
 
     Raises:
-        ValueError: There is more than a host; the text has the keys to write instead, and no part of a login.
+        ValueError: The text holds more than a host; the error names the keys to write instead, and no part of a login.
     """
     scheme, mark, rest = text.rpartition("://")
     login, at, site = rest.partition("/")[0].rpartition("@")
@@ -104,16 +104,17 @@ class CameraSettings(SourceConfig, _Login):
     name: Name
     """The camera's name in topics and metrics."""
     attributes: dict[str, bool] = Field(default={})
-    """Attributes switched on or off for this camera, over the general `attributes`."""
+    """Attributes switched on or off for this camera; overrides the general `attributes`."""
     min_confidence: dict[str, _Confidence] = Field(default={})
-    """Smallest confidence with which an attribute of this camera's faces is published, over the general one."""
+    """Smallest confidence with which an attribute of this camera's faces is published; overrides the general
+    `min_confidence`."""
     landmarks_106: bool = False
     """Whether every face is published with 106 points; they are then read in every analysed frame."""
 
     @field_validator("url")
     @classmethod
     def _quoted(cls, url: str) -> str:
-        # What no URL can hold is not recognised as its password either, and would be shown.
+        # A password with such characters would not be recognised as one, and error texts would show it.
         if "://" in url and re.search(r"\s", url) and re.match(r"[^/]+://[^/?#]*@", url):
             raise ValueError(_UNQUOTED)
         return url
@@ -124,7 +125,7 @@ class MqttSettings(PublisherConfig, _Login):
 
     embedded: bool = False
     """Run a small broker inside the daemon, for trying things out: on `host` (loopback only) and `port`, without
-    logins. For anything that should last, run mosquitto or another broker of its own."""
+    logins. For lasting use, run mosquitto or another separate broker."""
 
     @field_validator("host")
     @classmethod
@@ -144,7 +145,7 @@ class ModelSettings(StrictConfig):
     """Which networks are used."""
 
     manifest: Path = PACKAGED
-    """What networks there are; your own go into a manifest of your own."""
+    """File that lists the networks; for networks of your own, write a manifest of your own."""
     detector: str = "detector-v4"
     """Name of the detector in the manifest."""
     analyzer: str | None = "analyzer-v1"
@@ -155,45 +156,48 @@ class InferenceSettings(StrictConfig):
     """How networks run."""
 
     provider: Provider = "auto"
-    """`auto` takes CUDA where a GPU answers, and the CPU elsewhere; others are used or refused."""
+    """`auto` takes CUDA where a GPU can be used, and the CPU elsewhere; with any other, visaged refuses to start where
+    it cannot be used."""
     require_gpu: bool = False
     """Refuse to start without a GPU."""
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Threads that call the networks; null for one a core on a CPU, one on a GPU."""
+    """Inference workers: threads that run the networks. Null: one for each core on a CPU, one on a GPU."""
     max_batch: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Most frames of one run of the detector; null for 1 on a CPU (batching does not pay there), 16 on a GPU."""
+    """Most frames in a batch of the detector; null for 1 on a CPU (batching does not pay there), 16 on a GPU."""
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 10.0
-    """How long a batch waits for more cameras; without effect on a CPU."""
+    """Longest time in milliseconds that a batch waits for frames of more cameras; without effect for batches of 1."""
     gpu_memory_mb: Annotated[int, Field(ge=256)] | None = None
-    """Most GPU memory a network's arena takes."""
+    """Most GPU memory in MiB for the arena of each network; null for no limit."""
     cache: Path | None = None
     """Folder for TensorRT's engines, which take minutes to build."""
     long_side: Annotated[int, Field(ge=160, le=3840)] = 640
-    """Frames are scaled to this for the detector. Larger finds smaller faces and costs time with its square."""
+    """Long side in pixels to which frames are scaled for the detector. A larger one finds smaller faces; time grows
+    with its square."""
     close_up: bool = False
     """Search every frame on a canvas of 256 px too, for faces that fill the picture; single pictures always are."""
     min_confidence: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Smallest confidence of faces without a track, and of those in single pictures unless a request asks for another;
     null for the detector's own threshold. Nothing is found below `tracker.low_confidence`."""
     refresh_s: Annotated[float, Field(ge=0, le=3600)] = 2.0
-    """A tracked face is read again when its newest reading is this old, or its shot is clearly better."""
+    """Age in seconds of the newest reading of a tracked face at which its attributes are read again; they are read
+    earlier if its shot is clearly better."""
     min_face_px: Annotated[float, Field(ge=8, le=1000)] = 20.0
-    """Smaller faces are not read."""
+    """Smallest face, in pixels, whose attributes are read."""
     update_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
-    """Least time between two `update` events of a track."""
+    """Least time in seconds between two `update` events of a track."""
 
 
 class LogSettings(StrictConfig):
     """The log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least weight of lines."""
+    """Least severe level of the lines that are logged."""
     file: Path | None = None
     """File to write to as well as to stderr; it is rotated."""
     max_mb: Annotated[float, Field(gt=0, le=1_000_000)] = 10
-    """Size at which the file is rotated."""
+    """Size in MiB at which the file is rotated."""
     keep: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Rotated files to keep."""
+    """Number of rotated files to keep."""
 
 
 class Settings(StrictConfig):
@@ -218,19 +222,19 @@ class Settings(StrictConfig):
     inference: InferenceSettings = InferenceSettings()
     """How networks run."""
     attributes: dict[str, bool] = Field(default={})
-    """Attributes switched off (or on) for all cameras and the HTTP API; what is not named is on."""
+    """Attributes switched on or off for all cameras and the HTTP API; attributes that are not named are on."""
     min_confidence: dict[str, _Confidence] = Field(default={})
-    """Smallest confidence with which an attribute is told, for all cameras and `/v1/faces`; 0 tells it always. What is
-    not named has the network's own, which stands in its manifest. The two cloud APIs' answers have every field: their
-    clients expect it, and most fields come with their confidence."""
+    """Smallest confidence with which an attribute is published by cameras and returned by `/v1/faces`; 0 for always.
+    Attributes that are not named have the value in the network's manifest. The answers of the two cloud APIs always
+    have every field: their clients expect it, and most fields come with their confidence."""
     tracker: TrackerConfig = TrackerConfig()
-    """What the tracker believes and for how long."""
+    """When the tracker begins, continues and ends tracks."""
     log: LogSettings = LogSettings()
     """The log."""
     state_dir: Path | None = Field(default_factory=default_state_dir)
-    """Folder for what visaged keeps by itself: `cameras.yaml`, the changes of cameras that were made over HTTP. Null:
-    those hold until the process ends. Left out: systemd's state directory, else `$XDG_STATE_HOME/visaged`, else
-    `~/.local/state/visaged`. It is made when it is first written to. Every daemon needs one of its own."""
+    """Folder in which visaged keeps `cameras.yaml`, the changes of cameras that were made over HTTP. Null: these are
+    lost when the process ends. Left out: systemd's state directory, else `$XDG_STATE_HOME/visaged`, else
+    `~/.local/state/visaged`. The folder is made when it is first written to. Every daemon needs one of its own."""
 
     @field_validator("cameras")
     @classmethod
@@ -249,7 +253,7 @@ class Settings(StrictConfig):
         return frozenset(name for name in known if switches.get(name, True))
 
     def least(self, heads: Mapping[str, Head], camera: CameraSettings | None = None) -> dict[str, float]:
-        """Return the smallest confidence with which each attribute is told, in general or for a camera."""
+        """Return the smallest confidence with which each attribute is reported, in general or for a camera."""
         own = {name: head.min_confidence for name, head in heads.items() if head.kind != "points"}
         given = self.min_confidence | (camera.min_confidence if camera is not None else {})
         return own | {name: value for name, value in given.items() if name in own}
@@ -259,7 +263,7 @@ def load(path: Path) -> Settings:
     """Read a configuration file.
 
     Raises:
-        SettingsError: It cannot be read, is not YAML, or says something that cannot be.
+        SettingsError: The file cannot be read, is not YAML, or has keys or values that are not valid.
     """
     return parse(read(path))
 
@@ -273,7 +277,7 @@ def parse(document: dict[str, Any]) -> Settings:
 
 
 def check(settings: Settings) -> list[ConfigProblem]:
-    """Return what is wrong with the world that settings name: files, secrets, models, attributes."""
+    """Return what is wrong with what the settings refer to: files, secrets, models, attributes."""
     problems = []
     for path, login in [
         *((f"cameras[{index}]", camera) for index, camera in enumerate(settings.cameras)),
@@ -298,7 +302,7 @@ def check(settings: Settings) -> list[ConfigProblem]:
 
 
 def warnings(settings: Settings) -> list[ConfigProblem]:
-    """Return what works and should still be looked at, of settings that `check` finds nothing wrong with."""
+    """Return advice about settings that `check` finds nothing wrong with."""
     return http_warnings(settings.http) + [
         ConfigProblem(
             f"cameras[{index}].url",

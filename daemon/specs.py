@@ -1,4 +1,4 @@
-"""What the configuration says of the cameras, in the form in which the pipeline runs them."""
+"""Turns the configuration of the cameras into the specifications that the pipeline runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from visaged.pipelines.tracking.tracks import ReadingPolicy, TrackingSpec
 
 
 def camera_specs(settings: Settings, detector: Detector, heads: Mapping[str, Head]) -> dict[str, CameraSpec]:
-    """Return what each camera is, by its name.
+    """Return the specification of each camera, by its name.
 
     Args:
         settings: The configuration.
@@ -36,7 +36,7 @@ def camera_specs(settings: Settings, detector: Detector, heads: Mapping[str, Hea
 
 
 def face_threshold(settings: Settings, detector: Detector) -> float:
-    """Return the confidence from which something is a face."""
+    """Return the smallest confidence, 0..1, with which a detection counts as a face."""
     configured = settings.inference.min_confidence
     return detector.face_threshold if configured is None else configured
 

@@ -1,4 +1,4 @@
-"""All of HTTP in one event loop: the API with the drop-ins around it, and the listeners that serve them."""
+"""The HTTP side in one event loop: the API, the cloud-compatible endpoints, and the listeners that serve them."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class Web:
 
     Args:
         settings: The configuration.
-        view: What the API shows of the daemon.
+        view: State of the daemon, for the API.
         manager: Changes the configuration.
         pictures: Analyses pictures.
-        metrics: Counts.
-        version: Of the daemon.
+        metrics: Counts requests, connections and fetches.
+        version: Version of the daemon.
         networks: Versions of the detector and of the analyzer; None without an analyzer.
 
     Raises:
@@ -81,7 +81,7 @@ class Web:
         try:
             self._listen("http", http.host, http.port, RequestLog(guarded, metrics, http.access_log), http.tls)
             if oss.enabled:
-                # Most daemons serve no objects; what that takes is imported only here.
+                # Most daemons do not serve this endpoint, so its modules are imported only here.
                 from visaged.daemon.api.aliyun_oss.app import OssApp
 
                 try:
@@ -95,12 +95,12 @@ class Web:
 
     @property
     def http_address(self) -> str:
-        """Where the API is."""
+        """URL of the API: scheme, host and port."""
         return self._listeners["http"].address
 
     @property
     def oss_address(self) -> str | None:
-        """Where the OSS-shaped endpoint is, if it is served."""
+        """URL of the OSS-compatible endpoint; None if it is not served."""
         oss = self._listeners.get("oss")
         return None if oss is None else oss.address
 
@@ -111,19 +111,19 @@ class Web:
             raise RuntimeError("the HTTP server ended by itself")
 
     def stop(self) -> None:
-        """Take no more requests, and end; may be called from any thread."""
+        """Ask the servers to end; may be called from any thread."""
         for listener in self._listeners.values():
             listener.server.should_exit = True
 
     def close(self) -> None:
-        """Give the ports back, where `run` is not to be called."""
+        """Close the listening sockets; only where `run` will not be called."""
         for listener in self._listeners.values():
             listener.socket.close()
 
     async def _serve(self) -> None:
         servers = [asyncio.ensure_future(one.server.serve(sockets=[one.socket])) for one in self._listeners.values()]
         await asyncio.wait(servers, return_when=asyncio.FIRST_COMPLETED)
-        self.stop()  # none serves on alone
+        self.stop()  # if one listener ends, all end
         await asyncio.gather(*servers)
         await self._fetcher.close()
 
@@ -144,7 +144,7 @@ class Web:
 def _open(name: str, host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    if os.name == "posix":  # elsewhere it would let two programs listen on one port
+    if os.name == "posix":  # on Windows it would let two programs listen on one port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

@@ -1,1 +1,1 @@
-"""The HTTP APIs: visaged's own, and those in the shape of two cloud services."""
+"""The HTTP APIs: visaged's own, and those that are compatible with two cloud services."""

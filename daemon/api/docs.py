@@ -1,8 +1,8 @@
 """`/docs`: the API on one page, made from its OpenAPI document.
 
-FastAPI's own page loads a program of 1.5 MB from a public network. This one is plain HTML without a script, so that it
-works on a machine that has no way out, and in any browser. Whoever wants to try requests from a page can load
-`/openapi.json` into a tool of their own.
+FastAPI's own page loads a script of 1.5 MB from a public network. This one is plain HTML without scripts, so it works
+in any browser, and on machines without Internet access. To try requests from a page, load `/openapi.json` into another
+tool.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _METHODS = ("get", "put", "post", "delete", "options", "head", "patch")
 
 
 def install_docs(app: FastAPI, with_keys: bool) -> None:
-    """Add the page to an application that is made with `docs_url=None`.
+    """Add `/docs` to an application that was made with `docs_url=None`.
 
     Args:
-        app: The application, whose `/openapi.json` stays as it is.
+        app: The application; its `/openapi.json` is not changed.
         with_keys: Whether requests must have an API key.
     """
 
@@ -102,7 +102,7 @@ def _operation(path: str, method: str, operation: dict[str, Any], with_keys: boo
 
 
 def _curl(path: str, method: str, body: dict[str, Any] | None, with_keys: bool) -> str:
-    """Return a command that makes the request, for a shell whose `$VISAGED` is the server's address."""
+    """Return a curl command for the request; the shell variable `$VISAGED` stands for the server's address."""
     words = ["curl"]
     if with_keys:
         words.append('-H "X-API-Key: $KEY"')
@@ -143,7 +143,7 @@ def _paragraphs(text: str | None) -> str:
 
 
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Return a table of cells that are HTML already, or nothing."""
+    """Return a table as HTML; empty if there are no rows. The cells must be HTML already."""
     if not rows:
         return ""
     lines = ["<table><tr>" + "".join(f"<th>{escape(head)}</th>" for head in heads) + "</tr>"]

@@ -1,4 +1,4 @@
-"""Single pictures of whatever API: let in within bounds of number, time and memory, analysed, counted."""
+"""Single pictures for all APIs: admission within bounds of number, time and memory, then analysis."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _STATUS = {
 
 
 class PixelBudget:
-    """Pixels that may be in memory at a time, for one event loop.
+    """Bounds the pixels that are in memory at a time, for one event loop.
 
-    A file of 160 kB can hold 49 megapixels, and decoding takes 13 bytes for each: sixteen of them at once took 9 GB.
+    A file of 160 kB can hold 49 megapixels, and decoding takes 13 bytes for each: sixteen such files at once took 9 GB.
 
     Args:
-        pixels: Most of them; a picture that is larger comes in alone.
+        pixels: Most pixels in memory; a larger picture is admitted when there is no other.
     """
 
     def __init__(self, pixels: int) -> None:
@@ -52,7 +52,7 @@ class PixelBudget:
 
     @contextlib.asynccontextmanager
     async def place(self, pixels: int) -> AsyncIterator[None]:
-        """Wait until there is room for so many pixels, and hold it."""
+        """Wait until there is room for a number of pixels, and hold it within the context."""
         while self._taken and self._taken + pixels > self._pixels:
             turn = asyncio.get_running_loop().create_future()
             self._waiting.append(turn)
@@ -64,13 +64,13 @@ class PixelBudget:
             self.give_back(pixels)
 
     def take(self, pixels: int) -> None:
-        """Take up so many pixels, whether there is room or not."""
+        """Count a number of pixels as in memory, whether there is room or not."""
         self._taken += pixels
 
     def give_back(self, pixels: int) -> None:
-        """Give back what was taken."""
+        """Release a number of pixels, and wake those that wait for room."""
         self._taken -= pixels
-        # All look again, longest waiting first; those that were cancelled are done already.
+        # All check again, the longest waiting first; futures that were cancelled are done already.
         for turn in self._waiting:
             if not turn.done():
                 turn.set_result(None)
@@ -78,22 +78,22 @@ class PixelBudget:
 
 
 class Pictures:
-    """Single pictures of whatever API, through the same workers as the cameras'.
+    """Analyses single pictures for all APIs, in the same inference workers as the cameras' frames.
 
     Args:
-        settings: Limits.
+        settings: Limits on size, number and time.
         analyzer: Analyses pictures.
         heads: The attributes that can be read.
         metrics: Counts pictures.
         floor: The confidence below which the detector reports nothing, whatever a query asks for.
-        clock: Monotonic seconds.
+        clock: Returns monotonic seconds.
 
     Attributes:
         floor: The confidence below which the detector reports nothing.
-        threshold: The confidence from which something is a face, unless a query asks for another.
-        attributes: What can be read and is switched on, without the points.
-        points: The heads of all landmarks that can be read and are switched on; empty if there is none.
-        most_bytes: Largest file of a picture.
+        threshold: Smallest confidence of a face, unless a query asks for another.
+        attributes: Attributes that can be read and are switched on, without landmarks.
+        points: Landmark heads that can be read and are switched on.
+        most_bytes: Largest file of a picture in bytes.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Pictures:
 
         Args:
             enabled: The attributes that are switched on.
-            threshold: The confidence from which something is a face, unless a query asks for another.
+            threshold: Smallest confidence of a face, unless a query asks for another.
             least: Smallest confidence with which each attribute is reported.
         """
         self.points = self._all_points & enabled
@@ -131,9 +131,9 @@ class Pictures:
 
     @contextlib.asynccontextmanager
     async def admitted(self) -> AsyncIterator[None]:
-        """Hold one picture's place, from the first byte of its request to the answer.
+        """Hold a place for one picture, from the first byte of its request to the answer.
 
-        Whatever goes wrong with a picture inside comes out as a `Problem`; so does the refusal when too many wait.
+        Errors with the picture inside the context are raised as `Problem`, as is the refusal when too many wait.
         """
         outcome = "failed"
         if self._in_work >= self._settings.max_waiting:
@@ -157,7 +157,7 @@ class Pictures:
             text = f"the picture was not done within {self._settings.deadline_s:g} s; try again, or send it smaller"
             raise _overloaded(text) from None
         except asyncio.CancelledError:
-            # The server cancels what is not done a while after it was asked to stop.
+            # A while after it was asked to stop, the server cancels the requests that are not done.
             detail = "the server is stopping"
             raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "stopping", detail, {"Retry-After": "10"}) from None
         except ClientDisconnect:
@@ -170,16 +170,16 @@ class Pictures:
             self._metrics.pictures.labels(outcome).inc()
 
     async def analyse(self, data: bytes, query: PictureQuery) -> PictureResult:
-        """Find and read the faces of a picture; to be called with a place held (`admitted`).
+        """Find the faces of a picture, and read their attributes; to be called with a place held (`admitted`).
 
         Args:
             data: A JPEG, PNG, BMP or WebP file.
-            query: What is asked of it.
+            query: Which faces and attributes are wanted.
 
         Raises:
-            PictureError: It is no picture that can be taken.
+            PictureError: The file is empty, damaged, too large or of an unsupported format.
             Overloaded: Too many pictures wait.
-            TimeoutError: It was not done within the deadline.
+            TimeoutError: The picture was not done within the deadline.
             InferenceFailed: The networks failed.
         """
         began_s = self._clock()
@@ -197,7 +197,7 @@ class Pictures:
         return replace(result, faces=faces)
 
     async def _decoded_ahead(self, data: bytes, query: PictureQuery) -> PictureResult:
-        """Decode a picture in a thread of its own when there is room for its pixels, and queue it then."""
+        """Decode a picture in a thread of its own once there is room for its pixels, then queue it for analysis."""
         pixels = await self._in_thread(0, self._analyzer.pixels, data, query)
         async with self._room.place(pixels):
             return await asyncio.wrap_future(await self._in_thread(pixels, self._analyzer.submit, data, query))
@@ -209,10 +209,10 @@ class Pictures:
         *arguments: _Arguments.args,
         **more: _Arguments.kwargs,
     ) -> _Result:
-        """Run a function in a thread, which goes on when its caller is cancelled: nothing can stop it.
+        """Run a function in a thread, which goes on when the caller is cancelled: a thread cannot be stopped.
 
-        Until it ends, it then counts as a picture in work that holds so many pixels. Otherwise those who send what
-        takes long to decode could have any number of threads at work.
+        Until it ends, it then counts as an admitted picture that holds its pixels. Otherwise clients that send pictures
+        that take long to decode could occupy any number of threads.
         """
         work = asyncio.ensure_future(run_in_threadpool(function, *arguments, **more))
         try:
@@ -228,7 +228,7 @@ class Pictures:
         self._in_work -= 1
         self._room.give_back(pixels)
         if not work.cancelled():
-            work.exception()  # which nobody is left to be told of
+            work.exception()  # mark the exception as retrieved: the caller is gone
 
 
 def _overloaded(text: str = "too many pictures are waiting; try again") -> Problem:

@@ -22,24 +22,24 @@ from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.schemas import schema
 
 _ATTRIBUTES = (
-    "The attributes to read, by their names and separated by commas; empty for none. Left out: all that are switched "
-    "on. An attribute that is less sure than its min_confidence in the configuration is left out of the answer."
+    "Names of the attributes to read, separated by commas; empty for none. Left out: all that are switched on. "
+    "An attribute whose confidence is below its min_confidence in the configuration is left out of the answer."
 )
 
 
 class DaemonView(Protocol):
-    """What the API shows of the daemon."""
+    """State of the daemon that the API shows."""
 
     def cameras(self) -> list[dict[str, Any]]:
-        """Return every camera's state."""
+        """Return the state of every camera."""
         ...
 
     def health(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether every part is alive, and the parts."""
+        """Return whether every part is alive, and a document that names one that died."""
         ...
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether work can be done, and why not."""
+        """Return whether the daemon is ready, and a document with the states of its parts."""
         ...
 
 
@@ -47,10 +47,10 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
     """Return the application.
 
     Args:
-        view: What it shows.
+        view: State of the daemon.
         pictures: Analyses pictures.
         metrics: Exported at `/metrics`.
-        version: Of the daemon.
+        version: Version of the daemon.
         with_keys: Whether requests need an API key.
     """
     app = FastAPI(
@@ -64,13 +64,13 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
     install_docs(app, with_keys)
     app.add_middleware(HeadAsGet)
 
-    # An annotation could not name what is known here alone.
+    # Not an annotation, because the text depends on `pictures`.
     least: float | None = Query(
         None,
         ge=0,
         le=1,
-        description="The least confidence of a face in the answer; inference.min_confidence of the configuration, or "
-        "else the detector's own, unless given. This server's detector reports nothing below "
+        description="Smallest confidence of a face in the answer. Left out: inference.min_confidence of the "
+        "configuration, or else the detector's own threshold. This server's detector reports nothing below "
         f"{pictures.floor:g} (tracker.low_confidence in the configuration), so smaller values count as that.",
     )
 
@@ -80,7 +80,7 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
         summary="Find and read the faces of a picture",
         response_class=Response,
         responses={
-            200: {"description": "The faces, best first.", "content": {"application/json": {"schema": _ANSWER}}},
+            200: {"description": "Faces, most confident first.", "content": {"application/json": {"schema": _ANSWER}}},
             **responses(
                 HTTPStatus.BAD_REQUEST,
                 HTTPStatus.REQUEST_TIMEOUT,
@@ -98,7 +98,7 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
         min_confidence: float | None = least,
         landmarks: Annotated[
             Literal["5", "106"],
-            Query(description="Whether a face has five points, or the analyzer's 106 points beside them."),
+            Query(description="5 for five points per face; 106 for the analyzer's 106 points as well."),
         ] = "5",
         attributes: Annotated[str | None, Query(description=_ATTRIBUTES)] = None,
     ) -> Response:
@@ -154,7 +154,7 @@ def _json(document: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
 
 
 def _verdict(request: Request, good: bool, document: dict[str, Any]) -> Response:
-    if is_unknown(request):  # names of cameras and the broker are for those with a key
+    if is_unknown(request):  # without a key, the answer must not name cameras or the broker
         document = {"status": document["status"]}
     return _json(document, HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE)
 
@@ -188,7 +188,7 @@ _ANSWER: dict[str, Any] = {
     "type": "object",
     "properties": {
         "image": {
-            "description": "Upright, after the EXIF orientation.",
+            "description": "Size in pixels of the picture, turned upright by its EXIF orientation.",
             "type": "object",
             "properties": {"width": {"type": "integer"}, "height": {"type": "integer"}},
             "required": ["width", "height"],

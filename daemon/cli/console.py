@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: where everything listens, and one line for every face that comes or goes."""
+"""Output on the terminal: an output that prints one line for every event, and functions that print safely."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _STYLES = {"begin": "bold green", "update": "cyan", "end": "dim"}
 class EventLines:
     """The output that prints events, one readable line each.
 
-    They are printed by a thread of its own: a terminal that is paused, or a pipe that nobody reads, must not hold up
-    the analysis. What does not fit into the queue is not printed, and counted.
+    A thread of its own prints: a terminal that is paused, or a pipe that is not read, must not hold up the analysis.
+    Events that do not fit into the queue are counted and not printed.
 
     Args:
-        console: Where to; a reader that goes away (a closed pipe) ends the printing, not the daemon.
-        metrics: Counts the lines that are not printed.
-        most_waiting: Events that may wait for a slow reader; the oldest are left out.
-        clock: Monotonic seconds.
+        console: Console to print on; if it is closed (a pipe without a reader), printing ends and the daemon goes on.
+        metrics: Counts the events that are not printed.
+        most_waiting: Most events that wait for a slow reader; the oldest are dropped.
+        clock: Returns monotonic seconds.
     """
 
     name = "terminal"
@@ -54,7 +54,7 @@ class EventLines:
         self._gone = False
 
     def offer(self, message: Message) -> None:
-        """Print an event, soon; never blocks."""
+        """Queue an event for printing; never blocks."""
         with self._changed:
             if not self._gone:
                 self._waiting.append(message)
@@ -69,17 +69,17 @@ class EventLines:
         """Do nothing: a terminal keeps no state of a camera."""
 
     def drain(self, until_s: float) -> None:
-        """Once asked to stop, go on until everything is printed or monotonic time `until_s`."""
+        """After a request to stop, go on printing until the queue is empty or until monotonic time `until_s`."""
         with self._changed:
             self._drain_until_s = until_s
             self._changed.notify()
 
     def state(self) -> OutputState:
-        """Return whether somebody may be reading."""
+        """Return the state of the output: connected until stdout is closed."""
         return OutputState(not self._gone, "stdout was closed" if self._gone else "", "stdout")
 
     def run(self, stopping: threading.Event) -> None:
-        """Print until `stopping` is set and nothing waits, or until nobody reads any more."""
+        """Print until `stopping` is set and the queue is empty, or until stdout is closed."""
         while True:
             with self._changed:
                 if not self._waiting:
@@ -96,17 +96,17 @@ class EventLines:
 
 
 def show(console: Console, text: Text | str, style: str | None = None) -> bool:
-    """Print a line; return whether somebody may still be reading."""
+    """Print a line; return False if the console is closed."""
     try:
         console.print(text, style=style, markup=False, soft_wrap=True)
-    except (OSError, ValueError, SystemExit):  # rich ends the program when a pipe is closed; this one has other work
+    except (OSError, ValueError, SystemExit):  # rich raises SystemExit for a closed pipe; the daemon goes on
         give_up(console)
         return False
     return True
 
 
 def flush(console: Console) -> None:
-    """Bring out what is buffered, or drop it."""
+    """Write what is buffered; drop it if the console is closed."""
     try:
         console.file.flush()
     except (OSError, ValueError):
@@ -114,7 +114,7 @@ def flush(console: Console) -> None:
 
 
 def give_up(console: Console) -> None:
-    """Let what is still buffered go nowhere: Python would try again at its end, and exit with status 120."""
+    """Redirect a closed console to the null device: Python would flush it at exit, fail, and exit with status 120."""
     try:
         number = console.file.fileno()
         nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -128,7 +128,7 @@ def line(body: bytes) -> Text:
     """Return an event's message as a line for people.
 
     Args:
-        body: The JSON of an event. Of an event that is not a face's, the plain values are printed.
+        body: The JSON of an event. For events of other kinds than a face's, only `event` and `track_id` are printed.
     """
     try:
         event = orjson.loads(body)
@@ -161,7 +161,7 @@ def _add_face(text: Text, event: dict[str, Any]) -> None:
 
 
 def describe(attributes: Any) -> Sequence[str]:
-    """Return the attributes that are worth a word."""
+    """Return words for the attributes of a face that are worth printing."""
     words, closed = [], 0
     for name, attribute in attributes.items():
         value = attribute["value"]

@@ -1,4 +1,4 @@
-"""SIGHUP: a reload for a daemon, and the end for a program whose terminal is gone."""
+"""SIGHUP: reloads the configuration, or ends the program if its terminal was closed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 
 def install(reload: Callable[[], object], stop: Callable[[], object]) -> None:
-    """Handle SIGHUP where there is such a thing.
+    """Handle SIGHUP on systems that have it.
 
-    A terminal that is closed sends it too. A program that was started there would go on unseen, so it ends, as programs
-    do that do not handle SIGHUP.
+    A terminal that is closed sends SIGHUP too. A program that was started there would go on unseen, so it ends, as
+    programs do that do not handle the signal.
 
     Args:
         reload: Reads the configuration again.

@@ -1,7 +1,7 @@
 """The command line.
 
-Exit codes: 0 ended as asked; 1 a part of the daemon died, the log says which; 2 the command line or the configuration
-is wrong; 3 it cannot start on this machine as configured (a model, a port, a GPU that is required).
+Exit codes: 0 ended as asked; 1 a part of the daemon died (the log names it); 2 the command line or the configuration is
+wrong; 3 it cannot start on this machine as configured (a model, a port, a GPU that is required).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ EXIT_CANNOT_START = 3
 
 
 class Schema(StrEnum):
-    """What `schema` prints the JSON Schema of."""
+    """Argument of `visaged schema`: the configuration, or a kind of message."""
 
     CONFIG = "config"
     FACES = "faces"
@@ -92,7 +92,7 @@ def run(
     except SettingsError as error:
         _print_problems(error.problems)
         raise typer.Exit(EXIT_CONFIGURATION) from None
-    # A start time beside every counter would double what Prometheus has to fetch.
+    # A creation time for every counter would double the series that Prometheus has to fetch.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     metrics = Metrics()
     try:
@@ -114,7 +114,7 @@ def run(
         code = EXIT_CANNOT_START
     logging.shutdown()
     if daemon.left_behind:
-        # A thread hangs in a library or a write; an orderly exit would wait for it or pull memory from under it.
+        # A thread hangs in a library or a write; a normal exit would wait for it, or free memory that it uses.
         os._exit(code)
     flush(out)
     raise typer.Exit(code)
@@ -137,8 +137,8 @@ def check_command(file: Annotated[Path, typer.Argument(help="Configuration file.
 
 @app.command("key")
 def key_command(
-    name: Annotated[str, typer.Argument(help="Whose it is, in metrics and the log.")],
-    role: Annotated[Role, typer.Option(help="What its holder may do.")] = "reader",
+    name: Annotated[str, typer.Argument(help="Name of the key in metrics and the log.")],
+    role: Annotated[Role, typer.Option(help="What the holder of the key may do.")] = "reader",
 ) -> None:
     """Make an API key: print it on stdout, once, and the lines for the configuration on stderr."""
     try:
@@ -147,7 +147,7 @@ def key_command(
     except ValidationError:
         err.print(f"NAME: {name!r} cannot be one; letters, digits, _ . - are possible", style="red", markup=False)
         raise typer.Exit(EXIT_CONFIGURATION) from None
-    # Only the key goes to stdout, so that it can be written to a file that only its holder reads.
+    # Only the key goes to stdout, so that it can be redirected to a file that only its holder reads.
     err.print("The key, for its holder; it is kept nowhere and cannot be shown again:", markup=False, soft_wrap=True)
     print(key, flush=True)
     lines = f'    - name: "{entry.name}"\n      sha256: "{entry.sha256}"'
@@ -164,7 +164,7 @@ def schema_command(
     document: dict[str, Any]
     if of is Schema.CONFIG:
         document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Settings.model_json_schema()
-        # The manifest's path is this installation's own.
+        # The default is a path in this installation.
         document["properties"]["models"]["default"] = {}
         del document["$defs"]["ModelSettings"]["properties"]["manifest"]["default"]
     else:
@@ -184,9 +184,9 @@ def main() -> None:
 
 
 def _configuration(config: Path | None, urls: list[str], require_gpu: bool) -> Configuration:
-    """Return the configuration of a file, or that for a first try, with what the command line has put over it.
+    """Return the configuration of a file, or that for a first try, with the options of the command line laid over it.
 
-    Cameras of the command line replace those of the file, which are then not even looked at, and changes of cameras are
+    Cameras of the command line replace those of the file, which are then not even checked, and changes of cameras are
     not kept.
     """
     first_try = _default() if config is None else {}
@@ -211,12 +211,12 @@ def _camera(index: int, text: str) -> dict[str, Any]:
 
 
 def _default() -> dict[str, Any]:
-    """Return a configuration for a first try: the demo clip, and everything on loopback, on free ports."""
+    """Return a configuration for a first try: the demo clip, and all servers on free ports of loopback."""
     return {
         "cameras": [{"name": "demo", "url": str(DEMO), "loop": True, "fps": 10}],
         "mqtt": {"embedded": True, "port": _free_port("127.0.0.1", 1883)},
         "http": {"port": _free_port("127.0.0.1", 8080)},
-        # The names that the document of OSS's face detection uses.
+        # The bucket names in the examples of OSS's face detection.
         "oss": {
             "enabled": True,
             "port": _free_port("127.0.0.1", 8081),
@@ -230,7 +230,7 @@ def _free_port(host: str, wanted: int) -> int:
     """Return the wanted port, or another one if it is taken."""
     for port in (wanted, 0):
         with socket.socket() as probe:
-            if os.name == "posix":  # as the listeners do: connections of the last run may linger on the port
+            if os.name == "posix":  # as the listeners do: connections of the last run may still hold the port
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))

@@ -1,4 +1,4 @@
-"""`visaged models`: what networks there are, how good they are, whether they are whole, how fast they run here."""
+"""`visaged models`: lists the networks, shows their model cards, verifies their files, and times them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ err = Console(stderr=True, highlight=False)
 EXIT_WRONG_USAGE = 2
 EXIT_DAMAGED = 3
 
-_File = Annotated[Path, typer.Option("--manifest", help="Manifest of the networks; the package's own by default.")]
+_File = Annotated[Path, typer.Option("--manifest", help="Manifest of the networks; the packaged one by default.")]
 _Name = Annotated[str, typer.Argument(help="Name of the network in the manifest.")]
-_Names = Annotated[list[str] | None, typer.Argument(help="Names of networks; all of the manifest by default.")]
+_Names = Annotated[list[str] | None, typer.Argument(help="Names of networks; all in the manifest by default.")]
 _OWN = PACKAGED
 
 
@@ -66,7 +66,7 @@ def list_command(manifest: _File = _OWN) -> None:
 
 @app.command("show")
 def show_command(name: _Name, manifest: _File = _OWN) -> None:
-    """Show a network's model card; without one, what the manifest says of its data and accuracy."""
+    """Show a network's model card; without one, its training data and accuracy as in the manifest."""
     found, (entry,) = _entries(manifest, [name])
     if entry.card is None:
         said = entry.model_dump(
@@ -87,7 +87,7 @@ def show_command(name: _Name, manifest: _File = _OWN) -> None:
 
 @app.command("verify")
 def verify_command(names: _Names = None, manifest: _File = _OWN) -> None:
-    """Compare every file with the hash in the manifest, load it, and try whether it does what its entry says."""
+    """Compare every file with the hash in the manifest, load it, and test that it behaves as its entry says."""
     found, entries = _entries(manifest, names)
     damaged = False
     for entry in entries:
@@ -106,11 +106,11 @@ def verify_command(names: _Names = None, manifest: _File = _OWN) -> None:
 def bench_command(
     names: _Names = None,
     manifest: _File = _OWN,
-    provider: Annotated[Provider, typer.Option(help="What to run on.")] = "auto",
-    long_side: Annotated[int, typer.Option(min=160, max=3840, help="Of the detector's canvas, in pixels.")] = 640,
-    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Time for each line.")] = 3.0,
+    provider: Annotated[Provider, typer.Option(help="ONNX Runtime provider to run on.")] = "auto",
+    long_side: Annotated[int, typer.Option(min=160, max=3840, help="Long side of the detector's input, pixels.")] = 640,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds of measurement for each line.")] = 3.0,
 ) -> None:
-    """Time the networks on this machine, one caller, as the daemon calls them; other programs disturb it."""
+    """Time the networks on this machine with one worker, as the daemon runs them; other programs slow them down."""
     found, entries = _entries(manifest, names)
     table = Table(
         "name", "on", "input", "batch", "ms each: median", "fastest tenth", "a second", box=box.SIMPLE, pad_edge=False
@@ -140,7 +140,7 @@ def _load(manifest: Manifest, entry: Entry, config: SessionConfig) -> Detector |
 
 
 def _work(model: Detector | Analyzer, size: int, long_side: int) -> tuple[Callable[[], object], str]:
-    # Noise: a network's time hangs on its input's shape, hardly on what there is to see.
+    # Noise will do: a network's time depends on the shape of its input, hardly on the content.
     noise = np.random.default_rng(0)
     if isinstance(model, Detector):
         canvas = canvas_for(16, 9, long_side, model.multiple_of)

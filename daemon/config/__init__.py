@@ -1,1 +1,1 @@
-"""What all parts of the configuration are made of: the file, secrets, TLS, errors by key path."""
+"""Building blocks of the configuration: the file, secrets, TLS, errors by key path."""

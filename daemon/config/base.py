@@ -1,4 +1,4 @@
-"""What several parts of the configuration have in common."""
+"""Types and defaults that several parts of the configuration share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a name or address is this machine alone."""
+    """Return whether a host name or address is a loopback address, which other machines cannot reach."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -24,15 +24,15 @@ def is_loopback(host: str) -> bool:
 
 
 def default_state_dir() -> Path | None:
-    """Return the folder for what the daemon keeps by itself; None where this user has none.
+    """Return the default state folder; None if the user has no home folder.
 
-    It is the first that systemd names (`STATE_DIRECTORY`), or else `visaged` in the XDG base directory for state.
+    It is the first folder in `STATE_DIRECTORY`, which systemd sets, or else `visaged` in the XDG folder for state.
     """
     given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
     if given:
         return Path(given)
     base = os.environ.get("XDG_STATE_HOME", "")
-    if os.path.isabs(base):  # its specification has others ignored
+    if os.path.isabs(base):  # the XDG specification says to ignore relative paths
         return Path(base) / "visaged"
     try:
         return Path.home() / ".local" / "state" / "visaged"

@@ -1,4 +1,4 @@
-"""The configuration file as plain data, and how trouble with it is told: by the path of the key, without secrets."""
+"""The configuration file as plain data, and the errors that report problems by the path of the key, without secrets."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _MOST_BYTES = 1 << 20
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what a YAML file holds; an empty one holds nothing.
+    """Return the mapping in a YAML file; an empty file is an empty mapping.
 
     Raises:
-        SettingsError: It cannot be read, is larger than a configuration can be, or is not a YAML mapping.
+        SettingsError: The file cannot be read, is larger than a configuration can be, or is not a YAML mapping.
     """
     try:
         with path.open("rb") as file:
@@ -50,7 +50,7 @@ def read(path: Path) -> dict[str, Any]:
         raise SettingsError([ConfigProblem("", f"cannot read {path}: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise SettingsError([ConfigProblem("", f"{path} is not UTF-8 text")]) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date or number that there is not
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as 2024-13-45
         raise SettingsError([ConfigProblem("", f"{path} is not YAML: {_yaml_trouble(error)}")]) from None
     if document is None:
         document = {}
@@ -74,7 +74,7 @@ def _yaml_trouble(error: Exception) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what PyYAML takes without a word: the last of two equal keys, and NUL, which no path can hold."""
+    """Refuses what PyYAML accepts silently: a key that stands twice, and NUL characters, which no path can hold."""
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         text: str = super().construct_scalar(node)

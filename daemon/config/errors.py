@@ -1,4 +1,4 @@
-"""How trouble with a configuration is reported: by the path of the key, in words, and without what may be secret."""
+"""Turns pydantic errors into problems of a configuration: the path of the key and a text, without secrets."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[ConfigPr
     """Return the problems that pydantic found in a document.
 
     Args:
-        error: What it raised.
-        model: What the document was to be. A value is repeated in a text only where the model has no secret.
+        error: The error that pydantic raised.
+        model: The model that the document was validated against. A text repeats a value only where the model has no
+            secret.
     """
     return [_problem(details, model) for details in error.errors()]
 
@@ -53,8 +54,8 @@ def may_be_secret(model: type[BaseModel], loc: Sequence[str | int]) -> bool:
     """Return whether the value at a place of a document is, or may hold, a secret, by the types of the model.
 
     Args:
-        model: What the document is to be.
-        loc: Keys and indices that lead to the value. Beyond what the model knows, everything may be secret.
+        model: The model that describes the document.
+        loc: Keys and indices that lead to the value. A value that the model does not describe may be secret.
     """
     places: list[Any] = [model]
     for part in loc:

@@ -16,13 +16,13 @@ from visaged.pipelines.runtime.config import StrictConfig
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A secret and where it is; it is never shown, and read when it is needed.
+    """A secret and where it is stored; it is never shown, and is read only when it is needed.
 
     Attributes:
-        name: The key for plain text, such as `password`; the others are named after it.
-        text: The secret itself.
+        name: The key for plain text, such as `password`; the other keys are this with `_file` and `_env`.
+        text: The secret itself, if it is given in plain text.
         file: File whose first line is the secret.
-        variable: Environment variable that holds it.
+        variable: Environment variable that holds the secret.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Secret:
         """Return the secret of a part of the configuration; None if none of its keys is given.
 
         Raises:
-            ValueError: More than one of them is, or the plain text is empty.
+            ValueError: More than one of the keys is given, or the plain text is empty.
         """
         keys = (name, f"{name}_file", f"{name}_env")
         names = [key for key in keys if getattr(settings, key) is not None]
@@ -50,7 +50,7 @@ class Secret:
 
     @classmethod
     def required(cls, settings: StrictConfig, name: str) -> Secret:
-        """Return the secret of a part of the configuration that cannot be without one; raises `ValueError`."""
+        """Return the secret of a part of the configuration; raises `ValueError` if there is none."""
         secret = cls.given(settings, name)
         if secret is None:
             raise ValueError(f"give one of {name}, {name}_file, {name}_env")
@@ -58,17 +58,17 @@ class Secret:
 
     @property
     def key(self) -> str:
-        """The key that is given."""
+        """The key by which the secret is given, such as `password_file`."""
         return f"{self.name}_file" if self.file is not None else f"{self.name}_env" if self.variable else self.name
 
     def read(self) -> str:
         """Return the secret.
 
-        Of a file it is the first line without its line ending and without a byte order mark; spaces are kept. Of a
-        variable it is the whole value.
+        From a file, the first line is taken, without line ending and byte order mark; spaces are kept. From a variable,
+        the whole value is taken.
 
         Raises:
-            ValueError: The file or variable has none; the text names it.
+            ValueError: The file or variable holds no secret; the text names the file or variable.
         """
         if self.text is not None:
             return self.text.get_secret_value()

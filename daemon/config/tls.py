@@ -1,4 +1,4 @@
-"""TLS of the daemon's own listeners: its files, and what can be wrong with them."""
+"""TLS for the daemon's own listeners: loading a certificate and key, and reporting what is wrong with them."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from pathlib import Path
 
 from visaged.pipelines.runtime.config import StrictConfig
 
-# Half of the 30 days before the end in which certificate tools renew: if it is still the old one, that has failed.
+# Certificate tools renew 30 days before the end, so a certificate that is still in use at half of that was not renewed.
 _SOON_S = 15 * 86400
 
 
 class TlsError(Exception):
-    """Files that TLS cannot be done with. The text says which, and what to do."""
+    """A certificate or key cannot be used; the text names the file and says what to do."""
 
 
 class TlsSettings(StrictConfig):
     """A certificate and its key."""
 
     certificate: Path
-    """PEM file: the server's certificate, then those between it and the authority."""
+    """PEM file: the server's certificate, then the intermediate certificates up to the authority."""
     key: Path
     """PEM file: the certificate's private key, without a password."""
 
     def context(self) -> ssl.SSLContext:
-        """Return TLS 1.2 and newer with these files; raises `TlsError`."""
+        """Return a context for TLS 1.2 and newer with these files; raises `TlsError` if they cannot be used."""
         for name, path in (("certificate", self.certificate), ("key", self.key)):
             try:
                 path.read_bytes()
@@ -54,22 +54,22 @@ class TlsSettings(StrictConfig):
         return f"certificate {self.certificate} and key {self.key} cannot be used: {reason}"
 
     def warning(self, now_s: float | None = None) -> str | None:
-        """Return what clients will find wrong with the certificate by itself, or that it ends soon; None if nothing.
+        """Return why clients will refuse the certificate, or that it ends soon; None if it is good.
 
-        Python's `ssl` gives no way to a certificate's dates but a handshake, so there is one, in memory.
+        Python's `ssl` shows the dates of a certificate only after a handshake, so one is made in memory.
 
         Args:
-            now_s: Seconds since 1970, for the warning that it ends soon; null for now.
+            now_s: Time in seconds since 1970 that the end of the certificate is compared with; None for now.
         """
         client_context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        client_context.check_hostname = False  # which names clients use is not known here
+        client_context.check_hostname = False  # the names that clients use are not known here
         client_context.load_verify_locations(self.certificate)
         client_context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the certificate vouches for itself
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
         server = self.context().wrap_bio(to_server, to_client, server_side=True)
         client = client_context.wrap_bio(to_client, to_server)
         try:
-            for _ in range(4):  # messages go to and fro twice
+            for _ in range(4):  # a handshake takes two round trips
                 for side in (client, server):
                     try:
                         side.do_handshake()

@@ -1,1 +1,1 @@
-"""Pictures by URL: http, https and s3, from addresses that strangers send."""
+"""Fetching pictures by URL (http, https, s3), where clients that are not trusted choose the URL."""

@@ -1,6 +1,6 @@
-"""Which IP addresses are on the public Internet, which are not, and which nobody fetches a picture from.
+"""Which IP addresses are public, which are internal, and which are never fetched from.
 
-`ipaddress.is_global` is no answer: what it says depends on the patch level of Python, and it calls multicast, some
+`ipaddress.is_global` does not serve: its result depends on the patch level of Python, and it calls multicast, some
 translations of IPv4 addresses (64:ff9b::7f00:1 is 127.0.0.1 behind a NAT64) and a cloud's internal services global.
 """
 
@@ -14,13 +14,13 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 Kind = Literal["public", "internal", "never"]
-"""`public`: global unicast. `internal`: special or of this network; only for who is told so in the configuration.
-`never`: no pictures come from there, whatever the configuration says."""
+"""`public`: global unicast. `internal`: special, or of this network; only fetched from if the configuration lists it.
+`never`: not fetched from, whatever the configuration says."""
 
 # IANA IPv4 Special-Purpose Address Registry (iana.org/assignments/iana-ipv4-special-registry), all that is not globally
 # reachable or is deprecated; IPv4 Multicast Address Space Registry; RFC numbers beside each. The first match counts.
 _V4: tuple[tuple[str, Kind, str], ...] = (
-    # Metadata services hand their machine's credentials to whoever can ask them.
+    # Metadata services return the credentials of their machine to any program on it.
     ("169.254.0.0/16", "never", "link-local, where clouds have their metadata service"),  # RFC 3927
     (
         "168.63.129.16/32",
@@ -56,7 +56,7 @@ _V6: tuple[tuple[str, Kind, str], ...] = (
     ("fc00::/7", "internal", "private"),  # RFC 4193
     ("2001:db8::/32", "internal", "for documentation"),  # RFC 3849
     ("3fff::/20", "internal", "for documentation"),  # RFC 9637
-    # Tunnels end wherever their embedded IPv4 address says; both are out of use, so none is let through.
+    # Tunnels end at the IPv4 address that they embed; both kinds are out of use, so neither is treated as public.
     ("2002::/16", "internal", "a 6to4 tunnel"),  # RFC 3056, 7526
     ("2001::/32", "internal", "a Teredo tunnel"),  # RFC 4380
     ("2001::/23", "internal", "of protocols, not of hosts"),  # RFC 2928: benchmarks, ORCHID, AMT, ...
@@ -67,22 +67,22 @@ _SPECIAL: dict[int, tuple[tuple[Network, Kind, str], ...]] = {
     4: tuple((IPv4Network(text), kind, name) for text, kind, name in _V4),
     6: tuple((IPv6Network(text), kind, name) for text, kind, name in _V6),
 }
-# All that IANA has given out for hosts (iana.org/assignments/ipv6-address-space); the rest of IPv6 is not public.
+# All addresses that IANA has assigned to hosts (iana.org/assignments/ipv6-address-space); other IPv6 is not public.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 # The well-known prefix of NAT64, RFC 6052: the last 32 bits are the IPv4 address that the gateway connects to.
 _NAT64 = IPv6Network("64:ff9b::/96")
 
 
 def unmapped(address: Address) -> Address:
-    """Return the IPv4 address that `::ffff:a.b.c.d` (RFC 4291) is another spelling of; others as they are.
+    """Return the IPv4 address of an IPv4-mapped one, `::ffff:a.b.c.d` (RFC 4291); other addresses unchanged.
 
-    The system connects to such an address by IPv4, so it is one.
+    The system connects to mapped addresses by IPv4.
     """
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def destination(address: Address) -> Address:
-    """Return the address where a connection ends: for an IPv4 address inside a mapping or NAT64, that one."""
+    """Return the address where a connection ends: the IPv4 address in a mapped or NAT64 address, else itself."""
     address = unmapped(address)
     if isinstance(address, IPv6Address) and address in _NAT64:
         return IPv4Address(int(address) & 0xFFFFFFFF)
@@ -90,7 +90,7 @@ def destination(address: Address) -> Address:
 
 
 def judge(address: Address) -> tuple[Kind, str]:
-    """Return what kind an address is by its destination, and in a word or two why."""
+    """Return the kind of an address, by its destination, and a word or two for the reason."""
     address = destination(address)
     for network, kind, name in _SPECIAL[address.version]:
         if address in network:
@@ -101,7 +101,7 @@ def judge(address: Address) -> tuple[Kind, str]:
 
 
 def never(network: Network) -> str | None:
-    """Return in a word or two why no address of a range is ever connected to; None if some may be."""
+    """Return a word or two for why no address of a range is ever connected to; None if some may be."""
     for special, kind, name in _SPECIAL[network.version]:
         if kind == "never" and network[0] in special and network[-1] in special:
             return name

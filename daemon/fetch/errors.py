@@ -1,4 +1,4 @@
-"""The one error of fetching."""
+"""The error that all parts of fetching raise."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ Reason = Literal[
 ]
 """Why nothing was fetched.
 
-`disabled`: the configuration does not want it. `bad_url`: what was sent is no URL that can be fetched. `forbidden`: it
-is one, but not allowed. `busy`: too many at a time. `unreachable`: no connection, no TLS, or a broken answer.
-`timeout`: not done in time. `redirects`: too many, or to what is no place to go. `status`: any other answer than a
-picture's. `not_found`: there is no such thing. `credentials`: the storage does not accept this daemon's. `too_large`:
-more bytes than are taken.
+`disabled`: switched off in the configuration. `bad_url`: not a URL that can be fetched. `forbidden`: not allowed by the
+configuration. `busy`: too many fetches at a time. `unreachable`: no connection, no TLS, or a broken answer. `timeout`:
+not done in time. `redirects`: too many, or to a URL that cannot be followed. `status`: any other status than success.
+`not_found`: the server has no such file. `credentials`: the storage refuses this daemon's access key. `too_large`: more
+bytes than the limit.
 """
 
 
 class FetchError(Exception):
     """Nothing was fetched; the text says what was wrong and what to do.
 
-    The text goes to whoever sent the URL: it names its host, never its path, query or user, and no address that the
-    host has.
+    The text is sent to the client that sent the URL: it may name the host, never the path, query or user, nor an
+    address of the host.
 
     Args:
-        reason: For programs.
-        text: For people.
+        reason: Kind of the failure, for programs.
+        text: What was wrong and what to do, for people.
     """
 
     def __init__(self, reason: Reason, text: str) -> None:

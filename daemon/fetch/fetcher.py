@@ -1,4 +1,4 @@
-"""Pictures by URL, from clients who are not to be trusted, for daemons that stand inside networks that are."""
+"""Fetches pictures by URL for clients that are not trusted, from a daemon that may be inside a trusted network."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {"User-Agent": "visaged", "Accept": "image/jpeg,image/png,image/bmp,image/webp,*/*;q=0.1"}
 
 Done = Callable[[str, float, int], None]
-"""Told of every fetch: `ok`, the reason that it failed, `cancelled` or `failed`; seconds; bytes."""
+"""Called after a fetch with result (`ok`, the reason of a `FetchError`, `cancelled` or `failed`), seconds, bytes."""
 
 
 class Fetcher:
     """Fetches http, https and s3 URLs within the bounds of the configuration, for one event loop.
 
-    What it fetches is bytes: whether they are a picture is seen when they are decoded, whatever their server says.
+    The Content-Type of an answer is ignored: decoding shows whether the bytes are a picture.
 
     Args:
-        settings: The bounds.
+        settings: The configuration of `fetch`.
         resolve: Looks names up; the system's resolver unless given.
         dial: Makes connections to addresses.
-        done: Told of every fetch.
+        done: Called after every fetch.
     """
 
     def __init__(
@@ -57,16 +57,16 @@ class Fetcher:
         self._closed = False
 
     async def fetch(self, url: str) -> bytes:
-        """Return what is at a URL.
+        """Return the bytes at a URL.
 
         Args:
             url: `http://`, `https://` or `s3://bucket/key`.
 
         Raises:
-            FetchError: It is not had; the text is for whoever sent the URL.
+            FetchError: Nothing was fetched; the text is for the client that sent the URL.
         """
         began_s = time.monotonic()
-        result, size = "failed", 0  # by a fault of this program
+        result, size = "failed", 0  # stays so for an unexpected exception
         try:
             data = await self._admitted(url)
             result, size = "ok", len(data)
@@ -81,7 +81,7 @@ class Fetcher:
             self._done(result, time.monotonic() - began_s, size)
 
     async def close(self) -> None:
-        """Begin no more fetches. Those that run end with their tasks or their deadline: nothing else is kept open."""
+        """Refuse new fetches. Running ones end with their tasks or at their deadline; nothing else is open."""
         self._closed = True
 
     async def _admitted(self, url: str) -> bytes:
@@ -125,7 +125,7 @@ class Fetcher:
         raise FetchError("redirects", f"there were more than {self._settings.max_redirects} redirects")
 
     async def _step(self, target: Target) -> bytes | Target:
-        """Return what is there, or where it leads."""
+        """Return the bytes at a target, or the target that it redirects to."""
         self._policy.admit(target)
         host = target.host
         found = await self._resolve(host, target.port) if isinstance(host, str) else [host]
@@ -142,7 +142,7 @@ class Fetcher:
         if location is None:
             raise FetchError("status", f"{target.site} answered {reply.phrase} and does not say where to")
         try:
-            # Header fields are bytes; those of a location that are not ASCII are UTF-8 wherever it works elsewhere.
+            # Header fields are bytes; browsers decode a Location that is not ASCII as UTF-8.
             there = target.joined(location.encode("latin-1").decode())
         except UnicodeDecodeError:
             raise FetchError("redirects", f"{target.site} redirects to what is not text") from None

@@ -1,4 +1,4 @@
-"""Whether a host, a port and the addresses of a name may be connected to."""
+"""Decides whether a host, its port and its addresses may be connected to."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 class Policy:
-    """What the configuration says of hosts and addresses.
+    """Decides what may be connected to, by the configuration.
 
     Args:
-        settings: The configuration.
+        settings: The configuration of `fetch`.
     """
 
     def __init__(self, settings: FetchSettings) -> None:
@@ -28,9 +28,9 @@ class Policy:
         self._log = LimitedLog(log)
 
     def admit(self, target: Target) -> None:
-        """Check all that can be known of a host before its name is looked up.
+        """Check a host before its name is looked up.
 
-        A name that can only be refused is not looked up: the question alone would tell its name server who asks.
+        A name that is refused anyway is not looked up: the query would show this network to the name server.
 
         Raises:
             FetchError: Nothing may be fetched from there.
@@ -52,11 +52,11 @@ class Policy:
         """Return the addresses of a host to connect to: all of them, or none.
 
         Args:
-            target: The host, admitted before.
-            addresses: All that its name has.
+            target: The host, which `admit` must have accepted.
+            addresses: All addresses of the host.
 
         Raises:
-            FetchError: It has none, or one that may not be connected to.
+            FetchError: The host has no address, or one that may not be connected to.
         """
         if not addresses:
             raise FetchError("unreachable", f"{target.site} cannot be reached: its name has no address")
@@ -64,13 +64,13 @@ class Policy:
         for address in plain:
             reason = self._refusal(target, address)
             if reason is not None:
-                # Who sent the URL is not told the addresses of names on this network.
+                # The client is not shown the addresses of names on this network.
                 self._log("refused to fetch from %s at %s: %s", target.site, address, reason)
                 raise _forbidden(target, reason)
         return list(dict.fromkeys(plain))
 
     def is_listed(self, address: Address) -> bool:
-        """Return whether an address is allowed by itself, and not only for being public."""
+        """Return whether an entry of `allow` lists an address, which so is allowed even if it is not public."""
         return any(rule.holds(address) for rule in self._allow)
 
     def _refusal(self, target: Target, address: Address) -> str | None:
@@ -82,7 +82,7 @@ class Policy:
             return "its address is in fetch.deny"
         is_named = any(rule.names(target.host) and self._fits(rule, target) for rule in self._allow)
         for rule in self._allow:
-            # For a host that is listed with its port, the port need not be repeated with the range.
+            # If the host is listed with its port, the entry for the address range need not repeat the port.
             if rule.holds(address) and (self._fits(rule, target) or (is_named and rule.port is None)):
                 return None
         is_public_allowed = is_named or (settings.public and target.port in settings.ports)

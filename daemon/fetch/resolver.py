@@ -1,4 +1,4 @@
-"""Looking names up without waiting for ever, and without more threads than were asked for."""
+"""Looks names up with a bounded number of threads, so that a silent name server does not block the event loop."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from visaged.daemon.fetch.addresses import Address, parse
 from visaged.daemon.fetch.errors import FetchError
 
 Resolve = Callable[[str, int], Awaitable[Sequence[Address]]]
-"""Returns all addresses that a name has, for a TCP port; raises `FetchError`."""
+"""Returns all addresses of a name, for a TCP port; raises `FetchError`."""
 
 
 class SystemResolver:
-    """Asks the system, in threads that nobody waits for.
+    """Looks names up by `getaddrinfo`, in daemon threads that are not joined.
 
-    `getaddrinfo` cannot be stopped: a name server that keeps silent holds its thread for as long as the system's
-    configuration says. Event loops and executors wait for their threads when they end; nothing waits for these.
+    `getaddrinfo` cannot be stopped: with a silent name server it holds its thread for as long as the system's
+    configuration says. Event loops and executors join their threads when they end, so they are not used here.
 
     Args:
-        most: Look-ups at a time, those included that were given up.
+        most: Most look-ups at a time, including abandoned ones that still run.
     """
 
     def __init__(self, most: int) -> None:
         self._room = threading.BoundedSemaphore(most)
 
     async def __call__(self, host: str, port: int) -> list[Address]:
-        """Return the addresses of a name; raises `FetchError`."""
+        """Return the addresses of a name; raises `FetchError` if it cannot be looked up, or too many look-ups run."""
         if not self._room.acquire(blocking=False):
             raise FetchError("busy", "too many names are being looked up; try again")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Address] | OSError] = loop.create_future()
 
         def tell(result: list[Address] | OSError) -> None:
-            if not answer.done():  # whoever asked may have given up
+            if not answer.done():  # the caller may have been cancelled
                 answer.set_result(result)
 
         def look_up() -> None:

@@ -1,8 +1,8 @@
-"""Objects of storage that speaks S3, such as AWS's, MinIO or Ceph.
+"""Reads objects from storage with the S3 protocol, such as AWS, MinIO or Ceph.
 
-Requests are signed by botocore, boto3's own core, and sent like every other fetch. Not by boto3: it looks for
-credentials, endpoints, proxies and authorities in variables, in `~/.aws` and at the cloud's metadata service, and its
-time-outs are for silence alone. Signing is a function of what is in the configuration.
+Requests are signed by botocore, the core of boto3, and sent like every other fetch. boto3 itself is not used: it looks
+for credentials, endpoints, proxies and authorities in variables, in `~/.aws` and at the cloud's metadata service, and
+its time-outs limit silence alone. Here, signing depends on the configuration alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from visaged.pipelines.runtime.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
 
-# At debug it tells of signatures, the access key's id and objects' keys.
+# At debug it logs signatures, the access key's id and objects' keys.
 logging.getLogger("botocore").setLevel(logging.WARNING)
 
 _ATTEMPTS = 2
@@ -53,14 +53,14 @@ _REGION = frozenset({"AuthorizationHeaderMalformed", "PermanentRedirect", "Tempo
 
 @dataclass(frozen=True, slots=True)
 class S3Object:
-    """An object, or with `head` what is known of it.
+    """An object, or from `head` its metadata alone.
 
     Attributes:
-        data: The bytes; none with `head`.
-        size: In bytes.
-        etag: As it was sent, with its quotation marks; empty if there was none.
-        last_modified: With its time zone.
-        content_type: As it was stored, and not to be relied on.
+        data: Bytes of the object; empty from `head`.
+        size: Size of the object in bytes.
+        etag: The ETag header with its quotation marks; empty if there was none.
+        last_modified: Time of the last change, with its time zone; None if the storage sent none.
+        content_type: Content-Type that was stored with the object; it may be wrong.
     """
 
     data: bytes
@@ -74,8 +74,8 @@ class S3Client:
     """Reads objects of one endpoint with one access key. Its methods may be called from any thread.
 
     Args:
-        settings: Endpoint and access key; of the daemon's owner, so the endpoint may have any address.
-        name: Of the settings, in texts.
+        settings: Endpoint and access key. The daemon's owner sets them, so the endpoint may have any address.
+        name: Path of the settings in the configuration, for error texts.
         resolve: Looks names up; the system's resolver unless given.
         dial: Makes connections to addresses.
     """
@@ -95,21 +95,21 @@ class S3Client:
         self._dial = dial or httpcore2.AnyIOBackend()
 
     def get(self, bucket: str, key: str, most_bytes: int, timeout_s: float) -> S3Object:
-        """Return an object; blocks, so it is not for the thread of an event loop.
+        """Return an object; blocks, so it must not be called in the thread of an event loop.
 
         Args:
-            bucket: Its name.
-            key: Literally.
-            most_bytes: Longest object taken.
-            timeout_s: Longest time for all of it.
+            bucket: Name of the bucket.
+            key: Key of the object, not percent-encoded.
+            most_bytes: Largest object that is fetched, in bytes.
+            timeout_s: Longest time for the whole fetch, in seconds.
 
         Raises:
-            FetchError: It is not had; the text says why, without the key and without credentials.
+            FetchError: The object was not fetched; the text says why, without the key and without credentials.
         """
         return asyncio.run(self._within("GET", bucket, key, most_bytes, timeout_s))
 
     def head(self, bucket: str, key: str, timeout_s: float) -> S3Object:
-        """Return what is known of an object, without its bytes; like `get` else."""
+        """Return the metadata of an object, without its bytes; blocks and raises like `get`."""
         return asyncio.run(self._within("HEAD", bucket, key, 0, timeout_s))
 
     async def _within(
@@ -122,10 +122,10 @@ class S3Client:
             raise FetchError("timeout", f"the storage did not answer within {timeout_s:g} s") from None
 
     async def request(self, method: Literal["GET", "HEAD"], bucket: str, key: str, most_bytes: int) -> S3Object:
-        """Return an object, or what is known of it, however long it takes.
+        """Return an object (GET) or its metadata (HEAD), without a time limit.
 
         Raises:
-            FetchError: It is not had.
+            FetchError: The object was not fetched.
         """
         check_object(bucket, key)
         buckets = self._settings.buckets
@@ -138,7 +138,7 @@ class S3Client:
             except FetchError as error:
                 lost = error.reason == "unreachable"
                 if attempt == _ATTEMPTS and lost:
-                    # Whoever sends URLs is not told where the storage is.
+                    # The client is not shown where the storage is.
                     self._log("%s: %s", self._name, error)
                     raise FetchError(
                         "unreachable", "the storage cannot be reached; the daemon's log says why"
@@ -153,7 +153,7 @@ class S3Client:
         addresses = await self._resolve(host, target.port) if isinstance(host, str) else [host]
         backend = PinnedBackend(addresses, self._dial)
         tls = self._tls if target.scheme == "https" else None
-        # In a thread: the first time botocore is loaded, and secrets may be files.
+        # In a thread, because it may import botocore and read secrets from files.
         headers = await asyncio.to_thread(self._signed, method, target)
         async with exchange(method, target, headers, backend, tls) as reply:
             if reply.status != HTTPStatus.OK:
@@ -172,13 +172,13 @@ class S3Client:
         site = parse(settings.endpoint or f"https://s3.{settings.region}.{suffix}")
         style = settings.addressing_style
         path_style = style == "path" or (style == "auto" and settings.endpoint is not None)
-        # No certificate for *.endpoint is good for a name with another dot in it; and addresses have no subdomains.
+        # A certificate for *.endpoint does not cover bucket names with dots, and IP addresses have no subdomains.
         if path_style or "." in bucket or not isinstance(site.host, str):
             return Target(site.scheme, site.host, site.port, f"/{bucket}/{quote(key, safe='/~')}")
         return Target(site.scheme, f"{bucket}.{site.host}", site.port, f"/{quote(key, safe='/~')}")
 
     def _signed(self, method: str, target: Target) -> dict[str, str]:
-        """Return the headers that make a request ours (Signature Version 4)."""
+        """Return the headers of a request, signed by Signature Version 4."""
         try:
             auth = importlib.import_module("botocore.auth")
             awsrequest = importlib.import_module("botocore.awsrequest")
@@ -186,7 +186,7 @@ class S3Client:
         except ImportError:
             raise FetchError("disabled", f"s3 {S3_MISSING}") from None
         try:
-            # Read anew each time: secrets in files are replaced while the daemon runs.
+            # Read for each request: secrets in files may be replaced while the daemon runs.
             key = credentials.Credentials(self._settings.access_key_id, self._settings.secret())
         except ValueError as error:
             raise FetchError("credentials", f"{self._name}: {error}") from None
@@ -216,7 +216,7 @@ class S3Client:
 
 
 class _Passing(FetchError):
-    """Trouble of the storage's own that may be over in a moment."""
+    """An error of the storage (5xx) that may be gone at the next attempt."""
 
 
 def _object(data: bytes, size: int, headers: Mapping[str, str]) -> S3Object:

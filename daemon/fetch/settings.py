@@ -1,4 +1,4 @@
-"""The keys of `fetch`: from where pictures may be fetched by URL, and within what bounds."""
+"""The keys of `fetch`: the hosts that pictures may be fetched from by URL, and the limits."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ Port = Annotated[int, NotBoolean, Field(ge=1, le=65535)]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One entry of `allow` or `deny`, taken apart.
+    """One parsed entry of `allow` or `deny`.
 
     Attributes:
-        name: A host, or with `is_wildcard` the domain that its subdomains are meant of; None for addresses.
-        is_wildcard: Whether `name` stands for its subdomains, at any depth, and not for itself.
-        network: The addresses; None for a name.
-        port: The one port; None for those of `ports`.
+        name: Name of a host or, with `is_wildcard`, of a domain; None for addresses.
+        is_wildcard: Whether the entry matches the subdomains of `name` at any depth, and not `name` itself.
+        network: Range of addresses; None for a name.
+        port: The only port that the entry matches; None for those of the key `ports`.
     """
 
     name: str | None
@@ -41,21 +41,21 @@ class Rule:
     port: int | None
 
     def names(self, host: str | Address) -> bool:
-        """Return whether this is an entry for a host's name."""
+        """Return whether the entry matches the name of a host; the port is not compared."""
         if self.name is None or not isinstance(host, str):
             return False
         return host.endswith(f".{self.name}") if self.is_wildcard else host == self.name
 
     def holds(self, address: Address) -> bool:
-        """Return whether this is an entry for an address."""
+        """Return whether the entry matches an address; the port is not compared."""
         return self.network is not None and address in self.network
 
 
 def parse_rule(text: str) -> Rule:
-    """Take apart `host`, `*.domain`, an address or a range such as `10.0.0.0/8`, each perhaps with `:port`.
+    """Parse `host`, `*.domain`, an address or a range such as `10.0.0.0/8`, each optionally with `:port`.
 
     Raises:
-        ValueError: It is none of them.
+        ValueError: The text has none of these forms.
     """
     host, port = text, None
     found = re.fullmatch(r"(?P<host>\[.*\]|[^:\[\]]*):(?P<port>[0-9]{1,5})", text)
@@ -79,26 +79,27 @@ def parse_rule(text: str) -> Rule:
 
 
 class S3Settings(StrictConfig):
-    """Object storage that speaks S3. Nothing but this is looked at: no variables and no files of AWS's tools."""
+    """Object storage with the S3 protocol. Variables and files of AWS's tools are not read."""
 
     endpoint: HiddenText | None = None
-    """`https://host:port` of MinIO, Ceph, ...; null for AWS in `region`. It may be on this network."""
+    """`https://host:port` of MinIO, Ceph, ...; null for AWS in `region`. The host may be on this network."""
     region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")] = "us-east-1"
     """Region that requests are signed for."""
     access_key_id: Annotated[str, Field(min_length=1)]
-    """Id of the access key. Give it to nothing but reading: whoever may send URLs can have every object that it can."""
+    """Id of the access key. Let it only read: clients that may send URLs can have every object that it can read."""
     secret_access_key: SecretStr | None = None
-    """Secret of the access key in plain text; the next two keep it out of this file."""
+    """Secret of the access key in plain text; `secret_access_key_file` and `secret_access_key_env` keep it out of this
+    file."""
     secret_access_key_file: Path | None = None
-    """File whose first line is the secret, without the line's ending and a byte order mark; spaces are kept."""
+    """File whose first line is the secret; its line ending and a byte order mark are left out, spaces are kept."""
     secret_access_key_env: str | None = None
     """Environment variable whose value is the secret."""
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
     """path: `endpoint/bucket/key`; virtual: `bucket.endpoint/key`; auto: path with an endpoint, virtual with AWS."""
     buckets: list[str] | None = None
-    """The buckets that may be read; null for all that the access key can."""
+    """Buckets that may be read; null for all that the access key can read."""
     ca_file: Path | None = None
-    """Authorities that the endpoint's certificate may come from; null for the system's."""
+    """PEM file of the authorities that the endpoint's certificate may come from; null for the system's."""
 
     @field_validator("endpoint")
     @classmethod
@@ -122,42 +123,43 @@ class S3Settings(StrictConfig):
         """Return the secret of the access key.
 
         Raises:
-            ValueError: The file or variable that should hold it does not; the text names it.
+            ValueError: The file or variable that should hold the secret does not; the text names it.
         """
         return Secret.required(self, "secret_access_key").read()
 
 
 class FetchSettings(StrictConfig):
-    """Fetching pictures by URL. Off: a daemon that fetches what strangers name can be made to ask its own network."""
+    """Fetching pictures by URL. Off unless enabled: clients could make the daemon send requests to its own network."""
 
     enabled: bool = False
-    """Fetch at all."""
+    """Whether pictures are fetched by URL."""
     public: bool = False
     """Fetch from every host on the public Internet. A name is refused if one of its addresses is not public."""
     allow: list[str] = Field([])
-    """Hosts besides: `pictures.example.com`, `*.example.com` (subdomains of any depth), addresses and ranges such as
-    `192.168.1.0/24`, each perhaps with `:port`, and then with that port alone. A host that is listed by its name may
-    have public addresses and those listed here; one that is not, only those listed here."""
+    """Further hosts: `pictures.example.com`, `*.example.com` (subdomains of any depth), addresses and ranges such as
+    `192.168.1.0/24`, each optionally with `:port`, which then is the only port. A host that is listed by its name may
+    have public addresses and those listed here; a host that is not, only those listed here."""
     deny: list[str] = Field([])
-    """Hosts and ranges that are refused whatever else is said, with ports left out: public addresses of your own."""
+    """Hosts and ranges, without ports, that are refused even if `allow` or `public` allow them, such as public
+    addresses of your own."""
     schemes: list[Literal["http", "https"]] = Field(["https", "http"], min_length=1)
     """Schemes of URLs that are fetched; `s3://` is switched on by the key `s3`."""
     ports: list[Port] = Field(sorted(DEFAULT_PORTS.values()))
-    """Ports of URLs whose entry in `allow` has none."""
+    """Ports that are allowed with `public`, and for entries of `allow` without a port."""
     max_mb: Annotated[float, Field(gt=0, le=100)] = 20
     """Largest file that is fetched, in megabytes."""
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """Longest time from the URL to the last byte, over looking the name up, connecting, redirects and all."""
+    """Longest time in seconds for a whole fetch, with name look-up, connecting and redirects."""
     max_concurrent: Annotated[int, Field(ge=1, le=1000)] = 8
-    """Files fetched at a time; one more is refused."""
+    """Most files that are fetched at a time; further ones are refused."""
     max_redirects: Annotated[int, Field(ge=0, le=20)] = 5
-    """Redirects followed; every one is checked like the first URL."""
+    """Most redirects that are followed; each is checked like the first URL."""
     allow_downgrade: bool = False
     """Follow redirects from https to http."""
     ca_file: Path | None = None
-    """Authorities that certificates may come from; null for the system's."""
+    """PEM file of the authorities that certificates may come from; null for the system's."""
     s3: S3Settings | None = None
-    """Where `s3://bucket/key` is fetched from; null for nowhere."""
+    """Storage that `s3://bucket/key` is fetched from; null to refuse such URLs."""
 
     @field_validator("allow")
     @classmethod
@@ -185,7 +187,7 @@ class FetchSettings(StrictConfig):
 
 
 def check(settings: FetchSettings) -> list[ConfigProblem]:
-    """Return what is wrong with the world that settings name: files, secrets, packages."""
+    """Return what is wrong with what the settings refer to: files, secrets, packages."""
     problems = []
     s3 = settings.s3
     files = [("fetch.ca_file", settings.ca_file)] + ([("fetch.s3.ca_file", s3.ca_file)] if s3 is not None else [])

@@ -1,10 +1,10 @@
-"""One HTTP exchange with addresses that were checked, and with no others.
+"""One HTTP exchange, with addresses that were checked and no others.
 
-httpcore2 (the maintained continuation of httpcore) speaks HTTP/1.1 and TLS here. It follows no redirects, takes no
-cookies, reads no variables, uses no proxies and unpacks nothing, and its connections come from a backend that can be
-replaced: this one knows addresses only, so that a name is never looked up a second time. `http.client` in threads
-would do the same, but a server that sends a byte now and then could hold its thread for ever: the time-outs of
-sockets are for silence, and a thread cannot be cancelled as a task can.
+httpcore2 (the maintained continuation of httpcore) does HTTP/1.1 and TLS here. It follows no redirects, takes no
+cookies, reads no variables, uses no proxies and decompresses nothing. Its network backend can be replaced: the one here
+connects to given addresses, so that a name is never looked up a second time. `http.client` in threads would do the
+same, but a server that sends a byte now and then could hold its thread for ever: the time-outs of sockets limit silence
+alone, and a thread cannot be cancelled as a task can.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from visaged.daemon.fetch.addresses import Address, parse
 from visaged.daemon.fetch.errors import FetchError
 from visaged.daemon.fetch.urls import Target
 
-# A host that drops packets must leave time for its other addresses.
+# Seconds to connect to one address, so that one that drops packets leaves time for the others.
 _CONNECT_S = 3.0
 
-# At debug it tells of whole requests, with the signatures in their queries and headers.
+# At debug it logs whole requests, with the signatures in their queries and headers.
 logging.getLogger("httpcore2").setLevel(logging.WARNING)
 
 
@@ -34,10 +34,10 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
     """Connects to given addresses, whatever the name.
 
     Args:
-        addresses: In the order to be tried.
+        addresses: The addresses, in the order in which they are tried.
         dial: Makes the connections, by address.
-        may_be_own: Whether an address may turn out to be one of this machine itself. Its public ones pass every check
-            of addresses, and what listens there may be open to this machine alone.
+        may_be_own: Returns whether an address may belong to this machine. The public addresses of this machine pass
+            every check of addresses, but services there may be open to this machine alone.
     """
 
     def __init__(
@@ -60,7 +60,12 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        """Return a connection to the first address that gives one; the host is not looked at."""
+        """Return a connection to the first address that accepts one; the host is ignored.
+
+        Raises:
+            FetchError: The address belongs to this machine, and may not.
+            httpcore2.ConnectError: No address accepts a connection; or `httpcore2.ConnectTimeout`.
+        """
         failure: Exception = httpcore2.ConnectError("there is no address")
         for address in self._addresses:
             try:
@@ -70,14 +75,14 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
                 continue
             self._streams.append(stream)
             local = stream.get_extra_info("client_addr")
-            # To reach an address of its own, a machine connects from that very address.
+            # A machine connects to one of its own addresses from that same address.
             if local is not None and parse(local[0]) == address and not self._may_be_own(address):
                 raise FetchError("forbidden", "nothing is fetched from this machine itself")
             return stream
         raise failure
 
     async def aclose(self) -> None:
-        """Close what was opened: httpcore2 lets go of a connection whose TLS handshake is cancelled."""
+        """Close all connections: httpcore2 does not close one whose TLS handshake is cancelled."""
         for stream in self._streams:
             await stream.aclose()
 
@@ -88,7 +93,7 @@ class Reply:
 
     Attributes:
         status: HTTP status.
-        headers: By their names in lower case.
+        headers: Values of the headers by their names in lower case.
     """
 
     status: int
@@ -97,7 +102,7 @@ class Reply:
 
     @property
     def phrase(self) -> str:
-        """The status in words of this side: those of the server are not passed on."""
+        """The status with the standard phrase; the server's own phrase is not passed on."""
         try:
             return f"{self.status} {HTTPStatus(self.status).phrase}"
         except ValueError:
@@ -105,18 +110,18 @@ class Reply:
 
     @property
     def encoding(self) -> str | None:
-        """How the body is packed; None if it is not. `aws-chunked` is left over from how an object was sent."""
+        """The Content-Encoding; None if the body is not encoded. `aws-chunked` is left over from an upload."""
         text = self.headers.get("content-encoding", "").strip().lower()
         return None if text in ("", "identity", "aws-chunked") else text
 
     @property
     def length(self) -> int | None:
-        """The length that was announced, if one was."""
+        """The Content-Length in bytes; None if there is none."""
         text = self.headers.get("content-length", "")
         return int(text) if text.isdigit() else None
 
     async def body(self, most_bytes: int) -> bytes | None:
-        """Return the body; None if it is longer than that, of which little more is ever in memory."""
+        """Return the body; None if it is longer than `most_bytes`. Little more than that is ever in memory."""
         if (self.length or 0) > most_bytes:
             return None
         pieces, received = [], 0
@@ -137,16 +142,16 @@ async def exchange(
     backend: PinnedBackend,
     tls: ssl.SSLContext | None,
 ) -> AsyncIterator[Reply]:
-    """Send a request over a connection of its own, and give what is answered; raises `FetchError`.
+    """Send a request over a connection of its own, and yield the answer; raises `FetchError`.
 
-    Every exchange has a connection of its own: nothing that a server sends beyond its answer can pass for another one.
+    The connection is not reused, so that bytes that a server sends after its answer cannot be taken for another answer.
 
     Args:
         method: `GET` or `HEAD`.
-        target: Where to.
-        headers: Of the request, beside `Host`.
-        backend: Makes the connection, and is closed.
-        tls: For https; the certificate has to be for the host's name, whatever address it is connected to.
+        target: Scheme, host, port and path of the request.
+        headers: Headers of the request besides `Host`.
+        backend: Makes the connection; it is closed at the end.
+        tls: Context for https; the certificate must be for the host's name, whatever the address. None for http.
     """
     url = httpcore2.URL(scheme=target.scheme, host=str(target.host), port=target.port, target=target.path)
     fields = {"Host": target.authority, **headers, "Accept-Encoding": "identity", "Connection": "close"}
@@ -166,7 +171,7 @@ async def exchange(
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Return how certificates are checked: by the system's authorities, or by those of a file.
+    """Return a TLS context that trusts the system's authorities, or those of a PEM file.
 
     Raises:
         FetchError: The file cannot be used.

@@ -1,4 +1,4 @@
-"""URLs as clients send them, taken apart once: what is checked is what is connected to."""
+"""Parses URLs once, so that what is checked is what is connected to."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _PARTS = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/?#]*)(?P<target>[^#]*)", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?P<host>\[[^\]]*\]|[^:\[\]]+)(?::(?P<port>[0-9]{0,5}))?")
-# Programs disagree on what these mean: some drop them, some take a backslash for a slash.
+# Parsers disagree on these: some drop them, some take a backslash for a slash.
 _UNSAFE = re.compile(r"[\x00-\x20\x7f\\]")
-# Underscores are not for host names, and yet compose files and Windows are full of them.
+# Underscores are not valid in host names, but common in compose files and on Windows.
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER = re.compile(r"0[0-7]*|[1-9][0-9]*|0x[0-9a-f]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a URL points.
+    """A parsed http or https URL.
 
     Attributes:
         scheme: `http` or `https`.
-        host: Of the server: a name in lower-case ASCII without a final dot, or an address.
+        host: Host of the URL: a name in lower-case ASCII without a final dot, or an address.
         port: TCP port.
-        path: Path and query in ASCII, as the request says them.
+        path: Path and query in ASCII, as they are sent in the request.
     """
 
     scheme: str
@@ -42,7 +42,7 @@ class Target:
 
     @property
     def site(self) -> str:
-        """Scheme, host and port: as much of a URL as may be told."""
+        """Scheme, host and port: the part of a URL that texts may show."""
         return f"{self.scheme}://{self.authority}"
 
     @property
@@ -52,7 +52,7 @@ class Target:
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
     def joined(self, location: str) -> Target:
-        """Return where a redirect from here leads; raises `FetchError`."""
+        """Return the target of a redirect from here; raises `FetchError` if the location is no valid URL."""
         try:
             return parse(urljoin(f"{self.site}{self.path}", location.replace(" ", "%20")))
         except ValueError:
@@ -68,7 +68,7 @@ class S3Target:
 
 
 def scheme_of(url: str) -> str:
-    """Return the scheme of a URL: `http`, `https` or `s3`; raises `FetchError` for others and for what has none."""
+    """Return the scheme of a URL: `http`, `https` or `s3`; raises `FetchError` if it has another or none."""
     scheme = url.partition("://")[0].lower()
     if scheme not in (*DEFAULT_PORTS, "s3"):
         raise _bad("it does not start with https://, http:// or s3://")
@@ -76,10 +76,10 @@ def scheme_of(url: str) -> str:
 
 
 def parse(url: str) -> Target:
-    """Take an http or https URL apart.
+    """Parse an http or https URL.
 
     Raises:
-        FetchError: It is not one, or says something in a way that programs disagree about.
+        FetchError: The text is no such URL, or is written in a way that parsers disagree on.
     """
     _check(url)
     found = _PARTS.match(url)
@@ -101,7 +101,7 @@ def parse(url: str) -> Target:
 
 
 def parse_s3(url: str) -> S3Target:
-    """Take an s3 URL apart; raises `FetchError`."""
+    """Parse an s3 URL; raises `FetchError` if it does not name a bucket and a key."""
     _check(url)
     bucket, _, key = url[len("s3://") :].partition("/")
     if url[: len("s3://")].lower() != "s3://" or not bucket or not key:
@@ -111,7 +111,7 @@ def parse_s3(url: str) -> S3Target:
 
 
 def check_object(bucket: str, key: str) -> None:
-    """Check what becomes part of a request to storage; raises `FetchError`."""
+    """Check the name of a bucket and the key of an object; raises `FetchError` if they are not valid."""
     # The bucket becomes part of a host name (docs.aws.amazon.com/AmazonS3, "Bucket naming rules").
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) or ".." in bucket:
         raise _bad("its bucket has a name that buckets cannot have")
@@ -124,16 +124,16 @@ def check_object(bucket: str, key: str) -> None:
 
 
 def parse_host(text: str) -> str | Address:
-    """Return a host in the one spelling that it is checked and connected to under.
+    """Return a host in its canonical spelling, which is checked and connected to.
 
-    Full-width and encircled letters, ideographic dots and the like become what they stand for (UTS 46); decimal,
-    octal, hexadecimal and short forms of IPv4 addresses become addresses, as browsers and the C library read them.
+    Full-width and encircled letters, ideographic dots and the like are mapped to ASCII (UTS 46); decimal, octal,
+    hexadecimal and short forms of IPv4 addresses become addresses, as browsers and the C library read them.
 
     Args:
         text: A name, an IPv4 address, or an IPv6 address in brackets.
 
     Raises:
-        FetchError: It is none of them.
+        FetchError: The text is none of them.
     """
     if text.startswith("["):
         if not text.endswith("]") or "%" in text:
@@ -158,14 +158,14 @@ def parse_host(text: str) -> str | Address:
 
 
 def _ipv4(labels: list[str]) -> IPv4Address:
-    """Return the address that numbers stand for, after the WHATWG URL standard's IPv4 parser (and `inet_aton`)."""
+    """Return the IPv4 address of numeric labels, as the WHATWG URL standard's parser and `inet_aton` read them."""
     numbers = []
     if all(_NUMBER.fullmatch(label) for label in labels):
         numbers = [
             int(label[2:] or "0", 16) if label.startswith("0x") else int(label, 8 if label.startswith("0") else 10)
             for label in labels
         ]
-    # All but the last are one byte; the last fills what is left.
+    # Each number but the last is one byte; the last one fills the remaining bytes.
     if not 1 <= len(numbers) <= 4 or max(numbers[:-1], default=0) > 255 or numbers[-1] >= 256 ** (5 - len(numbers)):
         raise _bad("its host ends in a number and is not a valid address")
     return IPv4Address(sum(number << (24 - 8 * index) for index, number in enumerate(numbers[:-1])) + numbers[-1])

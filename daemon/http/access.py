@@ -1,4 +1,4 @@
-"""Who may ask: an ASGI layer that lets requests through that have an API key."""
+"""Access control: an ASGI layer that passes on only requests with an API key."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from visaged.pipelines.runtime.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
 
-# Where it is noted in a request's scope that it has no key and is answered all the same, and else whose key it has.
+# Keys of a request's scope: whether it is answered although it has no valid key, and the holder of its key.
 _UNKNOWN = "visaged.unknown"
 _HOLDER = "visaged.holder"
 
-# Load balancers ask for health without a key, and are told no more than yes or no (`is_unknown`). The documentation is
-# the same for everybody, and a browser has no way to send a key with a page's address.
+# Load balancers ask for health without a key, and get no more than yes or no (`is_unknown`). The documentation is
+# public, and a browser cannot send a key with the address of a page.
 _OPEN = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json"})
 
 _HOW = "send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`"
@@ -35,27 +35,27 @@ RefusalResponse = Callable[[Problem, Request], Response]
 
 
 def is_unknown(request: Request) -> bool:
-    """Return whether keys are required here and the request has none, and is answered all the same: say no details."""
+    """Return whether a request is answered although it lacks a required key; such an answer must have no details."""
     return bool(request.scope.get(_UNKNOWN, False))
 
 
 def holder_of(request: Request) -> Holder | None:
-    """Return whose key a request has; None where keys are not required, or it has none and is answered all the same."""
+    """Return the holder of a request's key; None if keys are not required, or the request needs none and has none."""
     holder: Holder | None = request.scope.get(_HOLDER)
     return holder
 
 
 class KeyGuard:
-    """Lets requests through that have one of the keys, within its limits; without keys, all.
+    """Passes on requests that have one of the keys, within the limits of that key; without keys, all requests.
 
     The key stands in `Authorization: Bearer KEY` or `X-API-Key: KEY`, and never in the URL, which ends up in logs.
 
     Args:
-        app: What is guarded.
-        settings: Keys, and what needs none.
-        metrics: Counts by the keys' names.
-        refuse: Makes the answer of a refusal; for paths that have a form of their own for errors.
-        clock: Monotonic seconds.
+        app: The application to guard.
+        settings: The keys, and whether `/metrics` needs one.
+        metrics: Counts active and refused requests by name of key.
+        refuse: Makes the answer to a refused request; for paths whose errors have a format of their own.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class KeyGuard:
                 await self._refuse(_closing(refused, scope), Request(scope))(scope, receive, send)
                 return
             scope[_UNKNOWN] = True
-        if is_open:  # and has no limits: whoever is at theirs is not unwell
+        if is_open:  # health checks must succeed even when their key is at its limits
             await self._app(scope, receive, send)
             return
         refusal = holder.enter()
@@ -115,13 +115,13 @@ class KeyGuard:
             active.dec()
 
     def _holder(self, scope: Scope, is_open: bool) -> Holder:
-        """Return whose key a request has; raises `Problem`."""
+        """Return the holder of a request's key; raises `Problem` if it has no valid key."""
         keys = set()
         for name, value in scope["headers"]:
             if name == b"x-api-key":
                 keys.add(value.strip())
             elif name == b"authorization":
-                # Another scheme than Bearer may be a proxy's login.
+                # Other schemes than Bearer may be the login for a proxy, and are ignored.
                 scheme, _, key = value.strip().partition(b" ")
                 if scheme.lower() == b"bearer":
                     keys.add(key.strip())
@@ -137,7 +137,7 @@ class KeyGuard:
     def _refused(self, scope: Scope, is_open: bool, cause: str, detail: str, challenge: str) -> Problem:
         if not is_open:
             self._metrics.http_refused.labels(NO_KEY, cause).inc()
-            # Behind a proxy it is what a header says.
+            # Behind a proxy, the address comes from a header, which may hold anything.
             client = re.sub(r"[^\w.:%-]", "?", (scope.get("client") or ("an unknown client",))[0])[:64]
             self._complain("a request of %s was refused: %s API key", client, cause)
         return Problem(HTTPStatus.UNAUTHORIZED, f"key-{cause}", detail, {"WWW-Authenticate": challenge})
@@ -145,13 +145,13 @@ class KeyGuard:
     def _is_open(self, scope: Scope) -> bool:
         if scope["path"] in self._open:
             return True
-        # A browser asks whether it may ask, and never sends a key with that.
+        # Browsers send no key with a CORS preflight request.
         names = {name for name, _ in scope["headers"]}
         return scope["method"] == "OPTIONS" and {b"origin", b"access-control-request-method"} <= names
 
 
 def _closing(problem: Problem, scope: Scope) -> Problem:
-    # Who asked whether to send the body may send it now or not, and what comes next on the connection cannot be told.
+    # A client that sent `Expect: 100-continue` may send the body now or not, so the next bytes are ambiguous.
     if any(name == b"expect" for name, _ in scope["headers"]):
         problem.headers = {**(problem.headers or {}), "Connection": "close"}
     return problem

@@ -1,4 +1,4 @@
-"""HEAD wherever there is GET: load balancers and monitors ask so, and FastAPI answers 405."""
+"""HEAD for every path that has GET: load balancers and monitors send it, and FastAPI would answer 405."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class HeadAsGet:
-    """Passes HEAD requests on as GET; the HTTP server leaves out the body, because it has seen what was asked.
+    """Passes HEAD requests on as GET; the HTTP server, which saw the original method, leaves out the body.
 
-    A path that knows no GET answers 405 as it does to GET.
+    A path without GET answers 405.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -13,7 +13,7 @@ from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.uploads import read_body
 
 MOST_BYTES = 65_536
-"""Largest body."""
+"""Largest body in bytes."""
 
 
 async def read_object(request: Request, types: Sequence[str]) -> dict[str, Any]:
@@ -24,8 +24,8 @@ async def read_object(request: Request, types: Sequence[str]) -> dict[str, Any]:
         types: Media types that its body may have.
 
     Raises:
-        Problem: It has another type, is too large or too slow, or is no JSON object. Keys that stand twice, NaN and
-            infinity, characters that are none and NUL, which no path can hold, are refused.
+        Problem: The body has another type, is too large or too slow, or is no JSON object. Keys that stand twice, NaN,
+            infinity, unpaired surrogates, and NUL characters, which no path can hold, are refused.
     """
     check_type(request, types)
     try:
@@ -54,7 +54,7 @@ async def read_object(request: Request, types: Sequence[str]) -> dict[str, Any]:
 
 
 def check_type(request: Request, types: Sequence[str]) -> None:
-    """Raise `Problem` if the body of a request has none of some media types."""
+    """Raise `Problem` if the media type of a request's body is none of the given ones."""
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in types:
         detail = f"send the body as {' or '.join(types)} (the Content-Type header)"

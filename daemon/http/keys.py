@@ -1,9 +1,9 @@
-"""API keys: how they are made, how they are recognised, and how much each may ask for.
+"""API keys: how they are made and recognised, and the limits of each.
 
-A key is 256 random bits, so a plain SHA-256 of it is safe to keep: nobody can try 2**256 keys, and a slow hash such as
-bcrypt, which makes guessing of *passwords* dear, would only make every request dear. That holds for random keys alone.
-A hash does not tell what it was made from, so a text that is not of the form that `make_key` gives is never accepted,
-whatever hash stands in the configuration.
+A key is 256 random bits, so a plain SHA-256 of it is safe to store: nobody can try 2**256 keys. A slow hash such as
+bcrypt protects passwords, which can be guessed; here it would only slow down every request. This holds for random keys
+alone, and a hash does not show what it was made from. So a text that does not have the form of `make_key` is never
+accepted, whatever hash is in the configuration.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Literal
 from visaged.daemon.http.settings import ApiKeySettings
 
 PREFIX = "visaged_"
-"""What keys begin with, so that a tool which looks for forgotten secrets can find them."""
+"""Prefix of every key, so that tools that search for leaked secrets can find keys."""
 
 _BYTES = 32
 # 32 bytes are 43 characters of URL-safe base64.
@@ -36,17 +36,17 @@ def make_key() -> str:
 
 
 def hash_key(key: bytes) -> str:
-    """Return what the configuration holds of a key: its SHA-256 as 64 hexadecimal digits."""
+    """Return the SHA-256 of a key as 64 hexadecimal digits, which the configuration holds in place of the key."""
     return hashlib.sha256(key).hexdigest()
 
 
 class TokenBucket:
-    """A token bucket: so many requests a second on average, and so many at once after a pause.
+    """A token bucket, which limits the average rate of requests, and how many may come at once after a pause.
 
     Args:
-        per_second: Tokens that come in a second.
-        burst: Tokens that it holds at most, and at the start.
-        clock: Monotonic seconds.
+        per_second: Tokens that are added per second.
+        burst: Most tokens that the bucket holds; it starts full.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, per_second: float, burst: int, clock: Callable[[], float]) -> None:
@@ -57,11 +57,11 @@ class TokenBucket:
         self._filled_s = clock()
 
     def take(self) -> float:
-        """Take a token; return 0, or if there is none the seconds until there will be one."""
+        """Take a token and return 0; if there is none, return the seconds until there will be one."""
         now_s = self._clock()
         self._tokens = min(self._burst, self._tokens + (now_s - self._filled_s) * self._per_second)
         self._filled_s = now_s
-        # After the very wait that was asked for, rounding may leave a hair less than a whole token.
+        # After exactly the wait that was returned, rounding may leave slightly less than a whole token.
         if self._tokens < 1 - 1e-9:
             return (1 - self._tokens) / self._per_second
         self._tokens = max(0.0, self._tokens - 1)
@@ -70,12 +70,12 @@ class TokenBucket:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a holder of a good key has to wait.
+    """Why a request with a valid key is refused.
 
     Attributes:
-        cause: `too_fast`, or `too_many` at once.
-        detail: For the client.
-        retry_after_s: Whole seconds, rounded up.
+        cause: `too_fast` for too many requests a second, `too_many` for too many at once.
+        detail: Explanation for the client.
+        retry_after_s: Seconds until the client should try again, rounded up.
     """
 
     cause: Cause
@@ -84,16 +84,16 @@ class Refusal:
 
 
 class Holder:
-    """Who has a key, and what they have in work.
+    """The holder of a key, with the requests that are in progress.
 
     Args:
-        settings: Name and limits.
-        clock: Monotonic seconds.
+        settings: Name, role and limits of the key.
+        clock: Returns monotonic seconds.
 
     Attributes:
-        name: Of the key.
-        role: What its holder may do.
-        active: Requests in work.
+        name: Name of the key.
+        role: What the holder of the key may do.
+        active: Number of requests in progress.
     """
 
     def __init__(self, settings: ApiKeySettings, clock: Callable[[], float]) -> None:
@@ -128,8 +128,8 @@ class Keyring:
     """The keys of the configuration.
 
     Args:
-        keys: Those that are good.
-        clock: Monotonic seconds, for their rates.
+        keys: The valid keys.
+        clock: Returns monotonic seconds, for the rate limits.
     """
 
     def __init__(self, keys: Sequence[ApiKeySettings], clock: Callable[[], float] = time.monotonic) -> None:
@@ -144,7 +144,7 @@ class Keyring:
         return [holder.name for _, holder in self._holders]
 
     def find(self, key: bytes) -> Holder | None:
-        """Return whose key it is; takes as long whatever the key is like, beyond its form."""
+        """Return the holder of a key; None if it is not valid. The time taken does not depend on the hashes."""
         if not _FORM.fullmatch(key):
             return None
         digest = hash_key(key)

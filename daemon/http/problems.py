@@ -22,7 +22,7 @@ SCHEMA: dict[str, Any] = {
         "detail": {"type": "string"},
         "instance": {"type": "string"},
         "errors": {
-            "description": "Everything that is wrong with what was sent or read, by the path of its key.",
+            "description": "Every fault in the request's body or the configuration, by the path of its key.",
             "type": "array",
             "items": {
                 "type": "object",
@@ -36,14 +36,14 @@ SCHEMA: dict[str, Any] = {
 
 
 class Problem(Exception):
-    """An answer that is an error.
+    """An error that is answered as problem details.
 
     Args:
         status: HTTP status.
         kind: The last part of the problem's type, `urn:visaged:problem:<kind>`.
         detail: What was wrong and what to do.
-        headers: More headers of the answer.
-        errors: Each single thing that is wrong, as the path of its key and a text; none for no list of them.
+        headers: Additional headers of the answer.
+        errors: Pairs of a key's path and a text, one for each fault; if empty, the answer has no `errors`.
     """
 
     def __init__(
@@ -73,12 +73,12 @@ def answer(problem: Problem, request: Request) -> Response:
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
-    """Return what a path's OpenAPI says of its errors."""
+    """Return the OpenAPI entries of the errors that a path can answer with."""
     return {int(s): {"description": s.phrase, "content": {MEDIA_TYPE: {"schema": SCHEMA}}} for s in statuses}
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of an application a problem."""
+    """Make an application answer every error with problem details."""
 
     async def problem(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)

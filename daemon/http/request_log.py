@@ -1,4 +1,4 @@
-"""What is noted of every request: an ASGI layer that gives it an id, a line in the log and its place in the metrics."""
+"""The request log: an ASGI layer that gives every request an id, logs a line for it, and counts it."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ from visaged.pipelines.runtime.metrics import Metrics
 log = logging.getLogger(__name__)
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
-"""Id of the request that this code runs for, in its task and the threads that the task waits for; empty elsewhere."""
+"""Id of the request that the current task, or thread that it waits for, works on; empty elsewhere."""
 
 KEY = "visaged.key"
-"""Where the name of a request's API key is noted in its scope."""
+"""Key of a request's scope for the name of its API key."""
 NO_KEY = "-"
-"""Name of requests without a key in metrics and the log; no key can be named so."""
+"""Name in metrics and the log for requests without a key; no key can have this name."""
 
 _ID = "visaged.request_id"
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 _LONGEST_PATH = 200
-"""Most characters of a path in the log."""
+"""Most characters of a path that are logged."""
 _HARMLESS_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 def rename_request(scope: Scope, name: str) -> None:
-    """Give a request another id than `RequestLog` did, for answers whose ids have a form of their own."""
+    """Replace the id that `RequestLog` gave a request, for APIs whose ids have a format of their own."""
     scope[_ID] = name
     request_id.set(name)
 
 
 @dataclass(slots=True)
 class _Noted:
-    """What is seen of a request while it passes."""
+    """What is recorded about a request while it is answered."""
 
-    status: int | None = None  # none as long as, or because, there is no answer
+    status: int | None = None  # None while there is no answer
     received: int = 0
     sent: int = 0
     complete: bool = False
 
 
 class RequestLog:
-    """Gives every request an id, a log line and its place in the metrics.
+    """Gives every request an id, logs a line for it, and counts it.
 
-    The id is the client's own `X-Request-ID` where that is harmless (letters, digits, `.`, `_`, `-`, at most 64), a new
-    one otherwise, unless the application gives it its own (`rename_request`), and stands in every answer. The line has
-    no query, which may hold signatures, and no header.
+    The id is the client's `X-Request-ID` where that is harmless (letters, digits, `.`, `_`, `-`, at most 64), otherwise
+    a new one; the application can replace it (`rename_request`). Every answer has it as `X-Request-ID`. The line has no
+    query, which may hold signatures, and no header.
 
     Args:
-        app: What answers.
+        app: The application.
         metrics: Counts requests.
-        to_info: Log at info, but for health and metrics; at debug otherwise.
-        clock: Monotonic seconds.
+        to_info: Log requests at info, except successful ones for health and metrics; otherwise all are at debug.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -74,13 +74,13 @@ class RequestLog:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and note what becomes of it."""
+        """Pass a request on, then log and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         began_s = self._clock()
         noted = _Noted()
-        rename_request(scope, _id_of(scope))  # in this request's own task, and so for it alone
+        rename_request(scope, _id_of(scope))  # set in this request's task, and so for it alone
 
         async def counted_receive() -> Message:
             message = await receive()
@@ -106,7 +106,7 @@ class RequestLog:
                 problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail)
                 await answer(problem, Request(scope))(scope, counted_receive, marked_send)
             elif not noted.complete:
-                raise  # so that the server cuts the answer off, which cannot be taken back
+                raise  # so that the server cuts off the answer, part of which has been sent
         finally:
             self._tell(scope, noted, self._clock() - began_s)
 
@@ -131,7 +131,7 @@ def _id_of(scope: Scope) -> str:
 
 
 def _path(scope: Scope) -> str:
-    """Return a request's path as it came, percent-encoded: what it encodes may be a line break."""
+    """Return a request's path percent-encoded, as it came: decoded, it could hold line breaks."""
     raw: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
     text = raw.partition(b"?")[0].decode("latin-1")
     return text if len(text) <= _LONGEST_PATH else text[:_LONGEST_PATH] + "..."

@@ -4,11 +4,11 @@ What uvicorn does not do by itself, and is done here:
 
 - A client that connects and sends nothing, or its headers a byte at a time, is cut off; so is one that goes on sending
   a body long after it was answered.
-- One that does not take its answer is cut off; one that takes it slowly gets all of it.
+- A client that does not read its answer is cut off; one that reads it slowly gets all of it.
 - The number of open connections is bounded. (`limit_concurrency` answers all with 503 once there are too many, those
   that are open included, and closes none.)
-- `TCP_NODELAY` is set. asyncio leaves that out for sockets whose protocol number is 0, as those are that
-  `socket.socket` makes, and as an answer is written in two pieces, each then waits 40 ms for a delayed acknowledgement.
+- `TCP_NODELAY` is set. asyncio does not set it on sockets whose protocol number is 0, which `socket.socket` makes. As
+  an answer is written in two pieces, each would then wait 40 ms for a delayed acknowledgement.
 - TLS handshakes have a time limit, and count as connections. TLS settings come from outside.
 - Headers are bounded (16 KiB), and what cannot be parsed is answered like other errors, and logged at a limited rate.
 
@@ -44,26 +44,27 @@ from visaged.pipelines.runtime.ratelimit import LimitedLog
 log = logging.getLogger(__name__)
 
 _HANDSHAKE_S = 10.0
-# Connections beyond the limit that are told so; more are closed without a word.
+# Connections beyond the limit that are answered with 503; further ones are closed without an answer.
 _BEYOND = 32
-# As h11 has it for heads that come in pieces.
+# The same bound that h11 has for heads that come in pieces.
 _HEAD_BYTES = 16384
 _HEAD_END = re.compile(rb"\n\r?\n")
-# Answers are handed to the connection in pieces of this. A larger one would be taken in at once, whoever reads it: then
-# it counts as answered, and what is left of it after the time limits for the next request, or the end of TLS, is lost.
+# Size in bytes of the pieces in which answers are written. A larger answer would be buffered at once and count as
+# complete, and what the client has not read when the keep-alive time or the TLS shutdown ends would be lost.
 _PIECE_BYTES = 262_144
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a listener puts up with.
+    """Limits of a listener.
 
     Attributes:
-        head_s: Longest time to the end of a request's headers, and for the rest of a body that is not wanted any more.
-        silence_s: Longest time in which a client takes nothing of what waits for it, as far as the kernel tells, which
-            may have some megabytes of it.
-        idle_s: Longest time between an answer and the next request.
-        connections: Open ones.
+        head_s: Longest time in seconds to the end of a request's headers, and for the rest of a body whose request was
+            answered already.
+        silence_s: Longest time in seconds in which the kernel takes nothing of an answer; it may itself buffer some
+            megabytes.
+        idle_s: Longest time in seconds between an answer and the next request.
+        connections: Most open connections.
     """
 
     head_s: float = 10.0
@@ -77,10 +78,10 @@ class Server(uvicorn.Server):
 
     Args:
         app: The application.
-        limits: What it puts up with.
+        limits: Limits of each connection, and on their number.
         metrics: Counts connections.
-        listener: Its name in metrics.
-        tls: For HTTPS; None for HTTP.
+        listener: Name of the listener in metrics.
+        tls: Context for HTTPS; None for HTTP.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 _in_pieces(app),
-                http=H11Protocol,  # so that it loads no other; the connections are of the subclass below
+                http=H11Protocol,  # so that uvicorn loads no other; the connections use the subclass below
                 ws="none",
                 loop="asyncio",
                 lifespan="off",
@@ -106,11 +107,11 @@ class Server(uvicorn.Server):
             cause: metrics.http_cut.labels(listener, cause) for cause in ("slow", "unread", "too_many", "malformed")
         }
         metrics.http_connections.labels(listener).set_function(lambda: len(self.server_state.connections))
-        # Lines that any client can cause as often as it likes.
+        # Any client can cause these lines as often as it likes.
         logging.getLogger("uvicorn.error").addFilter(_NOISE)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept; uvicorn's own has no time limit for handshakes, and no way to pass one."""
+        """Begin to accept connections. uvicorn's own method cannot set a time limit for TLS handshakes."""
         loop = asyncio.get_running_loop()
         timeouts: dict[str, Any] = {}
         if self._tls is not None:
@@ -168,8 +169,8 @@ class _Connection(H11Protocol):
         if self.transport.is_closing():
             return
         self._began = True
-        # h11 bounds what is incomplete, and takes a whole head of any length if it comes in one read (256 KiB), which
-        # costs half a second where it is 20,000 headers.
+        # h11 bounds only incomplete heads. It would parse a complete one of any length that comes in one read (256
+        # KiB), which takes half a second for 20,000 headers.
         if len(data) > _HEAD_BYTES and self.conn.their_state is h11.IDLE and not _HEAD_END.search(data, 0, _HEAD_BYTES):
             self.send_400_response("")
             return
@@ -198,7 +199,7 @@ class _Connection(H11Protocol):
         self._cancel_write()
 
     def timeout_keep_alive_handler(self) -> None:
-        # The last piece of an answer may still be on its way; `_write_overdue` looks after that.
+        # The last piece of an answer may still be unsent; `_write_overdue` limits the time for that.
         if self.transport.get_write_buffer_size():
             again = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
             self.timeout_keep_alive_task = again
@@ -224,7 +225,7 @@ class _Connection(H11Protocol):
         self._head_timer = None
         if self._working or self.transport.is_closing():
             return
-        # Browsers open connections in advance, and take an answer that nobody asked for as one to their next request.
+        # Browsers open connections in advance, and would take an answer on one as the answer to their next request.
         detail = f"the headers took longer than {self._limits.head_s:g} s; send them in one go"
         headers_begun = self._began and self.conn.their_state is h11.IDLE
         self._end("slow", Problem(HTTPStatus.REQUEST_TIMEOUT, "slow-headers", detail) if headers_begun else None)
@@ -283,7 +284,7 @@ def _in_pieces(app: ASGIApp) -> ASGIApp:
 
 
 def _raw(problem: Problem) -> bytes:
-    """Return a whole HTTP response, for where there is no request that an application could answer."""
+    """Return the bytes of a whole HTTP response, for errors of connections that the application does not see."""
     body = orjson.dumps(
         {
             "type": f"urn:visaged:problem:{problem.kind}",
@@ -307,9 +308,9 @@ def _raw(problem: Problem) -> bytes:
 
 
 class _Noise(logging.Filter):
-    """Holds back uvicorn's lines of bad requests; one every ten seconds gets through, with the number of the others."""
+    """Drops uvicorn's log lines about bad requests; `LimitedLog` logs them at a limited rate instead."""
 
-    # The last one tells to install what is left out on purpose.
+    # The last one advises to install a library that is left out on purpose.
     _of_clients = ("Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket library ")
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The configuration of the HTTP server: where it listens, who may use it, and how much of it."""
+"""The configuration of the HTTP server: where it listens, who may use it, and its limits."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class ApiKeySettings(StrictConfig):
     """An API key. `visaged key NAME` makes one and prints these lines."""
 
     name: Name
-    """Whose it is, in metrics and the log."""
+    """Name of the key in metrics and the log, such as that of its holder."""
     sha256: HiddenText
-    """SHA-256 of the key in hexadecimal digits. The key itself is nowhere but with its holder."""
+    """SHA-256 of the key in hexadecimal digits. The key itself is stored nowhere; only its holder has it."""
     role: Role = "reader"
-    """What its holder may do: a `reader` has pictures analysed and sees states; an `admin` may also reload the
+    """What the key's holder may do: a `reader` has pictures analysed and sees states; an `admin` may also reload the
     configuration, and add, change and remove cameras."""
     max_per_second: Annotated[float, Field(gt=0, le=100_000)] | None = None
     """Requests that the key may make a second, on average; null for any number."""
     burst: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Requests that may come in one go after a pause; null for those of one second."""
+    """Requests that may come at once after a pause; null for as many as `max_per_second`, rounded up."""
     max_at_once: Annotated[int, Field(ge=1, le=10_000)] | None = None
-    """Requests of the key that may be in work at a time; null for any number."""
+    """Requests of the key that may be in progress at a time; null for any number."""
 
     @field_validator("sha256")
     @classmethod
     def _is_a_hash(cls, value: str) -> str:
         if not re.fullmatch(r"[0-9a-fA-F]{64}", value):
-            # Whoever sees this may have written the key itself here, so it is not repeated.
+            # The value may be the key itself, so the text does not repeat it.
             raise ValueError(
                 "is not a SHA-256 in 64 hexadecimal digits; write what `visaged key` printed as sha256, not the key"
             )
@@ -62,28 +62,30 @@ class HttpSettings(StrictConfig):
     without_keys: bool = False
     """Listen beyond loopback without keys, because a proxy in front has a login of its own."""
     open_metrics: bool = False
-    """Answer `/metrics` without a key. It tells the names of cameras and keys."""
+    """Answer `/metrics` without a key. The answer contains the names of cameras and keys."""
     tls: TlsSettings | None = None
     """Certificate and key for HTTPS; null for HTTP."""
     access_log: bool = True
-    """Log a line for every request; those for health and metrics, and all if this is off, are at debug."""
+    """Log a line for every request at info. Successful requests for health and metrics, and all requests if this is
+    off, are logged at debug."""
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 500
-    """Open connections; one more is answered with 503 and closed."""
+    """Most open connections; further ones are answered with 503 and closed."""
     header_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """Longest time from the start of a connection to the end of a request's headers."""
+    """Longest time in seconds from the start of a connection to the end of a request's headers."""
     max_body_mb: Annotated[float, Field(gt=0, le=100)] = 20
-    """Largest picture file."""
+    """Largest picture file in megabytes."""
     max_megapixels: Annotated[float, Field(gt=0, le=250)] = 50
-    """Largest picture. Decoding takes up to 13 bytes a pixel, and twice this many pixels are taken in at a time."""
+    """Largest picture in megapixels. Decoding takes up to 13 bytes a pixel, and pictures of twice this many pixels in
+    all are decoded at a time."""
     long_side: Annotated[int, Field(ge=160, le=4096)] = 1280
     """Long side in pixels of the largest canvas on which single pictures are searched, beside `inference.long_side` and
     a small one. Time and memory grow with its square: 4096 finds faces of 10 px in a photo of 12 megapixels, takes ten
     times as long as 1280 and 1 GB of memory while it lasts. Not a quarter larger than `inference.long_side`: no such
     canvas. Pictures of at least half this size are put on it, enlarged where they are smaller."""
     max_waiting: Annotated[int, Field(ge=1, le=1000)] = 16
-    """Pictures that may be in work or wait; one more is refused with 503 and Retry-After."""
+    """Most pictures that are analysed or wait at a time; further ones are refused with 503 and Retry-After."""
     deadline_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """Longest time from the last byte of a picture to its answer; after it, the answer is 503 and Retry-After."""
+    """Longest time in seconds from the last byte of a picture to its answer, which is 503 with Retry-After then."""
 
     @property
     def max_pixels(self) -> int:
@@ -124,7 +126,7 @@ class HttpSettings(StrictConfig):
 
 
 def check_http(settings: HttpSettings) -> list[ConfigProblem]:
-    """Return what keeps the server from working: files of TLS that are missing or do not fit."""
+    """Return what keeps the server from working: TLS files that are missing or do not match."""
     if settings.tls is None:
         return []
     try:
@@ -135,7 +137,7 @@ def check_http(settings: HttpSettings) -> list[ConfigProblem]:
 
 
 def http_warnings(settings: HttpSettings) -> list[ConfigProblem]:
-    """Return what works and should still be looked at; for settings that `check_http` finds nothing wrong with."""
+    """Return advice about settings that `check_http` finds nothing wrong with."""
     warnings = []
     if settings.tls is not None:
         trouble = settings.tls.warning()

@@ -1,4 +1,4 @@
-"""A listening socket that takes no more connections than it should, whatever state they are in."""
+"""A listening socket that bounds the number of open connections, also before their TLS handshake."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ log = logging.getLogger(__name__)
 class Listening(socket.socket):
     """Another handle of a listening socket, for asyncio's event loop, which calls `accept`.
 
-    asyncio tells nobody of a connection before its TLS handshake, so clients who send nothing could take up all file
-    descriptors. Then it tries to accept 2048 times in a row, once a second for each of those times, and logs every
-    failure: 400 silent clients made 70,000 tracebacks in a few seconds. Here what is too much is closed as it comes.
+    asyncio reports a connection only after its TLS handshake, so clients that send nothing could take up all file
+    descriptors. Then asyncio tries to accept 2048 times in a row, repeats each of these attempts a second later, and
+    logs every failure: 400 silent clients caused 70,000 tracebacks in a few seconds. This class closes connections
+    beyond the limit as they come.
 
     Args:
-        listener: The socket; it is to be closed by whoever opened it.
-        most: Connections that may be open.
-        refused: Called for every one that is closed.
+        listener: The socket, which stays open; its owner closes it.
+        most: Most connections that may be open.
+        refused: Called for every connection that is closed.
     """
 
     def __init__(self, listener: socket.socket, most: int, refused: Callable[[], None]) -> None:
@@ -37,7 +38,7 @@ class Listening(socket.socket):
         self._complain = LimitedLog(log)
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """Return a connection; raises ConnectionAbortedError, which asyncio passes over, for one that is too much."""
+        """Return a connection; raises ConnectionAbortedError, which asyncio ignores, for one beyond the limit."""
         if sum(one.fileno() >= 0 for one in self._taken) >= self._most:
             self._refuse()
         try:
@@ -67,13 +68,13 @@ class Listening(socket.socket):
         try:
             super().accept()[0].close()
         except OSError:
-            raise BlockingIOError from None  # there is none any more, or another thread took the last descriptor
+            raise BlockingIOError from None  # the connection is gone, or another thread took the last descriptor
         self._refused()
         raise ConnectionAbortedError
 
 
 def _spare() -> int | None:
-    """Return a descriptor that can be given up to accept a connection, if there is one left."""
+    """Return a file descriptor that can be closed to make room for a connection; None if there is none left."""
     try:
         return os.open(os.devnull, os.O_RDONLY)
     except OSError:

@@ -1,4 +1,4 @@
-"""Bodies of requests, taken in within bounds of size and time."""
+"""Reads the bodies of requests within bounds of size and time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from starlette.requests import ClientDisconnect
 
 from visaged.daemon.http.problems import Problem
 
-# A client that sends nothing for this long is gone.
+# Seconds of silence after which a client counts as gone.
 _BODY_SILENCE_S = 20.0
-# Nor may one that sends a byte now and then keep its place for ever.
+# Most seconds for a whole body, so that a client that sends a byte now and then does not keep its place for ever.
 _BODY_MOST_S = 300.0
-# What is refused unread is still taken off the wire within these bounds: closing with bytes unread resets the
+# A body that is refused is still received and dropped within these bounds: closing with unread bytes resets the
 # connection, and the reset can overtake the answer that says why.
 _DRAIN_S = 2.0
 _DRAIN_BYTES = 100_000_000
@@ -30,11 +30,11 @@ async def read_picture(request: Request, most_bytes: int, clock: Callable[[], fl
 
     Args:
         request: The request.
-        most_bytes: Of the picture.
-        clock: Monotonic seconds.
+        most_bytes: Largest picture in bytes.
+        clock: Returns monotonic seconds.
 
     Raises:
-        Problem: It is too large or too slow, or its form is wrong.
+        Problem: The picture is too large or too slow, or the multipart form is wrong.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "multipart/form-data":
         await _check_length(request, most_bytes)
@@ -46,7 +46,7 @@ async def read_body(request: Request, most_bytes: int, clock: Callable[[], float
     """Return a request's body.
 
     Raises:
-        Problem: It is larger than `most_bytes` or too slow.
+        Problem: The body is larger than `most_bytes` or too slow.
     """
     await _check_length(request, most_bytes)
     return b"".join([chunk async for chunk in _chunks(request, most_bytes, clock)])
@@ -55,7 +55,7 @@ async def read_body(request: Request, most_bytes: int, clock: Callable[[], float
 async def _check_length(request: Request, most_bytes: int) -> None:
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > most_bytes:
-        if "expect" not in request.headers:  # who asks first has not sent it
+        if "expect" not in request.headers:  # a client that sends `Expect` has not sent the body yet
             await _drain(aiter(request.stream()))
         raise _too_long(most_bytes)
 
@@ -93,7 +93,7 @@ async def _chunks(request: Request, most_bytes: int, clock: Callable[[], float])
 async def _multipart(request: Request, most_bytes: int, clock: Callable[[], float]) -> bytes:
     chunks = _chunks(request, most_bytes + 65536, clock)
     parser = MultiPartParser(request.headers, chunks, max_files=1, max_fields=10)
-    parser.spool_max_size = most_bytes + 1  # pictures stay in memory: none is to be left on a disk
+    parser.spool_max_size = most_bytes + 1  # pictures stay in memory: none may be left on a disk
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:

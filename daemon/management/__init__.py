@@ -1,1 +1,1 @@
-"""Where the settings come from, and how they change while the daemon runs."""
+"""Loading the settings, and changing them while the daemon runs: reloads, and changes of cameras over HTTP."""

@@ -1,4 +1,4 @@
-"""The HTTP API for changes of the running daemon: reloads, and cameras that come, change and go."""
+"""The HTTP API that changes a running daemon: reloads, and cameras that are added, changed and removed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _WRITING = (HTTPStatus.CONFLICT, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.IN
 
 
 class View(Protocol):
-    """What is shown of the cameras."""
+    """Source of the cameras' states."""
 
     def cameras(self) -> list[dict[str, Any]]:
         """Return every camera's state."""
@@ -55,13 +55,13 @@ class View(Protocol):
 
 
 def install_management(app: FastAPI, view: View, manager: Manager, settings: HttpSettings) -> None:
-    """Add the paths to an application.
+    """Add the paths `/v1/reload` and `/v1/cameras` to an application.
 
     Args:
-        app: The application; its errors are problem details.
+        app: The application; it must answer errors with problem details.
         view: The cameras' states.
         manager: Makes the changes.
-        settings: Who may.
+        settings: Keys and listening address, which decide who may make changes.
     """
 
     def document(name: str) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def install_management(app: FastAPI, view: View, manager: Manager, settings: Htt
         "program of this machine.",
         response_class=Response,
         responses={
-            204: {"description": "It is gone."},
+            204: {"description": "The camera was removed."},
             **responses(
                 *_REFUSALS, HTTPStatus.NOT_FOUND, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY,
                 *_WRITING,
@@ -181,14 +181,14 @@ def install_management(app: FastAPI, view: View, manager: Manager, settings: Htt
 
 
 def _check(request: Request, settings: HttpSettings) -> None:
-    """Check a request that needs no body; one that it has all the same must be of a type that forms cannot send."""
+    """Check a request that needs no body; if it has a body, that must be of a type that HTML forms cannot send."""
     check_may_change(request, settings)
     if "content-type" in request.headers:
         check_type(request, (_JSON, _MERGE_PATCH))
 
 
 async def _result(future: Future[_Result]) -> _Result:
-    """Wait for a change; raises `Problem` if it was refused or did not come about in time."""
+    """Wait for a change, and return its result; raises `Problem` if it was refused or not made in time."""
     try:
         async with asyncio.timeout(_PATIENCE_S):
             return await asyncio.wrap_future(future)
@@ -230,7 +230,7 @@ def _public(camera: CameraSettings) -> dict[str, Any]:
 
 
 def _refuse_hidden(document: dict[str, Any]) -> None:
-    """Raise `Problem` if a document has what answers show in place of a secret: it would take the secret's place."""
+    """Raise `Problem` if a document has the placeholder that answers show for secrets: it would replace the secret."""
     options = document.get("options")
     values = {key: document.get(key) for key in ("url", "username", "password")}
     values |= {f"options.{key}": value for key, value in options.items()} if isinstance(options, dict) else {}

@@ -1,4 +1,4 @@
-"""Where the settings come from: a document, such as a file's, and changes of its cameras that are laid over it."""
+"""The configuration in force: a document, such as a YAML file, with changes of its cameras laid over it."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ log = logging.getLogger(__name__)
 Document = dict[str, Any]
 
 _OVER_HTTP = "changes made over HTTP"
-"""In place of the name of a file for changes that are in memory alone."""
+"""Stands in problems where the file's name would, for changes that are held in memory only."""
 _FROM_ENVIRONMENT = frozenset({"node", "state_dir"})
 """Keys whose value comes from the environment where the configuration does not give it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Settings without problems, and what they were made of.
+    """Settings without problems, and the documents that they were made from.
 
     Attributes:
         settings: The settings.
         document: The configuration as plain data, without changes of cameras.
         patches: The changes of cameras.
-        needs_restart: Paths of the keys that the configuration gives another value than `settings`, because they cannot
+        needs_restart: Paths of the keys whose new value in the configuration is not in `settings`, because they cannot
             change at run time.
     """
 
@@ -45,16 +45,16 @@ class Candidate:
 
 
 class Configuration:
-    """The configuration in force, and where it comes from. Its methods are for one thread.
+    """The configuration in force, and how it is read again. Its methods must be called from one thread.
 
     Args:
         read_document: Returns the configuration as plain data, read anew; raises `SettingsError`.
-        is_kept: Whether changes of cameras are kept in the state folder, if there is one; they hold until the process
-            ends otherwise.
+        is_kept: Whether changes of cameras are written to the state folder, if there is one; otherwise they are lost
+            when the process ends.
 
     Attributes:
-        in_force: What the daemon runs with.
-        state: Where changes of cameras are kept; None if they are not.
+        in_force: What the daemon runs with; None before `load`.
+        state: File that keeps changes of cameras; None if they are not kept.
     """
 
     def __init__(self, read_document: Callable[[], Document], is_kept: bool) -> None:
@@ -70,7 +70,7 @@ class Configuration:
 
     @classmethod
     def of_settings(cls, settings: Settings) -> Configuration:
-        """Return the configuration of settings that come from nowhere else."""
+        """Return a configuration made from settings alone, which a reload finds unchanged."""
         document = settings.model_dump(exclude_unset=True)
         configuration = cls(lambda: dict(document), is_kept=False)
         configuration.accept(Candidate(settings, document, {}))
@@ -83,10 +83,10 @@ class Configuration:
         return self.in_force
 
     def load(self) -> Settings:
-        """Read the configuration for the start of the daemon, and return it.
+        """Read the configuration for the start of the daemon, and return its settings.
 
         Raises:
-            SettingsError: It cannot be used; with every problem by the path of its key.
+            SettingsError: The configuration cannot be used; names every problem by the path of its key.
         """
         document = self._read_document()
         folder = _state_dir(document) if self._is_kept else None
@@ -95,10 +95,10 @@ class Configuration:
         return self.current.settings
 
     def reread(self) -> Candidate:
-        """Return what can come into force of the configuration as it is written now.
+        """Read the configuration again, and return it with the changes that can take effect without a restart.
 
         Raises:
-            SettingsError: It cannot be used; with every problem by the path of its key.
+            SettingsError: The configuration cannot be used; names every problem by the path of its key.
         """
         document = self._read_document()
         if not document and self.current.document.keys() - _FROM_ENVIRONMENT:
@@ -118,7 +118,7 @@ class Configuration:
     def with_patches(self, patches: Patches) -> Candidate:
         """Return the configuration in force with other changes of cameras; raises `SettingsError`.
 
-        What settings name in the world, such as files, is not looked at.
+        Files and other resources that the settings name are not checked.
         """
         document = self.current.document
         return Candidate(self._parsed(document, patches), document, patches)
@@ -140,13 +140,13 @@ class Configuration:
 
     def accept(self, candidate: Candidate) -> None:
         """Note that the daemon runs with this from now on."""
-        # What comes from the environment could be another value the next time.
+        # The defaults of these keys come from the environment, and could differ when the document is parsed again.
         fixed = {key: getattr(candidate.settings, key) for key in _FROM_ENVIRONMENT}
         document = candidate.document | fixed
         self.in_force = Candidate(candidate.settings, document, candidate.patches, candidate.needs_restart)
 
     def _checked(self, document: Document, patches: Patches) -> Candidate:
-        """Return settings that nothing is wrong with, in themselves and in the world; raises `SettingsError`."""
+        """Return settings that are valid, and whose files and secrets can be used; raises `SettingsError`."""
         settings = self._parsed(document, patches)
         problems = check(settings)
         if problems:
@@ -167,7 +167,7 @@ class Configuration:
             raise SettingsError(problems) from None
 
     def _located(self, problem: ConfigProblem, places: Sequence[Place]) -> ConfigProblem:
-        """Return a problem with the patched cameras under the path where its cause is written."""
+        """Return a problem of the patched cameras, with its path changed to where the faulty value is written."""
         where = _OVER_HTTP if self.state is None else str(self.state.path)
         if problem.path == "cameras" and any(place.patch is not None for place in places):
             return ConfigProblem(f"{where}: cameras", problem.text)
@@ -195,7 +195,7 @@ def _problems(document: Document) -> list[ConfigProblem]:
 
 
 def _state_dir(document: Document) -> Path | None:
-    """Return the state folder that a configuration names, which may be wrong elsewhere; None if it has none."""
+    """Return the state folder of a configuration, whose other keys may be invalid; None if it has none."""
     if "state_dir" not in document:
         return default_state_dir()
     given = document["state_dir"]

@@ -1,4 +1,4 @@
-"""Which keys of the configuration can change while the daemon runs; all others take a restart."""
+"""The keys of the configuration that can change while the daemon runs; all others take a restart."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from visaged.pipelines.tracking.tracker import TrackerConfig
 
 _LIVE_PARTS = frozenset({"cameras", "attributes", "min_confidence"})
-"""Parts that can change as a whole."""
+"""Top-level keys that can change with everything below them."""
 
 _LIVE_KEYS = {
     # The detector is loaded with `low_confidence` as its floor.
@@ -17,11 +17,11 @@ _LIVE_KEYS = {
     "inference": frozenset({"min_confidence", "update_s", "refresh_s", "min_face_px", "close_up"}),
     "log": frozenset({"level"}),
 }
-"""Keys that can change in parts whose other keys cannot."""
+"""Keys that can change, by their part of the configuration; the other keys of these parts cannot."""
 
 
 def in_force(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with what can change at run time from the new one, and everything else from the old.
+    """Return a configuration that takes the keys that can change at run time from the new one, all others from the old.
 
     Args:
         old: The configuration in force, as plain data.

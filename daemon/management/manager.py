@@ -1,7 +1,6 @@
-"""Changes of the configuration while the daemon runs: reloads, and cameras that come, change and go.
+"""Changes of the configuration while the daemon runs: reloads, and cameras that are added, changed and removed.
 
-Everything here happens in the one thread that runs the cameras, one change after another; whoever asks for a change
-gets a future.
+Changes are made one after another in the thread that runs the cameras; a request for a change returns a future.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ _Result = TypeVar("_Result")
 
 _PASSWORDS = ("password", "password_file", "password_env")
 
-# Windows knows no quotas by that name.
+# Windows has no EDQUOT.
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
@@ -46,14 +45,14 @@ class NoSuchCamera(Exception):
 
 
 class EditedByHand(Exception):
-    """The file that keeps the changes is not as it was last read or written; the text says what to do."""
+    """The file that keeps the changes was edited since it was last read or written; the text says what to do."""
 
 
 class NotKept(Exception):
-    """The change could not be written down, and was not made.
+    """The change could not be written to the state file, and was not made.
 
     Attributes:
-        is_full: Whether there was no room for it.
+        is_full: Whether the disk or a quota was full.
     """
 
     def __init__(self, text: str, is_full: bool) -> None:
@@ -66,7 +65,7 @@ class Reloaded:
     """What a reload did.
 
     Attributes:
-        changes: What became of the cameras.
+        changes: Names of the cameras that were added, replaced, removed and kept.
         needs_restart: Paths of the keys that have a new value which takes effect with the next start.
     """
 
@@ -79,10 +78,10 @@ class Manager:
 
     Args:
         configuration: The configuration in force.
-        apply: Makes the daemon run with other settings; raises `SettingsError` if it cannot, and nothing has changed.
-        call: Has a function called in the thread of `apply`; may be used in signal handlers.
-        metrics: Says how the last reload went.
-        clock: Seconds since 1970.
+        apply: Makes the daemon run with other settings; raises `SettingsError`, without any change, if it cannot.
+        call: Schedules a function for the thread in which `apply` must run; safe in signal handlers.
+        metrics: Metrics that report whether and when the last reload succeeded.
+        clock: Returns seconds since 1970.
     """
 
     def __init__(
@@ -113,11 +112,11 @@ class Manager:
         """Add a camera.
 
         Args:
-            document: Its configuration as plain data.
+            document: Configuration of the camera as plain data.
 
         Returns:
-            Its name. The future raises `SettingsError`, with paths within the document, `CameraExists`, `EditedByHand`
-            or `NotKept`; nothing has changed then.
+            A future for the camera's name. It raises `SettingsError`, with paths within the document, `CameraExists`,
+            `EditedByHand` or `NotKept`; nothing has changed then.
         """
         return self._soon(lambda: self._add(document))
 
@@ -139,12 +138,12 @@ class Manager:
         return self._soon(lambda: self._remove(name))
 
     def camera(self, name: str) -> CameraSettings | None:
-        """Return the configuration of a camera; None if there is none of that name. For any thread."""
+        """Return the configuration of a camera; None if there is none of that name. May be called from any thread."""
         cameras = self._configuration.current.settings.cameras
         return next((camera for camera in cameras if camera.name == name), None)
 
     def is_kept(self, name: str) -> bool:
-        """Return whether a camera will be as it is after a restart. For any thread."""
+        """Return whether a camera will be the same after a restart. May be called from any thread."""
         return self._configuration.state is not None or name not in self._configuration.current.patches
 
     def _soon(self, work: Callable[[], _Result]) -> Future[_Result]:
@@ -152,7 +151,7 @@ class Manager:
 
         def run() -> None:
             if not future.set_running_or_notify_cancel():
-                return  # who asked does not wait any more, and was told that nothing has changed
+                return  # the request timed out, and was answered that nothing has changed
             try:
                 future.set_result(work())
             except (SettingsError, CameraExists, NoSuchCamera, EditedByHand, NotKept) as refused:
@@ -222,12 +221,12 @@ class Manager:
         log.info("camera %s was removed", name)
 
     def _put(self, camera: CameraSettings, document: dict[str, Any]) -> None:
-        """Run with a camera that is new or changed, as a document without problems in itself has it."""
+        """Run with a new or changed camera, which was parsed from a document."""
         patches = self._with(camera, document)
         try:
             candidate = self._configuration.with_patches(patches)
         except SettingsError as error:
-            # What is wrong now and not in the camera itself is wrong between it and the rest: its name.
+            # The camera is valid by itself, so only its name can clash with the rest of the configuration.
             raise SettingsError([ConfigProblem("name", problem.text) for problem in error.problems]) from None
         problems = check(candidate.settings.model_copy(update={"cameras": [camera]}))
         own = [p for p in problems if p.path.startswith("cameras[0]")]
@@ -238,7 +237,7 @@ class Manager:
         self._keep(candidate)
 
     def _with(self, camera: CameraSettings, document: dict[str, Any]) -> Patches:
-        """Return the changes in force with those that make a camera what a document says; raises `SettingsError`."""
+        """Return the changes in force, with the one that makes a camera equal to a document; raises `SettingsError`."""
         name = camera.name
         patches = dict(self._configuration.current.patches)
         patches.pop(name, None)
@@ -253,7 +252,7 @@ class Manager:
         return patches | {name: patch} if patch else patches
 
     def _keep(self, candidate: Candidate) -> None:
-        """Write changes of cameras down, and run with them; if either fails, it is as before."""
+        """Write changes of cameras to the state file, and run with them; if either fails, restore what was before."""
         state, before = self._configuration.state, self._configuration.current.patches
         if state is not None:
             try:
@@ -291,12 +290,12 @@ class Manager:
         return changes
 
     def _configured(self, name: str) -> dict[str, Any] | None:
-        """Return the camera of a name as the configuration has it, without changes; None if it has none."""
+        """Return a camera as the configuration file has it, without changes; None if it has no such camera."""
         cameras = self._configuration.current.document.get("cameras", [])
         return next((dict(camera) for camera in cameras if name_of(camera) == name), None)
 
     def _effective(self, name: str) -> dict[str, Any]:
-        """Return a camera that there is as plain data, with its changes."""
+        """Return an existing camera as plain data, with its changes."""
         current = self._configuration.current
         cameras, _, _ = patched(current.document.get("cameras", []), current.patches)
         return next(dict(camera) for camera in cameras if name_of(camera) == name)
@@ -308,7 +307,7 @@ class Manager:
 
 
 def _camera(document: dict[str, Any]) -> CameraSettings:
-    """Return a camera of plain data; raises `SettingsError` with paths within it."""
+    """Return the camera settings in plain data; raises `SettingsError` with paths within the data."""
     try:
         return CameraSettings.model_validate(document)
     except ValidationError as error:
@@ -316,14 +315,14 @@ def _camera(document: dict[str, Any]) -> CameraSettings:
 
 
 def _takes_a_password_elsewhere(before: CameraSettings, after: CameraSettings, patch: Patch) -> bool:
-    """Return whether a patch sends a password that it does not name to another host than before."""
+    """Return whether a patch would send a password that it does not repeat to another host than before."""
     if any(key in patch for key in _PASSWORDS) or all(getattr(after, key) is None for key in _PASSWORDS):
         return False
     return _site(before.url) != _site(after.url)
 
 
 def _site(url: str) -> str:
-    """Return what a URL connects to, without user and password: the host and its port."""
+    """Return the host and port of a URL, without user and password."""
     try:
         return urlsplit(url).netloc.rpartition("@")[2].lower()
     except ValueError:

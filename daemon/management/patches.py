@@ -1,4 +1,4 @@
-"""Cameras that differ from the configuration's: JSON merge patches (RFC 7386) over a list of named cameras."""
+"""Changes of the configuration's cameras: JSON merge patches (RFC 7386) over a list of named cameras."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Patch = dict[str, Any]
-"""What is different about a camera, by its keys and without its name; null takes a key away."""
+"""Changed keys of a camera, without its name; null removes a key."""
 
 Patches = dict[str, Patch | None]
 """Patches by names of cameras; None removes the camera."""
@@ -18,9 +18,9 @@ class Place:
     """Where a camera of a patched list comes from.
 
     Attributes:
-        index: Its place in the configuration; None if it is not in there.
-        name: Its name.
-        patch: What was laid over it; None if nothing was.
+        index: Index of the camera in the configuration; None if the configuration does not have it.
+        name: Name of the camera.
+        patch: Patch that was laid over the camera; None if there was none.
     """
 
     index: int | None
@@ -29,7 +29,7 @@ class Place:
 
 
 def merged(target: Any, patch: Any) -> Any:
-    """Return plain data with a merge patch laid over it, as RFC 7386 defines it; neither is changed."""
+    """Return plain data with a merge patch applied, as RFC 7386 defines it; the arguments are not changed."""
     if not isinstance(patch, Mapping):
         return patch
     result = dict(target) if isinstance(target, Mapping) else {}
@@ -44,8 +44,7 @@ def merged(target: Any, patch: Any) -> Any:
 def patch_between(old: Mapping[str, Any], new: Mapping[str, Any]) -> Patch:
     """Return the merge patch that makes the old mapping the new one.
 
-    No merge patch can set a key to null. Where the new mapping has one that the old has not, the result takes the key
-    away instead.
+    A merge patch cannot set a key to null. A key that is null in the new mapping is removed instead.
     """
     patch: Patch = {key: None for key in old if key not in new}
     for key, value in new.items():
@@ -60,12 +59,12 @@ def patch_between(old: Mapping[str, Any], new: Mapping[str, Any]) -> Patch:
 def patched(cameras: list[Any], patches: Mapping[str, Patch | None]) -> tuple[list[Any], list[Place], list[str]]:
     """Lay patches over a configuration's cameras.
 
-    A patch for a camera that is not there is the whole camera. Without a `url` it cannot be one: the camera that it
-    was for is gone from the configuration, and the patch has no effect.
+    A patch for a camera that the configuration does not have is a whole camera. If it has no `url`, it was meant for a
+    camera that is gone from the configuration, and has no effect.
 
     Args:
-        cameras: The cameras as plain data; what is no mapping with a name is left as it is.
-        patches: What is different.
+        cameras: The cameras as plain data; an entry that is no mapping with a name is left as it is.
+        patches: The changes, by names of cameras.
 
     Returns:
         The cameras; where each comes from; the names of the patches without effect.

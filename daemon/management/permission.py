@@ -1,8 +1,8 @@
-"""Who may change the configuration over HTTP: holders of an admin key; without keys, who sits at this machine.
+"""Who may change the configuration over HTTP: holders of an admin key; without keys, programs of this machine.
 
-Without keys every program of this machine may ask, and so might any page that its owner's browser shows: by a request
-to another site than its own, or under a name of its own that resolves to this machine (DNS rebinding). Browsers mark
-the first with `Origin` and `Sec-Fetch-Site`, and show the second in `Host`.
+Without keys, a web page that a browser on this machine shows must not be able to make changes. It could send a
+cross-site request, which browsers mark with `Origin` and `Sec-Fetch-Site`, or use a domain of its own that resolves to
+this machine (DNS rebinding), which `Host` shows.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def check_may_change(request: Request, settings: HttpSettings) -> None:
     """Return if a request may change the configuration.
 
     Args:
-        request: The request; that its key is good has been checked.
+        request: The request; its key has been checked already.
         settings: Which keys there are, and where the server listens.
 
     Raises:
-        Problem: It may not; the text says what to do.
+        Problem: The request may not; the text says what to do.
     """
     holder = holder_of(request)
     if holder is not None:
@@ -49,17 +49,17 @@ def check_may_change(request: Request, settings: HttpSettings) -> None:
 
 
 def check_may_name(request: Request, camera: Mapping[str, Any]) -> None:
-    """Return if a request may give a camera what it gives it.
+    """Return if a request may set the keys of a camera that it sets.
 
-    The first line of a file, or the value of a variable, is sent to whatever the camera's URL names. Without keys, any
-    user of this machine could read in this way what only the daemon may read.
+    The first line of a password file, or the value of a variable, is sent to the host in the camera's URL. Without
+    keys, any user of this machine could read files in this way that only the daemon may read.
 
     Args:
         request: The request, which may change the configuration.
         camera: The configuration of a camera, or a patch for one.
 
     Raises:
-        Problem: It may not; the text says what to do.
+        Problem: The request may not; the text says what to do.
     """
     named = [key for key in ("password_file", "password_env") if camera.get(key) is not None]
     if named and holder_of(request) is None:
@@ -67,7 +67,7 @@ def check_may_name(request: Request, camera: Mapping[str, Any]) -> None:
 
 
 def _of_a_browser_or_proxy(request: Request) -> str | None:
-    """Return what shows that a request was not made by a program of this machine for itself; None if nothing does."""
+    """Return what shows that a request comes from a web page or through a proxy; None if nothing does."""
     host = request.headers.get("host", "")
     if not is_loopback(_name(host)):
         return "the Host header is neither localhost nor a loopback address"

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies and answers about cameras."""
+"""OpenAPI schemas of the requests and answers about cameras."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _camera_schema() -> dict[str, Any]:
 
 
 def _patch_schema(camera: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON Schema of a merge patch for a camera: nothing is required, and null takes a key away."""
+    """Return the JSON Schema of a merge patch for a camera: nothing is required, and null removes a key."""
     properties = {}
     for name, value in camera["properties"].items():
         if name != "name":
@@ -33,7 +33,7 @@ RELOADED: dict[str, Any] = {
     "properties": {
         "cameras": {
             "type": "object",
-            "description": "Names of cameras by what became of them.",
+            "description": "Names of the cameras that were added, replaced, removed and kept.",
             "properties": dict.fromkeys(("added", "replaced", "removed", "kept"), _NAMES),
             "required": ["added", "replaced", "removed", "kept"],
         },
@@ -46,7 +46,7 @@ RELOADED: dict[str, Any] = {
         "needs_restart": ["http.port"],
     },
 }
-"""The answer of a reload."""
+"""The answer to a reload."""
 
 ADD: dict[str, Any] = {
     "schema": _SETTINGS,
@@ -68,12 +68,12 @@ CAMERA: dict[str, Any] = {
     "properties": {
         "camera": {"type": "string"},
         "state": {"type": "string"},
-        "tracks": {"type": "integer", "description": "Faces that are followed now."},
+        "tracks": {"type": "integer", "description": "Number of faces that are tracked now."},
         "settings": {
             "type": "object",
-            "description": "Its configuration; *** stands for what is, or may be, secret.",
+            "description": "Configuration of the camera; *** stands for what is, or may be, secret.",
         },
-        "kept": {"type": "boolean", "description": "Whether it will be as it is now after a restart."},
+        "kept": {"type": "boolean", "description": "Whether the camera will be the same after a restart."},
     },
     "required": ["camera", "state", "tracks", "settings", "kept"],
 }

@@ -1,4 +1,4 @@
-"""The state folder: what the daemon keeps by itself, so that changes made while it runs survive a restart."""
+"""The state folder, which keeps changes made over HTTP, so that they survive a restart."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class StateFile:
     """The file `cameras.yaml` of the state folder.
 
     Args:
-        folder: The state folder; made when the file is first written.
+        folder: The state folder; it is made when the file is first written.
 
     Attributes:
-        path: The file.
+        path: Path of the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,7 +42,7 @@ class StateFile:
         self.path = folder / FILE_NAME
 
     def read(self) -> Patches:
-        """Return what is kept about the cameras; nothing if there is no file.
+        """Return the changes of cameras; none if there is no file.
 
         Raises:
             SettingsError: The file cannot be read, or is damaged; the text names it, and says what to do.
@@ -63,14 +63,14 @@ class StateFile:
         return dict(document.get("cameras") or {})
 
     def write(self, patches: Patches) -> None:
-        """Write the file as a whole, or leave it as it is; only its owner may read it, as it may hold passwords.
+        """Replace the file atomically; only its owner may read it, because it may hold passwords.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         text = _HEADER + yaml.safe_dump({"cameras": patches}, allow_unicode=True, sort_keys=False)
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(dir=self._folder, prefix=f".{FILE_NAME}.")  # of mode 0600
+        number, name = tempfile.mkstemp(dir=self._folder, prefix=f".{FILE_NAME}.")  # mkstemp makes it with mode 0600
         try:
             with open(number, "w", encoding="utf-8") as file:
                 file.write(text)
@@ -84,19 +84,19 @@ class StateFile:
         self._sync_folder()
 
     def _sync_folder(self) -> None:
-        """Bring the new name to the disk, where the system can do so for a folder."""
+        """Sync the folder, so that the renamed file survives a power loss, where the system can sync folders."""
         if os.name != "posix":
             return
         number = os.open(self._folder, os.O_RDONLY)
         try:
-            with contextlib.suppress(OSError):  # some file systems have no such thing
+            with contextlib.suppress(OSError):  # some file systems cannot sync a folder
                 os.fsync(number)
         finally:
             os.close(number)
 
 
 def _troubles(document: dict[Any, Any]) -> list[tuple[str, str]]:
-    """Return what is wrong with the form of the file, by key and in words without values."""
+    """Return what is wrong with the structure of the file: pairs of a key and a text without values."""
     troubles = [(str(key), "is not a known key; there is cameras alone") for key in document if key != "cameras"]
     cameras = document.get("cameras")
     if cameras is None:

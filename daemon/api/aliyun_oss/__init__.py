@@ -1,1 +1,1 @@
-"""An endpoint in the shape of Alibaba Cloud OSS: `x-oss-process=imm/detectface` on objects of configured buckets."""
+"""An endpoint compatible with Alibaba Cloud OSS: `x-oss-process=imm/detectface` on objects of configured buckets."""

@@ -1,13 +1,13 @@
-"""What a picture showed in the words of IMM: `imm/detectface` of two generations in one, and `image/faces`.
+"""Answers in the format of IMM: `imm/detectface`, which has the fields of both generations, and `image/faces`.
 
-Coordinates are integers, in pixels of the upright picture (after its EXIF orientation): what a client sees when it
-shows the file. Confidences and probabilities are 0..1. Angles are degrees: `Yaw` positive when the face turns to the
-picture's right, `Pitch` when it looks up, `Roll` when it tilts clockwise; IMM's documents name no signs, and these are
-the daemon's own. Left and right eyes are the person's. What could not be read, or is switched off, has no field; what
-is unsure has one, and its confidence says so: `min_confidence` of the configuration counts elsewhere.
+Coordinates are integers, in pixels of the upright picture (after its EXIF orientation), as viewers show the file.
+Confidences and probabilities are 0..1. Angles are degrees: `Yaw` is positive when the face turns to the picture's
+right, `Pitch` when it looks up, `Roll` when it tilts clockwise. IMM's documents define no signs; these are the daemon's
+own. Left and right eyes are the person's. An attribute that could not be read, or is switched off, has no field. One of
+low confidence has a field, and its confidence: `min_confidence` of the configuration does not apply here.
 
 Sources: "Facial recognition" of OSS (the sample of `imm/detectface`), IMM 2017-09-06 `DetectImageFaces` and
-`DetectFace` (whose `FaceAttribute` has the six attributes that the former document speaks of), IMM 2020-09-30
+`DetectFace` (whose `FaceAttribute` has the six attributes that the OSS document mentions), IMM 2020-09-30
 `DetectImageFaces` and its `Figure`.
 """
 
@@ -23,11 +23,11 @@ from visaged.pipelines.images.job import PictureResult
 from visaged.pipelines.records import AttributeValue, Face
 
 BLUR_THRESHOLD = 0.5
-"""Above it a face counts as blurred: where eyes and lips begin to lose their edges at 112 px."""
+"""Blur above which a face counts as blurred: eyes and lips begin to lose their edges at 112 px."""
 QUALITY_THRESHOLD = 0.5
-"""Below it a shot is poor: half the confidence, size and frontality of a sure, frontal face of 112 px."""
+"""Quality below which a shot is poor: half that of a confident, frontal face of 112 px."""
 
-# `Figure` names happiness and none; the others are nouns of the same kind.
+# The documents of `Figure` name only happiness and none; the other names are our own, nouns of the same kind.
 _FIGURE_EMOTIONS = {
     "angry": "anger",
     "calm": "none",
@@ -45,10 +45,10 @@ def detectface(result: PictureResult, data: bytes, uri: str, request_id: str) ->
     """Return the answer to `imm/detectface`.
 
     Args:
-        result: What the picture showed.
-        data: The picture's file, for the faces' ids.
-        uri: `oss://bucket/key`.
-        request_id: Of the request.
+        result: Faces of the picture.
+        data: Bytes of the picture's file, for the ids of the faces.
+        uri: `oss://bucket/key` of the picture.
+        request_id: Id of the request, which the answer repeats.
     """
     return {
         "Faces": [_face(face, result, face_id) for face, face_id in _with_ids(result, data)],
@@ -60,7 +60,7 @@ def detectface(result: PictureResult, data: bytes, uri: str, request_id: str) ->
 
 
 def figures(result: PictureResult, data: bytes, uri: str, request_id: str) -> Document:
-    """Return the answer to `image/faces`; like `detectface`.
+    """Return the answer to `image/faces`; the arguments are those of `detectface`.
 
     IMM's API calls the list of figures `Faces` in `DetectImageFaces` and `Figures` everywhere else; both are here.
     """
@@ -71,8 +71,8 @@ def figures(result: PictureResult, data: bytes, uri: str, request_id: str) -> Do
 def _with_ids(result: PictureResult, data: bytes) -> list[tuple[Face, str]]:
     """Return the faces with their ids, 64 hex digits.
 
-    An id is a digest of the file and the box: the same face of the same file has the same id, and nothing else has.
-    It says nothing of who it is; there is no recognition here.
+    An id is a digest of the file and the box: the same face in the same file always has the same id, and no other face
+    has it. It does not identify the person; there is no face recognition here.
     """
     picture = hashlib.sha256(data).digest()
     found = []
@@ -108,7 +108,7 @@ def _face(face: Face, result: PictureResult, face_id: str) -> Document:
 
 
 def _first_generation(face: Face, boundary: Document) -> Document:
-    """Return what the document's prose speaks of: gender, age, head pose, eye status, blur and quality."""
+    """Return the fields of the first generation: gender, age, head pose, eye status, blur and quality."""
     read = face.attributes
     document: Document = {
         "FaceRectangle": boundary,
@@ -134,12 +134,12 @@ def _first_generation(face: Face, boundary: Document) -> Document:
 def eye_status(eye: AttributeValue, glasses: AttributeValue) -> dict[str, float]:
     """Return the six probabilities of an eye.
 
-    They take lids and glasses as independent of each other and add up to 1. `Occlusion` is always 0: nothing here can
-    tell an eye that is hidden.
+    Eyelids and glasses are taken as independent of each other, and the six add up to 1. `Occlusion` is always 0,
+    because the networks do not detect hidden eyes.
     """
     opened = _probability(eye, "open")
     none, normal, dark = (_probability(glasses, label) for label in ("none", "glasses", "sunglasses"))
-    total = none + normal + dark or 1.0  # a network of one's own may know glasses of further kinds
+    total = none + normal + dark or 1.0  # a custom network may have further labels for glasses
     return {
         "NoGlassEyeOpen": _rounded(none * opened / total),
         "NoGlassEyeClose": _rounded(none * (1 - opened) / total),
@@ -201,7 +201,7 @@ def _emotion(read: AttributeValue) -> Document:
 
 
 def _worn(name: str, read: AttributeValue | None, worn: str | None) -> Document:
-    """Return something worn or grown: NONE or `worn`, or with None the value itself."""
+    """Return the fields of beard, glasses or mask: the value is NONE or `worn`, or the label if `worn` is None."""
     if read is None:
         return {}
     value = "NONE" if read.value == "none" else worn or str(read.value).upper()
@@ -218,7 +218,7 @@ def _probability(read: AttributeValue, label: str) -> float:
 
 
 def _number(read: AttributeValue) -> float:
-    """Return the value of an attribute that a network of one's own might have as a label or as angles, too."""
+    """Return the value of an attribute; 0 if it is no number, as a custom network may have it."""
     return read.value if isinstance(read.value, float) else 0.0
 
 

@@ -1,8 +1,8 @@
-"""The OSS-shaped endpoint: from a request to its answer.
+"""The OSS-compatible endpoint: from a request to its answer.
 
-It runs on a port of its own, because OSS's clients send nothing but `/<bucket>/<key>` (or `/<key>` with the bucket in
-the Host header): a path in the endpoint's URL is dropped by oss2 and alibabacloud-oss-v2 alike, and what they sign is
-`/<bucket>/<key>` in any case. It shares its event loop with the rest of HTTP, as `Pictures` is of one loop.
+It runs on a port of its own, because OSS's clients send only `/<bucket>/<key>` (or `/<key>` with the bucket in the Host
+header): oss2 and alibabacloud-oss-v2 both drop a path in the endpoint's URL, and sign `/<bucket>/<key>` in any case. It
+shares the event loop of the other HTTP servers, because `Pictures` works in one loop only.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from visaged.pipelines.runtime.metrics import Metrics
 log = logging.getLogger(__name__)
 
 MAX_PICTURE_BYTES = 20 * 2**20
-"""Largest picture that OSS processes."""
+"""Largest picture in bytes that OSS processes."""
 
 _ANSWERS: dict[str, Callable[..., answers.Document]] = {
     "imm/detectface": answers.detectface,
     "imm/detecface": answers.detectface,  # as one page of OSS's documents spells it
     "image/faces": answers.figures,
 }
-# What else OSS does with an object's URL, told by the query.
+# Query parameters of OSS operations that are not served here.
 _ELSEWHERE = frozenset(
     {b"acl", b"append", b"callback", b"delete", b"restore", b"symlink", b"tagging", b"uploadId", b"uploads",
      b"versionId", b"x-oss-async-process"}
@@ -54,13 +54,13 @@ class OssApp:
 
     Args:
         pictures: Analyses pictures.
-        settings: Buckets and keys.
+        settings: Buckets, keys and host names.
         metrics: Counts requests.
-        version: Of the daemon.
-        clock: Seconds since 1970, for signatures.
+        version: Version of the daemon.
+        clock: Returns seconds since 1970, for signatures.
 
     Raises:
-        ValueError: A secret cannot be had; the text says which.
+        ValueError: A secret cannot be read; the text names it.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class OssApp:
             raise OssError("AccessDenied", text)
         is_signed = self._verifier.verify(request)
         if not is_signed and request.bucket not in self._public:
-            # Whether the bucket exists is told to those who may read it.
+            # The answer must not show whether the bucket exists to clients that may not read it.
             raise OssError("AccessDenied", "You have no right to access this object because of bucket acl.")
         if not request.bucket:
             raise OssError("NotImplemented", "Buckets are not listed here; ask for /<bucket>/<key>.")
@@ -164,7 +164,7 @@ class OssApp:
             query = PictureQuery(self._pictures.threshold, self._pictures.attributes & self._switched_on, unsure=True)
             result = await self._pictures.analyse(data, query)
         document = describe(result, data, f"oss://{request.bucket}/{key}", request_id)
-        # In the order of the document's sample, which is the alphabet's.
+        # Keys in alphabetical order, as in the sample of OSS's document.
         return Response(orjson.dumps(document, option=orjson.OPT_SORT_KEYS), media_type="application/json")
 
 
@@ -190,7 +190,7 @@ def _process_of(request: OssRequest) -> str | None:
 
 
 def _operation(request: OssRequest) -> str:
-    """Return what a request asks for, as a label of few values; HEAD is of the object itself whatever it names."""
+    """Return the operation of a request, as a label of few values; HEAD ignores `x-oss-process`."""
     if request.method == "HEAD":
         return "head"
     if request.method != "GET":

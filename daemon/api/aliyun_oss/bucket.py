@@ -1,4 +1,4 @@
-"""What a bucket is, whatever holds its objects. Everything here blocks."""
+"""The interface of buckets, wherever their objects are stored. All calls block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from visaged.daemon.api.aliyun_oss.errors import OssError
 
-# Without the tables of this machine, so that the same file has the same type everywhere.
+# Does not read this machine's tables, so that a file has the same type on every machine.
 _TYPES = mimetypes.MimeTypes()
 _TYPES.add_type("image/webp", ".webp")
 _OTHER = "application/octet-stream"
@@ -19,13 +19,13 @@ _OTHER = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What is known of an object without its bytes.
+    """Metadata of an object.
 
     Attributes:
-        size: Bytes.
-        etag: With its quotes.
-        modified: Whole seconds, in UTC.
-        content_type: MIME type.
+        size: Size of the object in bytes.
+        etag: ETag with its quotation marks.
+        modified: Time of the last change in UTC, in whole seconds.
+        content_type: MIME type of the object.
         object_type: `Normal` where the tag is the MD5 of the bytes, `Multipart` otherwise.
     """
 
@@ -42,11 +42,11 @@ class StoredObject(Protocol):
     meta: Meta
 
     def read(self, start: int, length: int) -> Iterator[bytes]:
-        """Yield the bytes from `start`, `length` of them."""
+        """Yield `length` bytes, beginning with byte `start`."""
         ...
 
     def close(self) -> None:
-        """Let go of it; more than once does no harm."""
+        """Close the object; may be called more than once."""
         ...
 
 
@@ -54,29 +54,30 @@ class Bucket(Protocol):
     """A bucket."""
 
     def head(self, key: str) -> Meta:
-        """Return what is known of an object; raises `OssError`."""
+        """Return the metadata of an object; raises `OssError`."""
         ...
 
     def open(self, key: str, most_bytes: int | None = None) -> StoredObject:
         """Open an object; raises `OssError`.
 
         Args:
-            key: Its key.
-            most_bytes: Larger ones are refused with EntityTooLarge; None for the bucket's own limit, if any.
+            key: Key of the object.
+            most_bytes: Largest object; larger ones are refused with EntityTooLarge. None for the bucket's own limit,
+                if it has one.
         """
         ...
 
 
 def no_such_key(key: str) -> OssError:
-    """Return the error for an object that is not there."""
+    """Return the error for an object that does not exist."""
     return OssError("NoSuchKey", "The specified key does not exist.", {"Key": key})
 
 
 def too_large(size: int, most_bytes: int) -> OssError:
-    """Return the error for an object that is larger than is taken."""
+    """Return the error for an object that is larger than the limit."""
     return OssError("EntityTooLarge", f"The object has {size} bytes; at most {most_bytes} are taken.")
 
 
 def content_type(key: str) -> str:
-    """Return the MIME type that a key's ending tells."""
+    """Return the MIME type for the ending of a key."""
     return _TYPES.guess_type(f"file:{quote(key)}", strict=False)[0] or _OTHER

@@ -1,4 +1,4 @@
-"""The buckets of a configuration."""
+"""Opens the buckets of the configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from visaged.daemon.fetch.s3 import S3Client
 
 
 def open_bucket(settings: BucketSettings, oss: OssSettings) -> Bucket:
-    """Return a bucket for its settings; raises ValueError if a secret cannot be had."""
+    """Return a bucket for its settings."""
     if settings.folder is not None:
         return FolderBucket(settings.folder)
     if settings.objects is not None:

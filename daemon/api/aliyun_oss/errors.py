@@ -1,4 +1,4 @@
-"""Errors as OSS tells them: a code, an XML body, and the same in a header where there is no body."""
+"""Errors in the format of OSS: a code, an XML body, and the same in a header where there is no body."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STATUSES = {
     "NotImplemented": 501,
     "ServiceUnavailable": 503,
 }
-"""HTTP status by code; the codes are those of OSS, `ServiceUnavailable` stands for all its kinds of "later"."""
+"""HTTP status by code. The codes are those of OSS; `ServiceUnavailable` stands for all its codes that mean "later"."""
 
 # The fine-grained codes that OSS's documents name. It warns against building on them, and only these few are known.
 _FINE = {
@@ -44,18 +44,18 @@ _FINE = {
 }
 _UNKNOWN = "0000-00000000"
 
-# What XML 1.0 cannot hold even escaped.
+# Characters that XML 1.0 cannot hold even escaped.
 _UNSAYABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class OssError(Exception):
-    """An answer that is an error.
+    """An error that is answered in the format of OSS.
 
     Args:
-        code: One of `STATUSES`.
+        code: Code of the error, one of `STATUSES`.
         message: What was wrong and what to do.
-        details: Further elements of the body.
-        headers: Further headers of the answer.
+        details: Additional elements of the body, by name.
+        headers: Additional headers of the answer.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class OssError(Exception):
 
     @property
     def fine_code(self) -> str:
-        """What OSS calls EC."""
+        """The fine-grained code, which OSS calls EC."""
         return _FINE.get(self.code, _UNKNOWN)
 
 
@@ -85,9 +85,9 @@ def error_response(error: OssError, request_id: str, host: str, head: bool) -> R
 
     Args:
         error: The error.
-        request_id: Of the request, 24 upper-case hex digits.
-        host: The request's Host header; OSS repeats it.
-        head: Whether there is no body; clients then read `x-oss-err`.
+        request_id: Id of the request, 24 upper-case hex digits.
+        host: The request's Host header, which OSS repeats in the body.
+        head: Whether the request is HEAD; the answer then has no body, and clients read `x-oss-err`.
     """
     headers = {"x-oss-ec": error.fine_code, **error.headers}
     if head:

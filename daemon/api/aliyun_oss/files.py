@@ -1,4 +1,4 @@
-"""Buckets of files of this machine."""
+"""Buckets whose objects are files on this machine."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from visaged.pipelines.runtime.ratelimit import LimitedLog
 _complain = LimitedLog(logging.getLogger(__name__))
 
 _CHUNK = 1 << 18
-# Larger files get a tag of their size and time, as OSS's tags of multipart uploads are no digests either.
+# Larger files have an ETag made of size and time, as OSS's ETags of multipart uploads are no MD5 digests either.
 _MAX_DIGESTED = 64 << 20
 
 
 class FileBucket:
-    """Files by key.
+    """A bucket of listed files.
 
     Args:
-        files: The files.
+        files: Paths of the files by key.
     """
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = dict(files)
 
     def head(self, key: str) -> Meta:
-        """Return what is known of an object."""
+        """Return the metadata of an object; raises `OssError`."""
         with closing(self.open(key)) as stored:
             return stored.meta
 
     def open(self, key: str, most_bytes: int | None = None) -> StoredObject:
-        """Open an object."""
+        """Open an object; raises `OssError`."""
         stored = StoredFile(self._path(key), key)
         if most_bytes is not None and stored.meta.size > most_bytes:
             stored.close()
@@ -56,10 +56,10 @@ class FileBucket:
 
 
 class FolderBucket(FileBucket):
-    """The files of a folder.
+    """A bucket of the files in a folder.
 
-    Nothing outside of the folder is ever served: keys with `.` or `..`, empty parts, backslashes or NUL name nothing,
-    and a symbolic link counts as what it leads to. Names that begin with a dot name nothing either.
+    Nothing outside of the folder is ever served: keys with `.` or `..`, empty parts, backslashes or NUL do not exist,
+    and symbolic links are followed before the check. Hidden files (with a leading dot) are not served either.
 
     Args:
         folder: The folder.
@@ -71,7 +71,7 @@ class FolderBucket(FileBucket):
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")
-        # A colon is a drive or a stream of a file on Windows, and nothing special elsewhere.
+        # On Windows, a colon begins a path on a drive, or names a stream of a file.
         bad = "\\\0:" if os.name == "nt" else "\\\0"
         if any(not part or part.startswith(".") or any(char in part for char in bad) for part in parts):
             raise no_such_key(key)
@@ -90,15 +90,15 @@ class StoredFile:
     """A file as an object.
 
     Args:
-        path: The file.
-        key: Its key; the MIME type comes from its ending.
+        path: Path of the file.
+        key: Key of the object, whose ending gives the MIME type.
 
     Raises:
-        OssError: It is no file, or cannot be read.
+        OssError: The path is no regular file, or cannot be read.
     """
 
     def __init__(self, path: Path, key: str) -> None:
-        # A pipe would wait for its writer at `open`, and a device might do anything; neither is asked to.
+        # O_NONBLOCK, because opening a pipe would wait for its writer; what is no regular file is refused below.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
             descriptor = os.open(path, flags)
@@ -119,11 +119,11 @@ class StoredFile:
             raise
 
     def read(self, start: int, length: int) -> Iterator[bytes]:
-        """Yield the bytes from `start`, `length` of them."""
+        """Yield `length` bytes, beginning with byte `start`."""
         self._file.seek(start)
         while length > 0:
             chunk = self._file.read(min(_CHUNK, length))
-            if not chunk:  # the file was cut short meanwhile; the server notices that the answer is too short
+            if not chunk:  # the file was truncated meanwhile; the server notices that the answer is too short
                 return
             length -= len(chunk)
             yield chunk
@@ -152,7 +152,7 @@ class StoredFile:
 
 
 class _Digests:
-    """MD5 of files that were asked for lately, so that a HEAD reads a file once and not each time."""
+    """Cache of MD5 digests of recently used files, so that repeated requests do not read a whole file each time."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -160,7 +160,7 @@ class _Digests:
         self._lock = threading.Lock()
 
     def __call__(self, identity: tuple[int, ...], file: BinaryIO) -> str:
-        """Return the upper-case hex digest of an open file, from its cache if device, inode, size and time fit."""
+        """Return the upper-case hex digest of an open file, cached by device, inode, size and time."""
         with self._lock:
             known = self._known.get(identity)
             if known is not None:

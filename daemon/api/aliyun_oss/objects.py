@@ -1,4 +1,4 @@
-"""Objects as they are: conditions, ranges and headers of GET and HEAD, as OSS answers them."""
+"""Reading objects: conditions, ranges and headers of GET and HEAD, as OSS answers them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _OVERRIDES = {
 
 
 class ObjectResponse(StreamingResponse):
-    """Bytes of an object, which is closed however the answer ends: its client may go away before the first.
+    """Sends bytes of an object, and closes it however the answer ends, also if the client goes away before it begins.
 
     Args:
         stored: The object.
-        start: First byte.
-        length: Bytes.
-        status: Of the answer.
-        headers: Of the answer.
+        start: Offset of the first byte.
+        length: Number of bytes.
+        status: Status of the answer.
+        headers: Headers of the answer.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class ObjectResponse(StreamingResponse):
 
 
 def check_conditions(request: OssRequest, meta: Meta) -> Response | None:
-    """Return the answer of status 304 if that is it, None if the object is to be sent.
+    """Return an answer with status 304 if the client has the object already; None if the object must be sent.
 
     Raises:
-        OssError: PreconditionFailed.
+        OssError: A condition does not hold (PreconditionFailed).
     """
     if_match, if_none_match = request.header(b"if-match"), request.header(b"if-none-match")
     unmodified, modified = _date(request.header(b"if-unmodified-since")), _date(request.header(b"if-modified-since"))
@@ -80,7 +80,7 @@ def get_response(request: OssRequest, stored: StoredObject, is_signed: bool) -> 
     """Return the answer to GET; it closes the object.
 
     Raises:
-        OssError: InvalidRange, or a bad override of a header.
+        OssError: The range is not satisfiable (InvalidRange), or a `response-*` parameter is not valid.
     """
     meta = stored.meta
     headers = _headers(meta) | _overrides(request, is_signed)
@@ -96,18 +96,18 @@ def get_response(request: OssRequest, stored: StoredObject, is_signed: bool) -> 
 
 
 def byte_range(header: bytes, size: int, standard: bool) -> tuple[int, int] | None:
-    """Return the first byte and the number of bytes of a Range header; None for the whole object.
+    """Return the offset of the first byte and the number of bytes of a Range header; None for the whole object.
 
-    OSS sends the whole object where a range does not lie within it, unless the client asks for the standard behaviour
-    (`x-oss-range-behavior: standard`): what there is of it, or status 416. Several ranges are the whole object.
+    OSS sends the whole object if a range does not lie within it. With `x-oss-range-behavior: standard`, it sends the
+    part that exists, or status 416. For several ranges, the whole object is sent.
 
     Args:
-        header: Its value.
-        size: Of the object, bytes.
-        standard: Whether the client asked for the standard.
+        header: Value of the Range header.
+        size: Size of the object in bytes.
+        standard: Whether the client asked for the standard behaviour.
 
     Raises:
-        OssError: InvalidRange, with the standard alone.
+        OssError: No byte of the range exists (InvalidRange); only with the standard behaviour.
     """
     found = re.fullmatch(rb"bytes=(?P<first>[0-9]{0,18})-(?P<last>[0-9]{0,18})", header.strip())
     if found is None or not (found["first"] or found["last"]):
@@ -119,7 +119,7 @@ def byte_range(header: bytes, size: int, standard: bool) -> tuple[int, int] | No
     else:
         first, last = int(found["first"]), int(found["last"] or size - 1)
         if found["last"] and last < first:
-            return None  # no range at all by RFC 9110 14.1.1
+            return None  # not a valid range, by RFC 9110 14.1.1
         if first < size and (last < size or standard):
             return first, min(last, size - 1) - first + 1
     if standard:
@@ -141,7 +141,7 @@ def _headers(meta: Meta) -> dict[str, str]:
 
 
 def _overrides(request: OssRequest, is_signed: bool) -> dict[str, str]:
-    """Return the headers that a client wants in the answer instead of its own."""
+    """Return the headers of the answer that the request overrides by `response-*` parameters."""
     found: dict[str, str] = {}
     for name, header in _OVERRIDES.items():
         value = request.argument(name)
@@ -156,7 +156,7 @@ def _overrides(request: OssRequest, is_signed: bool) -> dict[str, str]:
 
 
 def _names(tags: bytes, etag: str) -> bool:
-    """Return whether a condition names a tag; clients send it with its quotes and without."""
+    """Return whether a list of ETags contains a tag; clients send tags with and without quotation marks."""
     bare = etag.strip('"').lower()
     given = [tag.strip().removeprefix("W/").strip('"').lower() for tag in tags.decode("latin-1").split(",")]
     return "*" in given or bare in given
@@ -167,7 +167,7 @@ def _date(header: bytes) -> datetime | None:
         moment = parsedate_to_datetime(header.decode("latin-1"))
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     except (ValueError, TypeError, OverflowError):
-        return None  # what is no date is no condition
+        return None  # a condition without a valid date is ignored
 
 
 def _http_date(moment: datetime) -> str:

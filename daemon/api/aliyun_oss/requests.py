@@ -1,4 +1,4 @@
-"""A request as OSS reads it: which bucket and key it means, with every byte as it was sent."""
+"""Requests as OSS reads them: bucket and key, with every byte as it was sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.types import Scope
 from visaged.daemon.api.aliyun_oss.errors import OssError
 
 MAX_KEY_BYTES = 1023
-"""Longest key, as in OSS."""
+"""Longest key in bytes, as in OSS."""
 
 _PATH = re.compile(rb"/(?P<bucket>[^/]*)(?P<slash>/?)(?P<key>.*)", re.DOTALL)
 
@@ -23,12 +23,12 @@ class OssRequest:
     """A request.
 
     Attributes:
-        method: GET, HEAD, ...
-        bucket: Its name; None for requests to the service as such.
-        key: The object's key, decoded; empty for requests to the bucket as such.
-        query: Names and values, decoded, in the order sent.
-        headers: Names in lower case and values, in the order sent.
-        host: The Host header.
+        method: HTTP method: GET, HEAD, ...
+        bucket: Name of the bucket; None for requests to the service as such.
+        key: Key of the object, decoded; empty for requests to the bucket as such.
+        query: Names and values of the query parameters, decoded, in the order sent.
+        headers: Names in lower case and values of the headers, in the order sent.
+        host: Value of the Host header.
     """
 
     method: str
@@ -39,7 +39,7 @@ class OssRequest:
     host: str
 
     def argument(self, name: bytes) -> bytes | None:
-        """Return the value of a query parameter, the first one; None if it was not sent."""
+        """Return the first value of a query parameter; None if it was not sent."""
         return next((value for key, value in self.query if key == name), None)
 
     def header(self, name: bytes) -> bytes:
@@ -50,7 +50,7 @@ class OssRequest:
         """Return the key as text.
 
         Raises:
-            OssError: It is no UTF-8, or too long.
+            OssError: The key is not UTF-8, or too long.
         """
         if len(self.key) > MAX_KEY_BYTES:
             raise OssError("InvalidObjectName", f"The object's name is longer than {MAX_KEY_BYTES} bytes.")
@@ -61,11 +61,11 @@ class OssRequest:
 
 
 class HostRouter:
-    """Which Host header means which bucket.
+    """Finds the bucket that a Host header names.
 
     Args:
-        endpoints: Names below which a bucket's name stands for it.
-        domains: Names that mean one bucket each.
+        endpoints: Host names of the endpoint; `<bucket>.<endpoint>` means a bucket.
+        domains: Names of buckets by further host names, each of which means one bucket.
     """
 
     def __init__(self, endpoints: Iterable[str], domains: Mapping[str, str]) -> None:
@@ -73,9 +73,9 @@ class HostRouter:
         self._domains = dict(domains)
 
     def knows(self, host: str) -> bool:
-        """Return whether a Host header is one that clients of this endpoint send: an address, or a name of ours.
+        """Return whether a Host header is one that clients of this endpoint send: an IP address or a configured name.
 
-        A page on the web can make its own name lead to 127.0.0.1, and would read what is served there to everybody.
+        A web page could make a name of its own resolve to 127.0.0.1 (DNS rebinding), and read what is served there.
         """
         name = _name(host)
         try:
@@ -89,7 +89,7 @@ class HostRouter:
         name = _name(host)
         if name in self._domains:
             return self._domains[name]
-        # The longest suffix, so that of the endpoints `a.b` and `b` the right one is taken off.
+        # The longest suffix, so that the right one of the endpoints `a.b` and `b` is removed.
         fitting = [suffix for suffix in self._suffixes if name.endswith(suffix) and len(name) > len(suffix)]
         return name.removesuffix(max(fitting, key=len)) if fitting else None
 
@@ -99,12 +99,12 @@ def _name(host: str) -> str:
 
 
 def read_request(scope: Scope, names: HostRouter) -> OssRequest:
-    """Return a request from what the server knows of it.
+    """Return the request in an ASGI scope.
 
     The key is decoded from the path as it was sent: `%2F` and `/` are the same, as in OSS, and nothing is normalised.
 
     Raises:
-        OssError: The path is none.
+        OssError: The path does not begin with a slash.
     """
     headers = tuple((bytes(name).lower(), bytes(value).strip()) for name, value in scope["headers"])
     host = next((value for name, value in headers if name == b"host"), b"").decode("latin-1")
@@ -114,13 +114,13 @@ def read_request(scope: Scope, names: HostRouter) -> OssRequest:
     if found is None:
         raise OssError("InvalidArgument", "The request's path does not begin with a slash.")
     if bucket is None:
-        # A bucket that is no text is no bucket: `?` is in no name.
+        # Bytes that are not ASCII become U+FFFD, which no bucket has in its name.
         bucket, key = unquote_to_bytes(found["bucket"]).decode("ascii", "replace") or None, found["key"]
     query = tuple(_pair(part) for part in scope["query_string"].split(b"&") if part)
     return OssRequest(scope["method"], bucket, unquote_to_bytes(key), query, headers, host)
 
 
 def _pair(part: bytes) -> tuple[bytes, bytes]:
-    # Clients send a space of a parameter as + or as %20 and sign it as %20.
+    # Clients send a space in a parameter as + or %20, and sign it as %20.
     name, _, value = part.replace(b"+", b" ").partition(b"=")
     return unquote_to_bytes(name), unquote_to_bytes(value)

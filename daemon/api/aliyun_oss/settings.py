@@ -1,4 +1,4 @@
-"""The keys of `oss`: where the OSS-shaped endpoint listens, whose objects it serves, and who may ask."""
+"""The keys of `oss`: address, buckets and access keys of the OSS-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ ATTRIBUTES = frozenset(
         "mask", "right_eye",
     }
 )  # fmt: skip
-"""The attributes that the answers of this endpoint have a field for."""
+"""The attributes that have a field in the answers of this endpoint."""
 
 
 def _fitting(pattern: str, words: str) -> AfterValidator:
-    """Return what refuses a text that does not fit a pattern, in words: pydantic's own error says the pattern alone."""
+    """Return a validator that refuses a text in words: pydantic's own error would show only the pattern."""
 
     def check(text: str) -> str:
         if re.fullmatch(pattern, text) is None:
@@ -71,16 +71,16 @@ class BucketSettings(StrictConfig):
         _fitting(_BUCKET, "3 to 63 lower-case letters, digits and, inside, hyphens"),
         _schema(_BUCKET),
     ]
-    """As clients call it: 3 to 63 lower-case letters, digits and hyphens, as in OSS."""
+    """Name by which clients know the bucket: 3 to 63 lower-case letters, digits and hyphens, as in OSS."""
     folder: Path | None = None
-    """Folder whose files are the objects; `a/b.jpg` is the file `b.jpg` in its folder `a`. Hidden files and folders
-    (with a leading dot) are not served, nor is what symbolic links outside of the folder lead to."""
+    """Folder whose files are the objects; the key `a/b.jpg` is the file `b.jpg` in its folder `a`. Hidden files and
+    folders (with a leading dot) are not served, nor are targets of symbolic links outside of the folder."""
     objects: dict[str, Path] | None = None
-    """Files by the key that clients know them by."""
+    """Files that are the objects, by the keys by which clients know them."""
     s3: S3Settings | None = None
-    """The store."""
+    """S3-compatible store that holds the objects."""
     s3_bucket: Annotated[str, Field(min_length=1)] | None = None
-    """The bucket's name in the store; null for the same."""
+    """Name of the bucket in the store; null if it is the same as `name`."""
     domains: list[HostName] = Field([])
     """Host names that mean this bucket alone, as a CNAME does with OSS."""
     public_read: bool = False
@@ -104,8 +104,8 @@ class BucketSettings(StrictConfig):
         return self
 
     def missing(self) -> str | None:
-        """Return what of the bucket is not there on this machine, if anything; the text names it."""
-        # The functions of `os.path` say no to what may not be looked at; the methods of `Path` raise.
+        """Return a text that names a folder or file of the bucket that cannot be found; None if there is none."""
+        # The functions of `os.path` return False without permission; the methods of `Path` raise.
         if self.folder is not None and not os.path.isdir(self.folder):
             return f"folder {self.folder} does not exist, is no folder, or may not be looked at"
         for key, path in (self.objects or {}).items():
@@ -118,17 +118,17 @@ class AccessKeySettings(StrictConfig):
     """An access key that requests may be signed with."""
 
     name: Name
-    """Whose it is; for people."""
+    """Name of the key, such as that of its holder; only for people."""
     access_key_id: Annotated[
         str,
         _fitting(_ACCESS_KEY_ID, "1 to 128 ASCII characters without spaces, commas and colons"),
         _schema(_ACCESS_KEY_ID),
     ]
-    """The id that clients send; no spaces, commas and colons. Of your own making: no key of Alibaba Cloud is needed."""
+    """Id that clients send, without spaces, commas and colons. Make one up: no key of Alibaba Cloud is needed."""
     access_key_secret: SecretStr | None = None
-    """The secret in plain text; the next two keep it out of this file."""
+    """Secret in plain text; `access_key_secret_file` and `access_key_secret_env` keep it out of this file."""
     access_key_secret_file: Path | None = None
-    """File whose first line is the secret, without the line's ending and a byte order mark; spaces are kept."""
+    """File whose first line is the secret; its line ending and a byte order mark are left out, spaces are kept."""
     access_key_secret_env: str | None = None
     """Environment variable whose value is the secret."""
 
@@ -141,7 +141,7 @@ class AccessKeySettings(StrictConfig):
         """Return the secret.
 
         Raises:
-            ValueError: The file or variable that should hold it does not; the text names it.
+            ValueError: The file or variable that should hold the secret does not; the text names it.
         """
         return Secret.required(self, "access_key_secret").read()
 
@@ -150,30 +150,30 @@ class OssSettings(StrictConfig):
     """The endpoint that answers clients of Alibaba Cloud OSS: `GET /<bucket>/<key>?x-oss-process=imm/detectface`."""
 
     enabled: bool = False
-    """Serve it."""
+    """Whether the endpoint is served."""
     host: str = "127.0.0.1"
-    """Address to listen on. Others than loopback need `keys`."""
+    """Address to listen on. Beyond loopback it takes `keys`."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8081
-    """Port to listen on, of its own: OSS clients send and sign nothing but `/<bucket>/<key>` and drop a path of the
-    endpoint's URL. 0 for any free one."""
+    """Port to listen on; 0 for any free one. It is not that of `http`, because OSS clients drop a path in the
+    endpoint's URL and send only `/<bucket>/<key>`."""
     tls: TlsSettings | None = None
-    """Certificate and key for HTTPS, which clients take for an endpoint without a scheme; null for HTTP."""
+    """Certificate and key for HTTPS, which clients use if the endpoint's URL has no scheme; null for HTTP."""
     endpoints: list[HostName] = Field(["localhost"])
-    """Names under which clients know the endpoint; `<bucket>.<name>` then means the bucket (virtual-host style).
-    Under the names themselves and under addresses the bucket is the first part of the path (path style); with `keys`,
-    under all other names too."""
+    """Host names by which clients know the endpoint; `<bucket>.<name>` means the bucket (virtual-host style). For the
+    names themselves and for IP addresses, the bucket is the first part of the path (path style); with `keys`, for all
+    other names too."""
     region: Annotated[str, _fitting(_REGION, "a region such as cn-hangzhou"), _schema(_REGION)] | None = None
-    """The one region that V4 signatures are taken for, such as `cn-hangzhou`; null for any."""
+    """Only region for which V4 signatures are accepted, such as `cn-hangzhou`; null for any."""
     buckets: list[BucketSettings] = Field([])
     """The buckets."""
     keys: list[AccessKeySettings] = Field([])
     """The access keys. Without any, every request is answered, signed or not; that is for loopback alone."""
     attributes: dict[str, bool] = Field({})
-    """Attributes switched off (or on) in the answers of this endpoint; what is not named is on where it can be had."""
+    """Attributes switched on or off in the answers of this endpoint; attributes that are not named are on."""
     max_object_mb: Annotated[float, Field(gt=0, le=1000)] = 100
-    """Largest object of an `s3` bucket that is handed out as it is; it is held in memory meanwhile."""
+    """Largest object of an `s3` bucket in megabytes; it is held in memory while it is sent."""
     store_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """Longest time that an `s3` store may take."""
+    """Longest time in seconds for one answer of an `s3` store."""
 
     @field_validator("attributes")
     @classmethod
@@ -204,7 +204,7 @@ class OssSettings(StrictConfig):
 
 
 def check(settings: OssSettings) -> list[ConfigProblem]:
-    """Return what is wrong with the world that these settings name: folders, files, certificates and secrets."""
+    """Return what is wrong with what the settings refer to: folders, files, certificates and secrets."""
     problems = []
     try:
         if settings.tls is not None:

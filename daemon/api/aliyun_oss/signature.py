@@ -1,9 +1,9 @@
 """Signatures of requests: OSS's versions 1 and 4, in a header or in the query.
 
-Both versions sign `/<bucket>/<key>` whatever way the bucket was named, by path, by host or by a domain of its own, and
+Both versions sign `/<bucket>/<key>`, whether the bucket was named by path, by host or by a domain of its own, and
 whatever the endpoint's address is. Sources: Alibaba Cloud's documents "Include V1 signatures in the Authorization
-header", "Include a V4 signature in a URL" and their kin, and the signers of the packages oss2 and alibabacloud-oss-v2,
-which the tests sign with.
+header", "Include a V4 signature in a URL" and similar ones, and the signers of the packages oss2 and
+alibabacloud-oss-v2, which the tests use.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from visaged.daemon.api.aliyun_oss.requests import OssRequest
 MAX_SKEW_S = 900
 """Seconds that a client's clock may be off, as in OSS."""
 MAX_EXPIRES_S = 7 * 86400
-"""Longest life of a URL with a V4 signature, as in OSS."""
+"""Longest life in seconds of a URL with a V4 signature, as in OSS."""
 
 V4 = "OSS4-HMAC-SHA256"
 
@@ -43,8 +43,8 @@ SUBRESOURCES = frozenset(
 )
 """The query parameters that version 1 signs."""
 
-# Version 1 signs decoded text, in which the value `en&x-oss-process=imm/detectface` cannot be told from two parameters:
-# who has a URL for the faces of a picture would have the picture.
+# Version 1 signs decoded text, in which the value `en&x-oss-process=imm/detectface` looks the same as two parameters:
+# a client with a signed URL for the faces of a picture could turn it into one for the picture.
 _PARAMETER = re.compile(rb"[?&](?:" + b"|".join(map(re.escape, sorted(SUBRESOURCES))) + rb")(?:[=&]|\Z)")
 
 _CREDENTIAL = re.compile(
@@ -53,12 +53,12 @@ _CREDENTIAL = re.compile(
 
 
 class Verifier:
-    """Tells who signed a request.
+    """Verifies the signatures of requests.
 
     Args:
-        secrets: By access key id; without any, every request is let in.
-        region: The one region that V4 signatures are taken for; None for any.
-        clock: Seconds since 1970.
+        secrets: Secrets by access key id; without any, every request is accepted.
+        region: The only region for which V4 signatures are accepted; None for any.
+        clock: Returns seconds since 1970.
     """
 
     def __init__(self, secrets: Mapping[str, str], region: str | None, clock: Callable[[], float]) -> None:
@@ -70,7 +70,7 @@ class Verifier:
         """Return whether a request is signed; without configured keys all count as signed.
 
         Raises:
-            OssError: It is signed, but not well.
+            OssError: The request is signed, but the signature is not valid.
         """
         if not self._secrets:
             return True
@@ -208,7 +208,7 @@ class Verifier:
 
 
 def string_to_sign_v1(request: OssRequest, date: bytes) -> bytes:
-    """Return what version 1 signs; `date` is the Date header's value, or when a signed URL expires."""
+    """Return the bytes that version 1 signs; `date` is the Date header, or the expiry time of a signed URL."""
     oss = sorted((name, value) for name, value in request.headers if name.startswith(b"x-oss-"))
     headers = b"".join(name + b":" + value + b"\n" for name, value in oss)
     chosen = sorted((pair for pair in request.query if pair[0] in SUBRESOURCES), key=lambda pair: pair[0])
@@ -230,8 +230,8 @@ def canonical_request_v4(
 
     Args:
         request: The request.
-        query: Its parameters, without the signature.
-        additional: Names of headers that are signed besides those that always are, in lower case.
+        query: Query parameters of the request, without the signature.
+        additional: Names in lower case of the headers that are signed besides those that always are.
     """
     pairs = sorted((quote(name, safe=""), quote(value, safe="")) for name, value in query)
     headers = sorted(
@@ -277,7 +277,7 @@ def _compare(right: str, given: str, key_id: str, details: Mapping[str, str]) ->
             "The request signature we calculated does not match the signature you provided. "
             "Check your key and signing method."
         )
-        # What was to be signed shows nothing that the client did not send; OSS tells it too.
+        # The string to sign holds only what the client sent; OSS returns it too.
         shown = {"OSSAccessKeyId": key_id, "SignatureProvided": given[:128], **details}
         raise OssError("SignatureDoesNotMatch", message, shown)
 

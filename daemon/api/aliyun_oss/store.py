@@ -1,4 +1,4 @@
-"""Buckets of an S3-compatible store."""
+"""Buckets whose objects are in an S3-compatible store."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from visaged.pipelines.runtime.ratelimit import LimitedLog
 # Any client can cause these lines as often as it likes.
 _complain = LimitedLog(logging.getLogger(__name__))
 
-# Objects of a bucket that are in memory at a time.
+# Most objects of a bucket that are in memory at a time.
 _MOST_AT_A_TIME = 8
-# Requests for no more than what is known of an object. Each has one of the threads that everything shares, pictures
-# too, for as long as the store takes.
+# Most requests for metadata at a time. Each holds a thread of the pool that pictures use too until the store answers.
 _MOST_HEADS = 8
 
 
@@ -28,10 +27,10 @@ class S3Bucket:
     """A bucket of an S3-compatible store.
 
     Args:
-        client: The store.
-        name: Of the bucket there.
-        most_bytes: Of an object that is handed out; it is held in memory.
-        timeout_s: Longest time for one answer of the store.
+        client: Client of the store.
+        name: Name of the bucket in the store.
+        most_bytes: Largest object that is sent, in bytes; it is held in memory.
+        timeout_s: Longest time in seconds for one answer of the store.
     """
 
     def __init__(self, client: S3Client, name: str, most_bytes: int, timeout_s: float) -> None:
@@ -43,7 +42,7 @@ class S3Bucket:
         self._heads = threading.BoundedSemaphore(_MOST_HEADS)
 
     def head(self, key: str) -> Meta:
-        """Return what is known of an object."""
+        """Return the metadata of an object; raises `OssError`."""
         if not self._heads.acquire(blocking=False):
             text = f"The store of this bucket is being asked about {_MOST_HEADS} objects; try again."
             raise OssError("ServiceUnavailable", text, headers={"Retry-After": "1"})
@@ -55,9 +54,9 @@ class S3Bucket:
             self._heads.release()
 
     def open(self, key: str, most_bytes: int | None = None) -> StoredObject:
-        """Fetch an object."""
+        """Fetch an object into memory; raises `OssError`."""
         most = self._most_bytes if most_bytes is None else min(most_bytes, self._most_bytes)
-        # Not waited for: threads that wait here would be missing elsewhere.
+        # Refused and not waited for, because waiting would hold a thread of the shared pool.
         if not self._places.acquire(blocking=False):
             text = f"{_MOST_AT_A_TIME} objects of this bucket are being sent; try again."
             raise OssError("ServiceUnavailable", text, headers={"Retry-After": "1"})
@@ -74,9 +73,9 @@ class StoredBytes:
     """An object in memory.
 
     Args:
-        fetched: The object.
-        key: Its key.
-        release: Called once, when the bytes are let go of.
+        fetched: The object, as the store returned it.
+        key: Key of the object.
+        release: Called once, when the object is closed.
     """
 
     def __init__(self, fetched: S3Object, key: str, release: Callable[[], None]) -> None:
@@ -85,11 +84,11 @@ class StoredBytes:
         self.meta = _s3_meta(fetched, key)
 
     def read(self, start: int, length: int) -> Iterator[bytes]:
-        """Yield the bytes from `start`, `length` of them."""
+        """Yield `length` bytes, beginning with byte `start`."""
         yield self._data[start : start + length]
 
     def close(self) -> None:
-        """Let go of the bytes."""
+        """Release the bytes; may be called more than once."""
         self._data = b""
         release, self._release = self._release, None
         if release is not None:
@@ -110,7 +109,7 @@ def _s3_meta(found: S3Object, key: str) -> Meta:
 
 
 def _store_error(error: FetchError, key: str) -> OssError:
-    """Return what a client is told of its bucket's store: its own faults as they are, ours without what is ours."""
+    """Return the error for a client: its own faults in full, faults of the store or configuration without details."""
     match error.reason:
         case "not_found":
             return no_such_key(key)
@@ -121,7 +120,7 @@ def _store_error(error: FetchError, key: str) -> OssError:
         case "forbidden":
             return OssError("AccessDenied", "The configuration does not let the daemon read this bucket's store.")
         case "credentials":
-            # Stores say the same of what is not there to those who may not list a bucket.
+            # Stores answer the same for an object that does not exist if the key may not list the bucket.
             _complain("the store of a bucket does not let the daemon in: %s", error)
             text = "The store behind the bucket does not let the daemon read the object, or it does not exist."
             return OssError("AccessDenied", text)

@@ -1,1 +1,1 @@
-"""`POST /face_detection` in the shape of the AWS AI Solution Kit."""
+"""`POST /face_detection`, compatible with the AWS AI Solution Kit."""

@@ -1,4 +1,4 @@
-"""What the AWS AI Solution Kit's face detection answers: fields, their order and types, and the order of the points."""
+"""The answer of the AWS AI Solution Kit's face detection: fields, their order and types, and the order of landmarks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from visaged.models.types import FloatArray
 from visaged.pipelines.records import Face
 
 ATTRIBUTES = frozenset({"age", "gender"})
-"""The attributes that the answer has fields for, however unsure they are: the kit's clients expect them."""
+"""The attributes that the answer has fields for. They are returned with any confidence: clients expect the fields."""
 
 # The kit's 106 points are numbered as InsightFace's `2d106det` numbers them (deepinsight/insightface,
-# alignment/coordinate_reg, "points mark-up"): in the kit's own sample 0 is the chin, and 1 begins the outline. Parts of
-# the face, each as (the points as the analyzer has them, the same points as the kit numbers them); left and right are
-# the picture's.
+# alignment/coordinate_reg, "points mark-up"): in the kit's own sample 0 is the chin, and 1 begins the outline. Each
+# entry is a part of the face as (indices of the analyzer, indices of the kit); left and right are the picture's.
 _PARTS: tuple[tuple[Sequence[int], Sequence[int]], ...] = (
     # The outline, from the left temple by the chin (16) to the right one.
     (range(33), (1, *range(9, 17), *range(2, 9), 0, *range(24, 17, -1), *range(32, 24, -1), 17)),
@@ -44,15 +43,15 @@ def _order() -> NDArray[np.intp]:
 
 
 POINT_ORDER = _order()
-"""(106,) which of the analyzer's points the kit has at each place."""
+"""(106,) intp: index of the analyzer's point for each of the kit's points."""
 
 
 def model_version(detector: str, analyzer: str | None) -> str:
-    """Return what `FaceModelVersion` says: the networks' versions in the kit's form, `detector.analyzer.0`.
+    """Return the value of `FaceModelVersion`: the networks' versions in the kit's form, `detector.analyzer.0`.
 
     Args:
         detector: Version in the detector's entry of the manifest.
-        analyzer: The same of the analyzer; None without one.
+        analyzer: Version in the analyzer's entry of the manifest; None without an analyzer.
     """
     return f"{detector}.{0 if analyzer is None else analyzer}.0"
 
@@ -60,13 +59,13 @@ def model_version(detector: str, analyzer: str | None) -> str:
 def answer_document(width: int, height: int, faces: Sequence[Face], version: str) -> dict[str, Any]:
     """Return the answer for a picture.
 
-    What is not known of a face (its attribute is off, or there is no analyzer) is absent.
+    Fields whose attribute is off, or that need an analyzer where there is none, are absent.
 
     Args:
-        width: Pixels of the picture.
-        height: The same.
-        faces: In the same pixels.
-        version: Of the networks.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+        faces: The faces, in pixels of the picture.
+        version: Value of `FaceModelVersion`.
     """
     best_first = sorted(faces, key=lambda face: -face.shot.confidence)
     return {"Faces": [_face(width, height, face) for face in best_first], "FaceModelVersion": version}
@@ -90,7 +89,7 @@ def _face(width: int, height: int, face: Face) -> dict[str, Any]:
 
 
 def _points(points: FloatArray) -> list[dict[str, int]]:
-    # Not cut at the picture's edge: nor were the kit's, and a cheek beyond it is no cheek on it.
+    # Not clipped to the picture: the kit did not clip either, and clipped points would be wrong.
     return [{"x": x, "y": y} for x, y in np.round(points[POINT_ORDER]).astype(int).tolist()]
 
 
@@ -108,7 +107,7 @@ _FACE_SCHEMA: dict[str, Any] = {
         },
         "Confidence": _FRACTION,
         "landmark_106": {
-            "description": "Pixels from the left and upper edge, in the order of InsightFace's 2d106det.",
+            "description": "Points in pixels from the left and upper edge, in the order of InsightFace's 2d106det.",
             "type": "array",
             "items": {
                 "type": "object",
@@ -128,8 +127,8 @@ _FACE_SCHEMA: dict[str, Any] = {
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "Faces": {"description": "Best first.", "type": "array", "items": _FACE_SCHEMA},
-        "FaceModelVersion": {"description": "Of the detector and the analyzer.", "type": "string"},
+        "Faces": {"description": "Faces, most confident first.", "type": "array", "items": _FACE_SCHEMA},
+        "FaceModelVersion": {"description": "Versions of the detector and the analyzer.", "type": "string"},
     },
     "required": ["Faces", "FaceModelVersion"],
     "additionalProperties": False,

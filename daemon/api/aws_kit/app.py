@@ -1,15 +1,15 @@
 """A drop-in for the face detection of the AWS AI Solution Kit: `POST /face_detection`.
 
 The kit's document writes `face_detection`, its stack deploys `face-detection`, and API Gateway puts a stage in front
-(`/prod/face-detection`): all of them are answered, with and without a trailing slash and never by a redirect, which
-many clients do not follow with a POST. The request's Content-Type does not matter, as it did not to the kit.
+(`/prod/face-detection`): all of them are answered, with and without a trailing slash, and without redirects, which
+many clients do not follow with a POST. The request's Content-Type is ignored, as the kit ignored it.
 
-Errors are what the kit's clients know: status 400 and bare text, byte for byte, wherever the kit had the same cause.
-Causes that it never had (limits, overload, fetching switched off) have a text of their own, behind the kit's where that
-fits. The header `X-Visaged-Problem` names the precise cause of every error, and who accepts
-`application/problem+json` gets it as RFC 9457 problem details with a status of its own.
+Errors are the kit's, status 400 and bare text, byte for byte, wherever the kit had the same cause. Causes that it never
+had (limits, overload, fetching switched off) have a text of their own, after the kit's where that fits. The header
+`X-Visaged-Problem` names the precise cause of every error, and a request that accepts `application/problem+json` gets
+RFC 9457 problem details with a status for each cause.
 
-The kit ignored the EXIF orientation, so whoever draws its boxes draws on the picture as it is stored; see
+The kit ignored the EXIF orientation, so its clients expect boxes in the picture as it is stored; see
 `KitSettings.upright`.
 """
 
@@ -42,9 +42,9 @@ log = logging.getLogger(__name__)
 _PATH = re.compile(r"(?:/[^/]+)?/face[_-]detection/?")
 _NAMES = ("face_detection", "face-detection")
 
-# Larger bodies are parsed in a thread: 20 MB take 150 ms, during which nobody else would be answered.
+# Larger bodies are parsed in a thread: 20 MB take 150 ms, during which no other request would be answered.
 _QUICK_BYTES = 100_000
-# Around the picture in a body there is JSON, and line breaks in the base64.
+# Room in a body for the JSON around the picture, and line breaks in the base64.
 _SPARE_BYTES = 65_536
 
 _INVALID = "invalid param"
@@ -52,7 +52,8 @@ _BOTH = "`url` and `img` cannot be used at the same time"
 _ILLEGAL = "`parameter `{name}` illegal"
 _ILLEGAL_BECAUSE = _ILLEGAL + ": {detail}"
 _BAD, _REQUEST = HTTPStatus.BAD_REQUEST, "invalid param: {detail}"
-# By a problem's kind what those are told who want no problem details; for others its own status and detail.
+# Status and text by a problem's kind, for requests that do not accept problem details; None keeps the problem's status.
+# Kinds that are not listed have their own status and detail.
 _BARE: dict[str, tuple[HTTPStatus | None, str]] = {
     "invalid-body": (_BAD, _INVALID),
     "url-and-img": (_BAD, _BOTH),
@@ -85,22 +86,22 @@ _FETCH_STATUS: dict[Reason, HTTPStatus] = {
 
 
 class Fetches(Protocol):
-    """What gets pictures by URL: `visaged.daemon.fetch.fetcher.Fetcher`."""
+    """Fetches pictures by URL, as `visaged.daemon.fetch.fetcher.Fetcher` does."""
 
     async def fetch(self, url: str) -> bytes:
-        """Return what is at an http, https or s3 URL; raises `FetchError`."""
+        """Return the bytes at an http, https or s3 URL; raises `FetchError`."""
         ...
 
 
 def install_kit(app: FastAPI, pictures: Pictures, fetcher: Fetches, settings: KitSettings, version: str) -> None:
-    """Add the kit's paths to an application; around it, and around what asks for keys, belongs a `KitEdge`.
+    """Add the kit's paths to an application. A `KitEdge` must wrap the application and its `KeyGuard`.
 
     Args:
         app: The application.
         pictures: Analyses pictures.
-        fetcher: Gets them by URL.
-        settings: Of the kit.
-        version: What `FaceModelVersion` says; see `visaged.daemon.kit_answer.model_version`.
+        fetcher: Fetches pictures by URL.
+        settings: Configuration of the kit.
+        version: Value of `FaceModelVersion`; see `visaged.daemon.api.aws_kit.answer.model_version`.
     """
     kit = _Kit(pictures, fetcher, settings, version)
     for name in _NAMES:
@@ -137,7 +138,7 @@ class _Kit:
         try:
             body = await read_body(request, most_bytes * 4 // 3 + _SPARE_BYTES)
         except Problem as problem:
-            if problem.kind == "body-too-large":  # in whose text the limit is not the one that was configured
+            if problem.kind == "body-too-large":  # its text names the limit for the base64, not the configured one
                 problem.detail = f"the picture is larger than {most_bytes / 1e6:.4g} MB (http.max_body_mb)"
             raise
         if len(body) <= _QUICK_BYTES:
@@ -169,12 +170,12 @@ class _Kit:
 
 
 def refusal(problem: Problem, request: Request, name: str = "img") -> Response:
-    """Return an error as the kit's clients know it, or as problem details if the request accepts those.
+    """Return an error in the kit's form, or as problem details if the request accepts those.
 
     Args:
         problem: The error.
-        request: What it answers.
-        name: The parameter that the picture was in.
+        request: The request that failed.
+        name: The parameter that held the picture: `url` or `img`.
     """
     if _accepts_problems(request):
         response = problems.answer(problem, request)
@@ -190,7 +191,7 @@ def refusal(problem: Problem, request: Request, name: str = "img") -> Response:
 
 
 def refuse(problem: Problem, request: Request) -> Response:
-    """Return an error in the form of the path that was asked: the kit's at its own, problem details elsewhere."""
+    """Return an error in the form for the request's path: the kit's at its paths, problem details elsewhere."""
     return (refusal if _PATH.fullmatch(request.scope["path"]) else problems.answer)(problem, request)
 
 
@@ -201,14 +202,14 @@ def _accepts_problems(request: Request) -> bool:
 
 
 class KitEdge:
-    """What is the same for all answers at the kit's paths: CORS headers, and no methods but POST.
+    """Adds CORS headers to all answers at the kit's paths, answers preflight requests, and refuses methods but POST.
 
-    It belongs around what asks for keys: preflight requests never carry one, and browsers hide errors without CORS
-    headers from their pages.
+    It must wrap the `KeyGuard`: preflight requests carry no key, and browsers hide errors without CORS headers from
+    pages.
     """
 
     _METHODS = "OPTIONS, POST"
-    # Those that API Gateway lists, which browsers send with requests signed by AWS's libraries.
+    # The headers that API Gateway lists, which browsers send with requests signed by AWS's libraries.
     _HEADERS = (
         "Content-Type, Authorization, X-API-Key, X-Amz-Date, X-Amz-Security-Token, X-Amz-User-Agent, "
         "X-Amz-Content-Sha256, X-Amz-Target, X-Request-Id"
@@ -240,7 +241,7 @@ class KitEdge:
         await answer(scope, receive, send_with_cors)
 
     def _preflight(self, request: Request) -> Response:
-        # A star would not cover Authorization, and there are no stars within names: what else of AWS's is asked for is
+        # `*` would not cover Authorization, and `x-amz-*` is not possible, so each AWS header that the request names is
         # allowed by its name.
         asked = re.findall(
             r"\bx-amz-[a-z0-9-]{1,40}", request.headers.get("access-control-request-headers", "").lower()
@@ -277,7 +278,7 @@ _API: dict[str, Any] = {
     "has the cause in either case. The request's Content-Type does not matter.",
     "response_class": Response,
     "responses": {
-        200: {"description": "The faces, best first.", "content": {"application/json": {"schema": SCHEMA}}},
+        200: {"description": "Faces, most confident first.", "content": {"application/json": {"schema": SCHEMA}}},
         **_ERRORS,
     },
     "openapi_extra": {

@@ -1,4 +1,4 @@
-"""What the AWS AI Solution Kit's face detection is asked: JSON with a picture's URL, or with the picture in base64."""
+"""Requests of the AWS AI Solution Kit's face detection: JSON with a picture's URL, or with the picture in base64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from visaged.daemon.http.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class KitInput:
-    """The picture of a request: its file, or the URL that it is at."""
+    """The picture of a request: the bytes of its file, or its URL."""
 
     parameter: Literal["url", "img"]
     url: str = ""
@@ -22,20 +22,20 @@ class KitInput:
 
 
 def given_picture(body: bytes) -> KitInput:
-    """Return what a request asks about.
+    """Return the picture that the body of a request names or holds.
 
     Raises:
-        Problem: It is no JSON object with either `url` or `img`, or `img` is no base64.
+        Problem: The body is no JSON object with either `url` or `img`, or `img` is no base64.
     """
-    # Objects take up to 40 times the bytes of their JSON: 26 MB of [] became 800 MB, and nobody else was served for
-    # 2.6 s.
+    # Objects take up to 40 times the bytes of their JSON: 26 MB of [] became 800 MB, and blocked all other requests
+    # for 2.6 s.
     if sum(map(body.count, _PARTS)) > _MOST_PARTS:
         detail = f"the body has more than {_MOST_PARTS} commas and brackets; send an object with url or img"
         raise Problem(HTTPStatus.BAD_REQUEST, "invalid-body", detail)
     try:
         document = orjson.loads(body.removeprefix(b"\xef\xbb\xbf"))
     except orjson.JSONDecodeError as error:
-        # Its text may quote what was sent.
+        # The error's text may quote the body.
         detail = f"the body is no JSON (line {error.lineno}, column {error.colno})" if body else "the body is empty"
         raise Problem(HTTPStatus.BAD_REQUEST, "invalid-body", f"{detail}; send an object with url or img") from None
     if not isinstance(document, dict):
@@ -56,19 +56,18 @@ _PARTS = (b",", b"[", b"{")
 _MOST_PARTS = 100_000
 
 _WHITE = " \t\r\n\v\f"
-# No other thread runs while Python decodes: a picture of 20 MB in one go would hold up everybody for 100 ms.
+# Python holds the GIL while it decodes: a picture of 20 MB in one piece would block all threads for 100 ms.
 _SLICE = 1 << 18
 _TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def from_base64(text: str) -> bytes:
-    """Return the bytes behind base64 as clients send it.
+    """Return the bytes of a base64 text.
 
-    That is with `data:...;base64,` before it or without, in the usual alphabet or the URL-safe one, with white space in
-    it, without the padding at its end.
+    It may have a prefix `data:...;base64,`, the usual or the URL-safe alphabet, white space, and no padding.
 
     Raises:
-        Problem: It is not even that.
+        Problem: The text is no base64.
     """
     if text[:64].lstrip()[:5].lower() == "data:":
         head, comma, text = text.partition(",")
@@ -89,7 +88,7 @@ def from_base64(text: str) -> bytes:
             parts.append(binascii.a2b_base64(coded[:whole], strict_mode=True))
             rest = coded[whole:]
         parts.append(binascii.a2b_base64(rest + b"=" * (-len(rest) % 4), strict_mode=True))
-    except ValueError as error:  # binascii.Error and UnicodeEncodeError are
+    except ValueError as error:  # binascii.Error and UnicodeEncodeError are subclasses
         reason = "it has other characters than base64's" if isinstance(error, UnicodeError) else str(error)
         raise Problem(HTTPStatus.BAD_REQUEST, "invalid-base64", f"img is no base64: {reason}") from None
     return b"".join(parts)
@@ -100,13 +99,13 @@ SCHEMA: dict[str, Any] = {
     "properties": {
         "url": {
             "type": "string",
-            "description": "Where the picture is: `http://`, `https://` or `s3://bucket/key`. See `fetch` in the "
-            "configuration: nothing is fetched unless it says so.",
+            "description": "URL of the picture: `http://`, `https://` or `s3://bucket/key`. Only URLs that `fetch` in "
+            "the configuration allows are fetched.",
         },
         "img": {
             "type": "string",
             "contentEncoding": "base64",
-            "description": "The picture itself, with `data:image/...;base64,` before it or without.",
+            "description": "The picture itself, with or without the prefix `data:image/...;base64,`.",
         },
     },
     "oneOf": [{"required": ["url"]}, {"required": ["img"]}],
@@ -115,4 +114,4 @@ SCHEMA: dict[str, Any] = {
 """JSON Schema of the body."""
 
 EXAMPLE = {"img": "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"}
-"""A body: a picture of one black pixel."""
+"""A body with a picture of one black pixel."""

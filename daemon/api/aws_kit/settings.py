@@ -10,15 +10,15 @@ from visaged.pipelines.runtime.config import StrictConfig
 
 
 class KitSettings(StrictConfig):
-    """`POST /face_detection`, as the AWS AI Solution Kit has it."""
+    """`POST /face_detection`, compatible with the AWS AI Solution Kit."""
 
     enabled: bool = True
     """Answer `/face_detection` and `/face-detection`."""
     min_confidence: Annotated[float, Field(ge=0, le=1)] | None = None
-    """The least confidence of a face in the answer; null for that of `inference.min_confidence`. Nothing is found below
+    """Smallest confidence of a face in the answer; null for that of `inference.min_confidence`. Nothing is found below
     `tracker.low_confidence`."""
     max_side: Annotated[int, Field(ge=1, le=65_535)] = 4096
-    """Longest side of a picture in pixels; 4096 is what the kit documents."""
+    """Longest side of a picture in pixels; the kit documents 4096."""
     upright: bool = False
-    """Coordinates in the picture as its EXIF orientation turns it. Off, they are in the picture as it is stored, as the
-    kit's were; the faces are found whichever way it lies."""
+    """Whether coordinates are in the picture as its EXIF orientation turns it. Off, they are in the picture as it is
+    stored, as the kit's were. Faces are found in the turned picture in both cases."""
