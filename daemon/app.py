@@ -303,7 +303,11 @@ class Daemon:
         mqtt = self._mqtt.state()
         known = mqtt.connected or bool(mqtt.trouble)
         ready = known and self._failure is None and not self._stop_wanted
-        models = {"detector": self.detector.name, "provider": self.detector.provider}
+        models = {
+            "detector": self.detector.name,
+            "provider": self.detector.provider,
+            "threshold": face_threshold(self.settings, self.detector),
+        }
         return ready, {
             "status": "ready" if ready else "not ready",
             "models": models,

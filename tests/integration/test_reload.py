@@ -25,7 +25,7 @@ SECRET = "s3cr3t-hunter2"
 
 
 def camera(name: str, clip: Path, **more: Any) -> dict[str, Any]:
-    return {"name": name, "url": str(clip), "loop": True, "fps": 5} | more
+    return {"name": name, "url": str(clip), "loop": True, "fps": 4} | more
 
 
 @pytest.fixture

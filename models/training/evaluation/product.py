@@ -146,12 +146,12 @@ class Product:
     Attributes:
         detector: name of the network that finds faces.
         threshold: the confidence from which something is a face unless a request says otherwise.
-        least: the smallest confidence that a request may ask for, or the detector's floor.
+        least: the confidence below which the detector reports nothing.
     """
 
     detector: str
     threshold: float
-    least: float
+    least = FLOOR
 
     def __init__(self, base: Mapping[str, Any] | None = None) -> None:
         self._base = dict(base or {})
@@ -243,11 +243,7 @@ class Product:
             if time.monotonic() > deadline_s:
                 raise ProductError(process.with_last_lines(f"the daemon was not ready within {START_S:.0f} s"))
             time.sleep(0.1)
-        self.detector = ready["models"]["detector"]
-        _, api = self._request("GET", "/openapi.json")
-        schemas = {entry["name"]: entry["schema"] for entry in api["paths"]["/v1/faces"]["post"]["parameters"]}
-        self.threshold = float(schemas["min_confidence"]["default"])
-        self.least = max(FLOOR, float(schemas["min_confidence"].get("minimum", 0.0)))
+        self.detector, self.threshold = ready["models"]["detector"], float(ready["models"]["threshold"])
 
     def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
         # A connection each: one that is kept may have been closed while pictures were read from the disk.
