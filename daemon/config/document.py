@@ -30,14 +30,22 @@ class SettingsError(Exception):
         self.problems = problems
 
 
+# A thousand cameras take a quarter of it; a device or a recording that is named by mistake would fill the memory.
+_MOST_BYTES = 1 << 20
+
+
 def read(path: Path) -> dict[str, Any]:
     """Return what a YAML file holds; an empty one holds nothing.
 
     Raises:
-        SettingsError: It cannot be read, or is not a YAML mapping.
+        SettingsError: It cannot be read, is larger than a configuration can be, or is not a YAML mapping.
     """
     try:
-        document = yaml.load(path.read_text(encoding="utf-8-sig"), _Loader)  # noqa: S506 - it is a SafeLoader
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise SettingsError([ConfigProblem("", f"{path} is larger than 1 MiB, so it is no configuration")])
+        document = yaml.load(data.decode("utf-8-sig"), _Loader)  # noqa: S506 - it is a SafeLoader
     except OSError as error:
         raise SettingsError([ConfigProblem("", f"cannot read {path}: {error.strerror}")]) from None
     except UnicodeDecodeError:
@@ -51,6 +59,33 @@ def read(path: Path) -> dict[str, Any]:
             [ConfigProblem("", f"{path} holds a {type(document).__name__}; expected keys such as cameras")]
         )
     return document
+
+
+class ConfigFile:
+    """A configuration's file, which is read again while the daemon runs.
+
+    Args:
+        path: Where it is; the first time, a pipe will do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._was_read = self._had_keys = False
+
+    def read(self) -> dict[str, Any]:
+        """Return what it holds now.
+
+        Raises:
+            SettingsError: See `read`; or it held something before and is empty now, or it cannot be read twice.
+        """
+        if self._was_read and self._path.exists() and not self._path.is_file():  # to open a pipe may take for ever
+            raise SettingsError([ConfigProblem("", f"{self._path} is not a file, so it cannot be read again")])
+        document = read(self._path)
+        if self._had_keys and not document:  # many programs empty a file before they write it anew
+            text = f"{self._path} is empty; write `cameras: []` if there are to be no cameras"
+            raise SettingsError([ConfigProblem("", text)])
+        self._was_read, self._had_keys = True, bool(document)
+        return document
 
 
 def _yaml_trouble(error: Exception) -> str:

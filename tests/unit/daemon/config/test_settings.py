@@ -401,6 +401,7 @@ def test_least_confidences_of_attributes_that_do_not_exist() -> None:
         ("", "the empty file is fine"),
         ("- a\n- b\n", "holds a list"),
         ("just words", "holds a str"),
+        pytest.param("#" + "x" * (1 << 20), "larger than 1 MiB", id="too large"),
         ("http: {port: [}", "line 1"),
         ("a: 1\n b: 2", "line 2"),
         ("\x00", "not YAML"),
