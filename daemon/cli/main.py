@@ -27,7 +27,7 @@ from visaged.daemon.app import Daemon
 from visaged.daemon.cli import hangups
 from visaged.daemon.cli import models as models_command
 from visaged.daemon.cli.console import EventLines, flush, show
-from visaged.daemon.config.document import ConfigProblem, SettingsError, read
+from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError
 from visaged.daemon.errors import StartError
 from visaged.daemon.http.keys import hash_key, make_key
 from visaged.daemon.http.settings import ApiKeySettings, Role
@@ -190,9 +190,10 @@ def _configuration(config: Path | None, urls: list[str], require_gpu: bool) -> C
     not kept.
     """
     first_try = _default() if config is None else {}
+    file = None if config is None else ConfigFile(config)
 
     def document() -> dict[str, Any]:
-        result = first_try if config is None else read(config)
+        result = first_try if file is None else file.read()
         if urls:
             result = result | {"cameras": [_camera(index, url) for index, url in enumerate(urls, 1)]}
         inference = result.get("inference", {})

@@ -61,6 +61,33 @@ def read(path: Path) -> dict[str, Any]:
     return document
 
 
+class ConfigFile:
+    """A configuration's file, which is read again while the daemon runs.
+
+    Args:
+        path: Where it is; the first time, a pipe will do.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._was_read = self._had_keys = False
+
+    def read(self) -> dict[str, Any]:
+        """Return what it holds now.
+
+        Raises:
+            SettingsError: See `read`; or it held something before and is empty now, or it cannot be read twice.
+        """
+        if self._was_read and self._path.exists() and not self._path.is_file():  # to open a pipe may take for ever
+            raise SettingsError([ConfigProblem("", f"{self._path} is not a file, so it cannot be read again")])
+        document = read(self._path)
+        if self._had_keys and not document:  # many programs empty a file before they write it anew
+            text = f"{self._path} is empty; write `cameras: []` if there are to be no cameras"
+            raise SettingsError([ConfigProblem("", text)])
+        self._was_read, self._had_keys = True, bool(document)
+        return document
+
+
 def _yaml_trouble(error: Exception) -> str:
     """Return what is wrong and where. PyYAML's own text quotes the line, which may hold a password."""
     if isinstance(error, RecursionError):

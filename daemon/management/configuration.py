@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from visaged.daemon.config.base import default_state_dir
-from visaged.daemon.config.document import ConfigProblem, SettingsError, read
+from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError
 from visaged.daemon.management.live import differences, in_force
 from visaged.daemon.management.patches import Patches, Place, name_of, patched
 from visaged.daemon.management.state import StateFile
@@ -66,7 +66,7 @@ class Configuration:
     @classmethod
     def of_file(cls, path: Path) -> Configuration:
         """Return the configuration of a file."""
-        return cls(lambda: read(path), is_kept=True)
+        return cls(ConfigFile(path).read, is_kept=True)
 
     @classmethod
     def of_settings(cls, settings: Settings) -> Configuration:

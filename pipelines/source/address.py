@@ -139,7 +139,10 @@ def _check_host(scheme: str, url: str) -> None:
         host, port = parts.hostname, parts.port
     except ValueError:
         # The reason would quote what may be a part of the password.
-        raise ValueError("is not a valid URL; percent-encode / ? # @ in a user or password") from None
+        raise ValueError(
+            "is not a valid URL; a port is a number up to 65535, and / ? # @ in a user or password must be "
+            "percent-encoded"
+        ) from None
     if scheme in _LISTENING:
         if port is None:
             raise ValueError(f"names no port; as in {scheme}://239.0.0.1:5004")

@@ -152,11 +152,23 @@ def test_a_file_that_was_emptied_removes_no_camera(files: Files, text: str) -> N
 
 
 def test_a_file_that_was_empty_may_be_so_still(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(files.state))
+    monkeypatch.setenv("XDG_STATE_HOME", str(files.state))  # of the default configuration
     files.file.touch()
     configuration = Configuration.of_file(files.file)
     configuration.load()
     assert configuration.reread().settings.cameras == []
+
+
+def test_a_pipe_is_read_once(files: Files) -> None:
+    """As in `--config <(generate)`; to open one that nobody writes to would hold up the daemon and its end."""
+    configuration = files.configure(cameras=[DOOR])
+    configuration.load()
+    files.file.unlink()
+    os.mkfifo(files.file)
+    writer = os.open(files.file, os.O_RDWR)  # so that this test fails and does not hang where it is opened
+    os.write(writer, b"cameras: []\n")
+    os.close(writer)
+    assert "cannot be read again" in problems(configuration)[""]
 
 
 def test_what_does_not_fit_what_cannot_change_yet_is_refused(files: Files) -> None:
