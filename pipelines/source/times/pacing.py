@@ -98,8 +98,8 @@ class LeadPace:
     """Holds back no frame, until the stream has run so far ahead of the clock that it is no camera.
 
     A live stream may begin with some seconds that the server had buffered. A stream that is `MOST_LEAD_S` ahead, at
-    more than four times real time, is a recording that is sent as fast as it is read; from then on it is played at its own
-    speed. Stamps at a wrong rate get ahead more slowly; to hold those frames back would make them later and later.
+    more than four times real time, is a recording that is sent as fast as it is read; from then on it is played at its
+    own speed. Stamps at a wrong rate get ahead more slowly; to hold those frames back would make them later and later.
     """
 
     MOST_LEAD_S = 15.0
