@@ -182,7 +182,7 @@ class InferenceSettings(StrictConfig):
     """Age in seconds of the newest reading of a tracked face at which its attributes are read again; they are read
     earlier if its shot is clearly better."""
     min_face_px: Annotated[float, Field(ge=8, le=1000)] = 20.0
-    """Smallest face, in pixels, whose attributes are read."""
+    """Least height, in pixels, of a face whose attributes are read."""
     update_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
     """Least time in seconds between two `update` events of a track."""
 

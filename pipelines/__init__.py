@@ -1,1 +1,1 @@
-"""The way of a frame: source, sampler, batcher, detector, tracker, analyzer, outputs."""
+"""The stages that a frame passes: source, sampler, batcher, detector, tracker, analyzer, outputs."""

@@ -1,4 +1,4 @@
-"""Reading attributes: aligned crops through the analyzer, and what a track's readings add up to."""
+"""Reads attributes from aligned crops with the analyzer, and combines the readings of a track."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from visaged.models.types import FloatArray, Image
 from visaged.pipelines.records import AttributeValue, Shot
 from visaged.pipelines.runtime.metrics import Metrics
 
-# Attributes that the shape and sharpness of a face give; a network's head of the same name takes precedence.
+# Attributes that are computed from landmarks and sharpness; a head of the analyzer with the same name has precedence.
 COMPUTED = (
     Head(name="head_pose", kind="angles", output="", memory_s=0),
     Head(name="blur", kind="score", output="", memory_s=0),
@@ -33,10 +33,10 @@ class Request:
 
     Attributes:
         surface: The picture.
-        landmarks: Its five points (5, 2) in the picture's pixels.
-        quality: How good a shot it is, 0..1.
-        confidence: The detector's, 0..1.
-        size: Root of the area of its box in the picture's pixels.
+        landmarks: (5, 2) float32, the five points of the face in the picture's pixels.
+        quality: Quality of the shot, 0..1.
+        confidence: Confidence of the detection, 0..1.
+        size: Square root of the area of the face's box, in the picture's pixels.
     """
 
     surface: Surface
@@ -48,13 +48,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one look at a face told.
+    """The attributes read from one crop of a face.
 
     Attributes:
-        values: By attribute, as `visaged.models.analyzer.Analyzer.analyze` documents.
-        to_crop: The transform from the picture to the crop; `points` are in crop pixels.
-        quality: Of the shot, 0..1.
-        face: The chance that there is a face to be read, 0..1; the values know of it already.
+        values: Arrays by attribute, as `visaged.models.analyzer.Analyzer.analyze` returns them.
+        to_crop: (2, 3) transform from the picture to the crop; landmarks in `values` are in crop pixels.
+        quality: Quality of the shot, 0..1.
+        face: Probability that the crop shows a face that can be read, 0..1; `values` take it into account already.
     """
 
     values: Mapping[str, FloatArray]
@@ -64,7 +64,7 @@ class Reading:
 
     @property
     def trust(self) -> float:
-        """How much what was read is worth, 0..1."""
+        """Weight of the reading, 0..1."""
         return self.quality * self.face
 
 
@@ -72,7 +72,7 @@ class AttributeReader(Protocol):
     """Reads the attributes of faces."""
 
     heads: Mapping[str, Head]
-    """What it tells, by attribute; empty for none."""
+    """The attributes that can be read, by name; empty for none."""
 
     def read(self, requests: Sequence[Request]) -> list[Reading]:
         """Return a reading for every request, in order. Thread-safe."""
@@ -84,16 +84,16 @@ class AttributeReader(Protocol):
 
 
 class NoReader:
-    """No analyzer: faces have boxes and five points, and no attributes."""
+    """Reads nothing, where there is no analyzer: faces have boxes and five points, and no attributes."""
 
     heads: Mapping[str, Head] = {}
 
     def read(self, requests: Sequence[Request]) -> list[Reading]:
-        """Return nothing for every request."""
+        """Return an empty reading for every request."""
         return [Reading({}, np.eye(2, 3), request.quality) for request in requests]
 
     def points(self, reading: Reading, landmarks: FloatArray) -> FloatArray | None:
-        """Return none."""
+        """Return None."""
         return None
 
 
@@ -102,9 +102,9 @@ class AnalyzerReader:
 
     Args:
         analyzer: The network.
-        metrics: Times its runs.
-        max_batch: Most faces of one run.
-        clock: Monotonic seconds.
+        metrics: Times the runs of the network.
+        max_batch: Most faces in one run.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class AnalyzerReader:
     def _signs(
         self, request: Request, matrix: Matrix, crop: Image, found: Mapping[str, FloatArray]
     ) -> NDArray[np.float64]:
-        """Return what speaks against a crop; `found` has the pose as the crop shows it."""
+        """Return the signs that a crop is unreliable, for `trust`; `found` has the pose relative to the crop."""
         five = transform(request.landmarks, matrix)
         return trust.signs(
             request.size,
@@ -182,17 +182,17 @@ class AnalyzerReader:
 
 
 def _to_picture(name: str, values: list[dict[str, FloatArray]], to_crop: Sequence[Matrix]) -> None:
-    """Turn the poses of crops, which were turned upright, into those of the picture."""
+    """Convert the head poses in `values`, in place, from rotated crops to the picture."""
     back = [-math.degrees(math.atan2(matrix[1, 0], matrix[0, 0])) for matrix in to_crop]
     for found, pose in zip(values, geometry.turned([found[name] for found in values], back), strict=True):
         found[name] = pose
 
 
 class Estimate:
-    """What the readings of one attribute add up to over a track.
+    """A running mean of one attribute over the readings of a track.
 
-    Readings are weighted by what they are worth; a head's `memory_s` says how fast old ones fade: a person's age
-    does not change, an emotion does.
+    Readings are weighted by their trust, and fade by the head's `memory_s`: an emotion changes, a person's age does
+    not.
     """
 
     __slots__ = ("_head", "_sum", "_weight", "_worth", "read_s")
@@ -205,7 +205,7 @@ class Estimate:
         self.read_s = -math.inf
 
     def add(self, value: FloatArray, worth: float, time_s: float) -> None:
-        """Add a reading taken at `time_s` that is worth `worth`, 0..1."""
+        """Add a reading that was taken at `time_s`, with a trust of `worth`, 0..1."""
         memory_s = self._head.memory_s
         keep = (
             1.0 if memory_s is None else 0.0 if memory_s == 0 else math.exp(-max(0.0, time_s - self.read_s) / memory_s)
@@ -222,14 +222,14 @@ class Estimate:
         self.read_s = time_s
 
     def value(self, now_s: float) -> AttributeValue:
-        """Return what the readings up to `now_s` add up to."""
+        """Return the mean of the readings, with its age at `now_s`; there must have been a reading."""
         assert self._sum is not None
         age_s = max(0.0, now_s - self.read_s)
         return _attribute(self._head, self._sum / self._weight, min(1.0, self._worth / self._weight), age_s)
 
 
 def _attribute(head: Head, mean: FloatArray, worth: float, age_s: float) -> AttributeValue:
-    """Return an attribute from what its head says and from what the looks at the face are worth, 0..1."""
+    """Return an attribute from the mean output of its head and the mean trust in the readings, 0..1."""
     if head.kind in ("classes", "binary"):
         best = int(mean.argmax())
         probabilities = {label: float(p) for label, p in zip(head.labels, mean, strict=True)}
@@ -246,7 +246,7 @@ def _attribute(head: Head, mean: FloatArray, worth: float, age_s: float) -> Attr
 
 
 def sure(attributes: Mapping[str, AttributeValue], least: Mapping[str, float]) -> dict[str, AttributeValue]:
-    """Return those attributes of a face that are sure enough to be published.
+    """Return the attributes of a face whose confidence is high enough to be published.
 
     Args:
         attributes: Attributes by name.
@@ -256,7 +256,7 @@ def sure(attributes: Mapping[str, AttributeValue], least: Mapping[str, float]) -
 
 
 def single(heads: Mapping[str, Head], reading: Reading, wanted: frozenset[str]) -> dict[str, AttributeValue]:
-    """Return the attributes of one look at a face, as a track of one reading would have them, sure or not."""
+    """Return the wanted attributes of a single reading, with any confidence."""
     return {
         name: _attribute(heads[name], reading.values[name], min(1.0, reading.trust), 0.0)
         for name in sorted(wanted & reading.values.keys())

@@ -1,12 +1,12 @@
-"""Jobs that are ready, handed to whoever is free to compute.
+"""Queues jobs, and hands them in batches to inference workers that are free.
 
-Between camera threads and inference workers stands one small lane for each camera, with a policy of its own for what
-happens when frames come faster than they are taken. A camera has at most one frame in flight: that keeps its order
-without locks, and shares the machine fairly, because a camera queues up again only when its last frame is done.
-Single pictures have a queue too and are served in turn with the cameras.
+Between camera threads and inference workers there is one small lane for each camera, with a policy for frames that come
+faster than they are taken. A camera has at most one frame in flight: this keeps its frames in order without locks, and
+shares the machine fairly, because a camera gets its next turn only when its last frame is done. Single pictures have a
+queue of their own, and are taken in turn with the cameras.
 
-A batch is filled from what is ready. Waiting for more, where batches pay (on a GPU), has a bound and is for live
-cameras only that have no frame in flight; nobody waits for a dead camera.
+A batch is filled from the jobs that are ready. Where batches are larger than 1 (on a GPU), it waits for more within a
+bound, and only while a live camera has no frame waiting or in flight.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from visaged.pipelines.jobs import Job, Overloaded
 
 
 class WhenFull(enum.Enum):
-    """What a lane does with a job for which it has no room."""
+    """Policy of a lane that is full when a job is offered."""
 
     DROP_OLDEST = "drop_oldest"
-    """Live cameras: the newest frame wins, the depth is one."""
+    """Drop the oldest waiting job; for live cameras, whose newest frame counts."""
     WAIT = "wait"
-    """Files: the reader waits; nothing is lost."""
+    """Block until there is room; for files, so that no frame is lost."""
 
 
 class Lane:
-    """A camera's place in the batcher; `Batcher.open_lane` makes it. All methods are thread-safe."""
+    """A camera's queue in the batcher; `Batcher.open_lane` makes it. All methods are thread-safe."""
 
     def __init__(self, batcher: Batcher, when_full: WhenFull, depth: int) -> None:
         self.when_full = when_full
@@ -41,17 +41,17 @@ class Lane:
         self._batcher = batcher
 
     def set_policy(self, when_full: WhenFull, depth: int) -> None:
-        """Change what is done with a job for which there is no room, and how many may wait; what waits stays."""
+        """Change the policy of a full lane, and how many jobs may wait; jobs that wait stay."""
         self._batcher._set_policy(self, when_full, depth)
 
     def set_live(self, live: bool) -> None:
-        """Say whether jobs are to be expected; batches wait for live lanes only."""
+        """Set whether jobs are to be expected; batches wait for live lanes only."""
         self._batcher._set_live(self, live)
 
     def offer(self, job: Job, stopping: threading.Event) -> bool:
-        """Hand a job over; return whether it was taken.
+        """Queue a job; return whether it was taken.
 
-        A lane that waits blocks until there is room, `stopping` is set, or the lane or the batcher closes.
+        With `WhenFull.WAIT`, block until there is room, `stopping` is set, or the lane or the batcher closes.
         """
         return self._batcher._offer(self, job, stopping)
 
@@ -60,18 +60,18 @@ class Lane:
         return self._batcher._idle(self)
 
     def close(self) -> list[Job]:
-        """Take no more jobs; return those that had not been started. The one in flight goes on to its end."""
+        """Take no more jobs; return those that were not started. The job in flight is still completed."""
         return self._batcher._close(self)
 
 
 class Batcher:
-    """The meeting point of camera threads, API calls and inference workers. All methods are thread-safe.
+    """The queue between camera threads and API requests, and inference workers. All methods are thread-safe.
 
     Args:
-        max_batch: Most jobs of one batch; 1 where batching does not pay (CPU).
-        max_wait_s: How long a batch may wait for more.
-        max_pictures: Pictures that may wait.
-        clock: Monotonic seconds.
+        max_batch: Most jobs in one batch; 1 where batching does not pay (CPU).
+        max_wait_s: Longest time in seconds that a batch waits for more jobs.
+        max_pictures: Most single pictures that wait.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Batcher:
         self._closed = False
 
     def open_lane(self, when_full: WhenFull, depth: int) -> Lane:
-        """Return a new lane, for as many waiting jobs as `depth`."""
+        """Return a new lane, in which at most `depth` jobs wait."""
         lane = Lane(self, when_full, depth)
         with self._changed:
             self._lanes.append(lane)
@@ -114,7 +114,7 @@ class Batcher:
             self._changed.notify_all()
 
     def take(self, timeout_s: float) -> list[Job]:
-        """Return the next batch, of one canvas shape; empty if none came in time or the batcher is closed and empty."""
+        """Return the next batch, of one canvas shape; empty if no job came in time, or the batcher is closed."""
         deadline = self._clock() + timeout_s
         with self._changed:
             while not self._ready and self._next_picture() is None:
@@ -127,7 +127,7 @@ class Batcher:
             return self._collect()
 
     def done(self, batch: Sequence[Job]) -> None:
-        """Say that a batch is finished: its cameras may have their next frame computed."""
+        """Note that a batch is finished, so that the next frames of its cameras can be taken."""
         with self._changed:
             for job in batch:
                 lane = self._in_flight.pop(job, None)
@@ -140,7 +140,7 @@ class Batcher:
             self._changed.notify_all()
 
     def close(self) -> list[Job]:
-        """Accept nothing more and return what had not been started."""
+        """Take no more jobs; return those that were not started."""
         with self._changed:
             self._closed = True
             rest = [*self._pictures, *(job for lane in self._lanes for job in lane.jobs)]
@@ -152,7 +152,7 @@ class Batcher:
         return rest
 
     def waiting(self) -> tuple[int, int]:
-        """Return how many frames and how many pictures wait."""
+        """Return the number of frames and the number of pictures that wait."""
         with self._changed:
             return sum(len(lane.jobs) for lane in self._lanes), len(self._pictures)
 
@@ -225,13 +225,13 @@ class Batcher:
                 break
             job = picture or self._ready[0].jobs[0]
             if job.shape is None:
-                if batch:  # what has no shape yet is computed alone
+                if batch:  # a job without a shape yet is computed alone
                     break
             elif shape is None:
                 shape = job.shape
             elif shape != job.shape:
                 break
-            # Only now: a lane or picture that is left for another shape keeps its turn.
+            # Turns change only now, so that a lane or picture whose shape does not fit keeps its turn.
             self._picture_next = picture is None
             batch.append(job)
             if picture is None:
@@ -253,5 +253,5 @@ class Batcher:
             self._changed.notify_all()
 
     def _next_picture(self) -> Job | None:
-        """Return the picture that has waited longest, but for large ones while one of these is in flight."""
+        """Return the picture that has waited longest; large ones are left out while a large one is in flight."""
         return next((picture for picture in self._pictures if self._large is None or not picture.is_large), None)

@@ -1,4 +1,4 @@
-"""The cameras that run: added, replaced and removed at any time, watched for silence, stopped together."""
+"""The set of running cameras: adds, replaces and removes them, ends the tracks of silent ones, and stops all."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ log = logging.getLogger(__name__)
 
 _STALL_S = 3.0
 """Seconds by which a connected camera may be silent for longer than `tracker.lost_s` before its tracks end. A network
-that was held up delivers the pictures afterwards, and in them the faces were there all the time. A connection that
-broke delivers nothing more, and gets no such time."""
+that was held up delivers the frames afterwards, and the faces may be in all of them. A broken connection delivers
+nothing more, so its tracks end after `tracker.lost_s`."""
 
 _HAND_OVER_S = 1.0
-"""Seconds that a replaced camera gets to close its source before the new one opens it. A camera that allows one
-connection, or a USB camera, refuses the new one until then, and is tried again."""
+"""Seconds that a replaced camera gets to close its source before the new one opens it. A USB camera, or one that allows
+a single connection, refuses the new connection until then; it is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class CameraSpec:
-    """All that makes a camera what it is; two cameras with equal specs are the same.
+    """The complete specification of a camera; a camera whose specification stays equal is not restarted.
 
     Attributes:
-        source: Where its pictures come from.
-        tracking: How its faces are followed and read.
-        credentials: User and password, where they are not in the URL.
-        close_up: Whether its frames are searched on a small canvas too.
+        source: Source of the pictures.
+        tracking: How faces are tracked and read.
+        credentials: User and password, if they are not in the URL.
+        close_up: Whether frames are searched on a small canvas too.
     """
 
     source: SourceConfig
@@ -50,7 +50,7 @@ class CameraSpec:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What `CameraSet.apply` did, by names of cameras."""
+    """Names of the cameras that `CameraSet.apply` added, replaced, removed and kept."""
 
     added: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
@@ -60,13 +60,13 @@ class Changes:
 
 @dataclass(frozen=True)
 class Sinks:
-    """Where what cameras lead to goes; nothing here may block.
+    """Callbacks for results, events and states; they must not block.
 
     Attributes:
-        on_result: Takes every frame's result.
-        on_event: Takes every event that no frame led to.
+        on_result: Takes the result of every frame.
+        on_event: Takes every event that is not in a frame's result.
         on_status: Takes every new status of a camera.
-        on_removed: Takes the name of a camera that is gone for good.
+        on_removed: Takes the name of a camera that was removed.
     """
 
     on_result: Callable[[FrameResult], None]
@@ -77,7 +77,7 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Running:
-    """A camera at work: its supervisor's thread, its lane, what becomes of its frames."""
+    """A running camera with its lane, the stage of its frames, and its thread."""
 
     spec: CameraSpec
     camera: Camera
@@ -87,16 +87,16 @@ class _Running:
 
 
 class CameraSet:
-    """The cameras of a daemon. `apply` and `watch` are for one thread; the rest may be called from any.
+    """The cameras of a daemon. `apply` and `watch` must be called from one thread, other methods from any.
 
     Args:
         batcher: Takes the cameras' frames.
         reader: Reads the attributes of faces.
-        scales: The sizes at which frames are searched: `usual` for all, the smaller ones for close-ups.
-        metrics: Counts.
-        sinks: Where results, events and states go.
-        on_death: Called when a camera's thread dies, with its name and the exception.
-        clock: Monotonic seconds.
+        scales: The sizes at which frames are searched: `usual` for all, smaller ones for close-ups.
+        metrics: Metrics of the cameras.
+        sinks: Callbacks for results, events and states.
+        on_death: Called with name and exception when the thread of a camera dies.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -118,17 +118,17 @@ class CameraSet:
         self._clock = clock
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
-        self._leaving: list[Worker] = []  # threads of cameras that are gone, until they have ended
+        self._leaving: list[Worker] = []  # threads of removed cameras that may not have ended yet
         # Numbers of tracks are never used again, so that no consumer takes one face for another.
         self._next_tracks: dict[str, int] = {}
 
     def apply(self, wanted: Mapping[str, CameraSpec]) -> Changes:
-        """Make the cameras those that are wanted; those whose spec is the same go on undisturbed.
+        """Add, replace and remove cameras, so that the wanted ones run; those with an equal spec are not touched.
 
-        The tracks of a camera that is removed or replaced end; a replaced camera goes on numbering its tracks.
+        The tracks of a removed or replaced camera end; a replaced camera continues the numbers of its tracks.
 
         Args:
-            wanted: Every camera that is to run, by name.
+            wanted: Specifications of all cameras that are to run, by name.
         """
         running = self._snapshot()
         removed = tuple(name for name in running if name not in wanted)
@@ -143,7 +143,7 @@ class CameraSet:
         for name in removed:
             running[name].stage.counters.forget()
             self._sinks.on_removed(name)
-        # A replaced camera counts on, and so does its old thread until it ends.
+        # A replaced camera keeps its counters, which its old thread also uses until it ends.
         started = {name: self._make(name, wanted[name], running[name].stage.counters) for name in replaced}
         started |= {name: self._make(name, wanted[name], self._metrics.camera(name)) for name in added}
         with self._lock:
@@ -158,10 +158,10 @@ class CameraSet:
         return Changes(added, replaced, removed, tuple(name for name in wanted if name not in started))
 
     def watch(self) -> None:
-        """End the tracks of cameras that are silent or have ended; to be called about twice a second."""
+        """End the tracks of cameras that are silent or have ended; must be called about twice a second."""
         now_s = self._clock()
         for one in self._snapshot().values():
-            # What a frame that waits or is being computed shows is not known yet: no silence, however long.
+            # While a frame waits or is computed, its faces are not known yet, so the camera does not count as silent.
             if not one.lane.idle():
                 continue
             state = one.camera.status.state
@@ -182,7 +182,7 @@ class CameraSet:
         return True, unreadable
 
     def statuses(self) -> list[tuple[CameraStatus, int]]:
-        """Return every camera's status and how many faces it follows."""
+        """Return the status and the number of tracks of every camera."""
         return [(one.camera.status, one.stage.tracks.present()) for one in self._snapshot().values()]
 
     def stop(self) -> None:
@@ -226,7 +226,7 @@ class CameraSet:
         return _Running(spec, camera, lane, stage, Worker(f"camera-{name}", camera.run, self._on_death))
 
     def _retire(self, name: str, one: _Running, reason: EndReason) -> None:
-        """Stop a camera and end its tracks. Its thread may hang in a library; nothing waits for it."""
+        """Stop a camera and end its tracks, without waiting for its thread, which may hang in a library."""
         one.camera.silence()
         one.worker.stop()
         for job in one.lane.close():

@@ -1,12 +1,13 @@
-"""The inference workers: they take batches, and turn frames and pictures into faces.
+"""The inference workers: they take batches of jobs, run the networks on them, and deliver the results.
 
-One worker a GPU; on a CPU one a core, all sharing a session with a single thread, because that beats one worker whose
-session has many. Everything that belongs to a camera happens in the worker that has its frame in flight, so there is
-nothing to lock between stages.
+By default there is one worker for a GPU, and on a CPU one for each core. On a CPU they share a session with a single
+thread, because that is faster than one worker whose session has many threads. All steps of a frame run in the worker
+that has it in flight, so that nothing needs a lock between stages.
 
-What fails costs no more than it must. A detector that fails costs its batch; an analyzer that fails costs attributes,
-and tracks go on with their events. Both count towards the end of the process, because a network that keeps failing is
-broken. Whatever else fails for one frame or picture, or in an output, costs that one alone.
+Failures are contained. If a network fails on a batch, each job is run again by itself. A job on which the detector
+fails again has no result; one on which the analyzer fails again has no new attributes, and its tracks and events go on.
+A network that fails on all of several batches in a row ends the process, because it is broken. Any other exception
+from a job costs the result of that job alone.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Work:
-    """A job on its way through a batch; `readings` is None where the analyzer failed on it."""
+    """A job in a batch; `readings` is None if the analyzer failed on it."""
 
     job: Job
     looks: Sequence[Look]
@@ -46,14 +47,14 @@ class Inference:
     """The work of the inference workers.
 
     Args:
-        batcher: Where jobs come from.
+        batcher: Queue from which jobs are taken.
         detector: Finds faces.
-        reader: Reads their attributes.
-        metrics: Counts and times.
-        clock: Monotonic seconds.
+        reader: Reads the attributes of faces.
+        metrics: Counts failed batches, and times the detector.
+        clock: Returns monotonic seconds.
     """
 
-    # A model that fails this often in a row is broken, not unlucky with a frame.
+    # Batches in a row on which a network fails before it counts as broken.
     _MOST_FAILURES = 8
 
     def __init__(
@@ -76,10 +77,10 @@ class Inference:
         self._complain = LimitedLog(log, logging.ERROR)
 
     def run(self, stopping: threading.Event) -> None:
-        """Serve batches until `stopping` is set and nothing is left.
+        """Compute batches until `stopping` is set and no job is left.
 
         Raises:
-            InferenceFailed: The networks fail again and again.
+            InferenceFailed: The networks failed on several batches in a row.
         """
         while True:
             batch = self._batcher.take(0.25)
@@ -104,8 +105,8 @@ class Inference:
         """Count batches that failed one after another, over all workers.
 
         Args:
-            failures: Why networks failed on all of a batch; empty afterwards. An exception holds the variables of the
-                functions that it came through, so these must not hold the exception: the batch would stay in memory.
+            failures: Exceptions of networks that failed on a whole batch; cleared here. An exception holds the
+                variables of the functions that it passed, so these must not hold it: the batch would stay in memory.
         """
         with self._failures_lock:
             if not failures:
@@ -118,7 +119,7 @@ class Inference:
                 raise InferenceFailed(f"the networks failed {self._failures} times in a row: {failure}") from failure
 
     def _compute(self, work: list[_Work], started_s: float, failures: list[Exception]) -> None:
-        """Deliver the results of a batch; add to `failures` why a network failed on it."""
+        """Compute a batch and deliver the results; exceptions of networks that failed on all of it go to `failures`."""
         lost = self._attempt("detector", self._detect, work, failures)
         for one in work:
             one.looks = ()
@@ -135,10 +136,10 @@ class Inference:
     def _attempt(
         self, network: str, run: Callable[[Sequence[_Work]], None], work: list[_Work], failures: list[Exception]
     ) -> list[_Work]:
-        """Run a network over some work; return what it failed on, and add to `failures` why if it failed on all of it.
+        """Run a network over some work; return what it failed on, and if that is all, add the exception to `failures`.
 
-        A picture comes from outside and may be one that the network cannot take. Where a batch of several fails, each
-        job is run again by itself, so that such a picture costs neither frames nor other pictures their results.
+        Pictures come from outside, and the network may fail on one of them. If a batch of several fails, each job is
+        run again by itself, so that the other jobs get their results.
         """
         if not work:
             return []
@@ -199,7 +200,7 @@ class Inference:
 
     @contextlib.contextmanager
     def _contained(self, job: Job) -> Iterator[None]:
-        """Keep what a step of a job raises from other jobs: the job fails alone."""
+        """Contain an exception from a step of a job: only this job fails."""
         try:
             yield
         except Exception as error:

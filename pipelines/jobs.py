@@ -1,4 +1,4 @@
-"""What the inference workers are given: one picture to look at, whatever it comes from and whoever waits for it."""
+"""The jobs of the inference workers: each is one picture, a camera's frame or a single picture."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from visaged.models.types import Detections
 from visaged.pipelines.attributes import Reading, Request
 
 DropCause = Literal["overtaken", "removed", "shutdown"]
-"""Why a job was not worked on: a newer frame took its place, its camera was removed, or the daemon stops."""
+"""Why a job was dropped: a newer frame took its place, its camera was removed, or the daemon stops."""
 
 
 class Job(Protocol):
     """One picture on its way through the networks.
 
     An inference worker calls `start`, `looks`, `release`, `observe` and `conclude`, in this order and from one thread,
-    or `fail` in place of what is left of them. Whoever gives a job up before that calls `drop`. What a method raises
-    costs this job alone.
+    or `fail` in place of the remaining ones. `drop` is called for a job that is given up before. An exception from a
+    method fails this job alone.
     """
 
     @property
     def shape(self) -> tuple[int, int] | None:
-        """Height and width of the largest canvas in pixels; None where it is known only after `start`."""
+        """Height and width of the largest canvas in pixels; None if it is known only after `start`."""
         ...
 
     @property
     def is_large(self) -> bool:
-        """Whether searching takes so long, and so much memory, that one such job at a time is enough."""
+        """Whether searching takes so much time and memory that only one such job may be computed at a time."""
         ...
 
     def start(self, now_s: float) -> bool:
-        """Get ready to be searched at monotonic `now_s`; return whether somebody still waits for the result."""
+        """Prepare the search, at monotonic time `now_s`; return whether the result is still needed."""
         ...
 
     def looks(self) -> Sequence[Look]:
@@ -40,11 +40,11 @@ class Job(Protocol):
         ...
 
     def release(self) -> None:
-        """Give up the canvases: the detector has seen them."""
+        """Release the canvases: the detector does not need them any more."""
         ...
 
     def observe(self, found: Detections) -> Sequence[Request]:
-        """Take in the faces found, in the picture's pixels; return those whose attributes are to be read."""
+        """Store the detections, in the picture's pixels; return requests for the faces that are to be read."""
         ...
 
     def conclude(self, readings: Sequence[Reading] | None, started_s: float) -> None:
@@ -57,11 +57,11 @@ class Job(Protocol):
         ...
 
     def fail(self) -> None:
-        """Give up the canvases and say that this job could not be worked on; why is in the log, and counted."""
+        """Release the canvases, and report that this job failed; the caller logs and counts the reason."""
         ...
 
     def drop(self, cause: DropCause) -> None:
-        """Say that this job will not be worked on."""
+        """Report that this job will not be computed."""
         ...
 
 
@@ -70,4 +70,4 @@ class Overloaded(Exception):
 
 
 class InferenceFailed(Exception):
-    """The networks failed on a picture, or again and again."""
+    """The networks failed on a picture, or too often in a row."""

@@ -1,8 +1,7 @@
 """How a stored picture is to be shown: turned, mirrored, and with pixels that may not be square.
 
-Inside, everything works on the picture upright and with square pixels: a network knows faces that way only. What is
-published is upright too, as a player shows it, but counts the pixels that the stream has: `Presentation.scale` leads
-from the one to the other.
+Inside the pipeline, pictures are upright and have square pixels, as the networks need them. Published coordinates are
+upright too, as a player shows the picture, but in stored pixels: `Presentation.scale` converts between the two.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from visaged.models.types import Image
 
 Rotation = Literal[0, 90, 180, 270]
 
-# Wider or narrower pixels than any camera has: such a header is damaged.
+# A header with a larger pixel aspect ratio than this, or its inverse, is damaged.
 MOST_PIXEL_ASPECT = 8.0
 
 _CV2_ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
@@ -39,10 +38,10 @@ class Turn:
 
     @classmethod
     def from_matrix(cls, matrix: ArrayLike) -> Turn:
-        """Return the turn that a display matrix asks for, to the next quarter.
+        """Return the turn of a display matrix, rounded to quarters.
 
         Args:
-            matrix: (3, 3) as containers store it: a point (x, y, 1) is multiplied from the left.
+            matrix: (3, 3) as containers store it; a row vector (x, y, 1) is multiplied from the left.
         """
         (a, b, _), (c, d, _), _ = np.asarray(matrix, np.float64).tolist()
         determinant = a * d - b * c
@@ -58,11 +57,11 @@ class Turn:
         return self.rotation in (90, 270)
 
     def apply(self, image: Image, out: Image | None = None) -> Image:
-        """Return a stored picture (H, W, 3) upright.
+        """Return a stored picture upright.
 
         Args:
-            image: The stored picture, or a part of it.
-            out: Where to put it, (H, W, 3) or (W, H, 3); None for a new array.
+            image: (H, W, 3) uint8, the stored picture or a part of it.
+            out: Array for the result, (H, W, 3) or (W, H, 3); None for a new array.
         """
         if self.rotation:
             image = cv2.rotate(image, _CV2_ROTATIONS[self.rotation], None if self.mirrored else out)  # type: ignore[assignment]
@@ -78,12 +77,12 @@ class Turn:
         """Return where a region of the upright picture lies in the stored one: left, top, right, bottom.
 
         Args:
-            left: Of the region.
-            top: Of the region.
-            right: Of the region.
-            bottom: Of the region.
-            width: Of the upright picture.
-            height: Of the upright picture.
+            left: Left edge of the region in pixels.
+            top: Top edge of the region in pixels.
+            right: Right edge of the region in pixels.
+            bottom: Bottom edge of the region in pixels.
+            width: Width of the upright picture in pixels.
+            height: Height of the upright picture in pixels.
         """
         if self.mirrored:
             left, right = width - right, width - left
@@ -104,10 +103,10 @@ class Presentation:
     """A picture's stored size, and how it is shown.
 
     Attributes:
-        stored_width: Pixels across as stored.
-        stored_height: Pixels down as stored.
-        turn: How it becomes upright.
-        stored_aspect: Width of a stored pixel, its height being 1.
+        stored_width: Width of the stored picture in pixels.
+        stored_height: Height of the stored picture in pixels.
+        turn: How the stored picture becomes upright.
+        stored_aspect: Width of a stored pixel relative to its height.
     """
 
     stored_width: int
@@ -117,30 +116,30 @@ class Presentation:
 
     @property
     def width(self) -> int:
-        """Stored pixels across the upright picture."""
+        """Width of the upright picture in stored pixels."""
         return self.stored_height if self.turn.is_sideways else self.stored_width
 
     @property
     def height(self) -> int:
-        """Stored pixels down the upright picture."""
+        """Height of the upright picture in stored pixels."""
         return self.stored_width if self.turn.is_sideways else self.stored_height
 
     @property
     def pixel_aspect(self) -> float:
-        """Width of a pixel of the upright picture, its height being 1."""
+        """Width of a pixel of the upright picture relative to its height."""
         return 1 / self.stored_aspect if self.turn.is_sideways else self.stored_aspect
 
     @property
     def square_width(self) -> int:
-        """Square pixels across the upright picture; never fewer than stored ones, so that none is lost."""
+        """Width of the upright picture in square pixels; never less than in stored pixels, so that none is lost."""
         return round(self.width * max(1.0, self.pixel_aspect))
 
     @property
     def square_height(self) -> int:
-        """Square pixels down the upright picture."""
+        """Height of the upright picture in square pixels; never less than in stored pixels."""
         return round(self.height * max(1.0, 1 / self.pixel_aspect))
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Square pixels for one stored pixel of the upright picture, across and down."""
+        """Square pixels per stored pixel of the upright picture, across and down."""
         return self.square_width / self.width, self.square_height / self.height

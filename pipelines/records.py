@@ -1,7 +1,7 @@
-"""What travels through the pipeline: frames, faces, events, results and states. Plain data, all of it frozen.
+"""The records that stages pass on: frames, faces, events, results and states. All are frozen, plain data.
 
-Nothing here is rounded and nothing here is JSON: `visaged.pipelines.outputs.documents` makes documents of it. No stage
-is imported, so that every stage and every output can import this module.
+Values are not rounded here; `visaged.pipelines.outputs.documents` rounds them and makes JSON. This module imports no
+stage, so that every stage and output can import it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Frame:
 
     Attributes:
         camera: Name of the camera.
-        stream: Counts the camera's connections; tracks do not outlive one.
+        stream: Number of the camera's connection; tracks end with their connection.
         canvas: Where the picture lies in `image`.
-        image: The detector's input, (canvas.height, canvas.width, 3) uint8 BGR. It belongs to a pool: nobody may read
-            it after `release`.
+        image: The detector's input, (canvas.height, canvas.width, 3) uint8 BGR. It belongs to a pool, and must not be
+            read after `release`.
         surface: The full picture, upright and with square pixels; stays valid after `release`.
-        presentation: How it is stored and shown.
+        presentation: Size and turn of the picture as stored and as shown.
         captured_s: Monotonic seconds of capture, for the frame's age.
         motion_s: Seconds on a clock that runs as the scene does, for tracking: it goes by the stream's stamps, however
             late or fast the frames come (`Timeline.scene_s`).
@@ -38,8 +38,8 @@ class Frame:
         clock: Whether `captured_at` is the camera's clock or this machine's at arrival.
         arrived_s: Monotonic seconds when the packet came.
         ready_s: Monotonic seconds when the frame was decoded, scaled and handed over.
-        position_s: The frame's time stamp on the stream's own time line; None where it has none.
-        release: Gives `image` back to its pool; to be called once, when nobody needs it any more.
+        position_s: The frame's time stamp on the stream's own time line; None if it has none.
+        release: Gives `image` back to its pool; must be called exactly once.
     """
 
     camera: str
@@ -67,9 +67,9 @@ class Shot:
         box: (4,) float32, left, top, right, bottom in square pixels of the upright picture.
         landmarks: (5, 2) float32 in the same pixels, in the order of `visaged.models.types.Detections`.
         confidence: The detector's confidence, 0..1.
-        quality: How much can be read from the look, 0..1.
-        scale: Square pixels for one stored pixel of the upright picture, across and down. What is published counts
-            stored ones.
+        quality: How well attributes can be read from the look, 0..1.
+        scale: Square pixels per stored pixel of the upright picture, across and down. Published coordinates are in
+            stored pixels.
     """
 
     captured_at: float
@@ -82,16 +82,16 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class AttributeValue:
-    """What is known of one attribute of a face.
+    """The value of one attribute of a face, with its confidence.
 
     Attributes:
         value: A label, a number in the attribute's unit, or the angles of a head.
-        confidence: How sure it is, 0..1. Of a label its probability; of a number with a known deviation the chance that
-            the truth is within the attribute's tolerance; of anything else what the looks at the face are worth.
-        probabilities: Probability of each label; None where the value is no label.
-        deviation: Standard deviation of a number; None where it is not known.
-        age_s: Seconds from the newest look that was read to the look that this is reported with.
-        is_score: Whether the value is a score of 0..1, and not a number in a unit of its own.
+        confidence: Confidence of the value, 0..1. For a label, its probability; for a number with a known deviation,
+            the probability that the true value is within the attribute's tolerance; else the trust in the readings.
+        probabilities: Probability of each label; None if the value is no label.
+        deviation: Standard deviation of a number; None if it is not known.
+        age_s: Seconds from the newest reading to the look with which the value is reported.
+        is_score: Whether the value is a score of 0..1, and not a number with a unit.
     """
 
     value: str | float | HeadPose
@@ -107,10 +107,10 @@ class Face:
     """A face in a frame or a single picture.
 
     Attributes:
-        shot: Where it is.
-        track: Number of its track; None without one.
-        attributes: What is known of it, by attribute.
-        landmarks_106: (106, 2) float32 in the pixels of `shot`; None where they were not asked for.
+        shot: Box, landmarks and quality of the face.
+        track: Number of the face's track; None without a track.
+        attributes: Values by name of attribute.
+        landmarks_106: (106, 2) float32 in the pixels of `shot`; None if they are not wanted.
     """
 
     shot: Shot
@@ -125,16 +125,17 @@ EndReason = Literal["lost", "stream_ended", "removed", "shutdown"]
 
 @dataclass(frozen=True, slots=True)
 class TrackEvent:
-    """A change in what is known of a face that a camera follows.
+    """An event of a track: a face appeared, was updated, or is gone.
 
     Attributes:
         camera: Name of the camera.
-        kind: `begin` when the face is confirmed, `update` when more is known of it, `end` when it is gone.
-        face: The newest look, with what was known of the face by then.
+        kind: `begin` when the face is confirmed, `update` when there is a new reading or a better look, `end` when it
+            is gone.
+        face: The newest look, with the attributes known at that time.
         best: The best look so far.
         started_at: Wall clock of the look that confirmed the face, seconds since 1970.
         duration_s: Seconds from that look to the newest one.
-        frames: In how many analysed frames it was seen.
+        frames: Number of analysed frames that show the face, from the look that confirmed it.
         captured_s: Monotonic seconds of capture of the frame that led to this event; for the message's age.
         reason: Why the track ended; None for the other kinds.
     """
@@ -152,12 +153,12 @@ class TrackEvent:
 
 @dataclass(frozen=True, slots=True)
 class FrameResult:
-    """What a frame showed.
+    """The result of an analysed frame.
 
     Attributes:
         frame: The frame. Its `image` has been released; its `surface` is valid.
-        faces: The faces in it.
-        events: The events that it led to.
+        faces: The faces in the frame.
+        events: Events of tracks that the frame led to.
         started_s: Monotonic seconds when computing began.
         finished_s: Monotonic seconds when computing ended.
     """
@@ -175,19 +176,19 @@ CAMERA_STATES: tuple[CameraState, ...] = ("connecting", "streaming", "waiting", 
 
 @dataclass(frozen=True, slots=True)
 class CameraStatus:
-    """What is known of a camera at a moment.
+    """The status of a camera.
 
     Attributes:
         camera: Name of the camera.
         state: `connecting`, `streaming`, `waiting` (for the next try), `ended` (a file), `stopped`.
-        since_at: When it came into this state, seconds since 1970.
-        source: Its URL without credentials.
+        since_at: When the camera came into this state, seconds since 1970.
+        source: URL of the camera without credentials.
         codec: Codec of the stream; empty before the first frame.
-        width: Width of its frames in pixels; 0 before the first.
-        height: Height of its frames in pixels; 0 before the first.
-        reconnects: How often it was opened again.
-        error: Why it is not streaming; empty when it is.
-        cause: The same as one word, see `visaged.pipelines.source.errors.SourceError`.
+        width: Width of the upright frames in stored pixels; 0 before the first frame.
+        height: Height of the upright frames in stored pixels; 0 before the first frame.
+        reconnects: How often the camera was opened again.
+        error: Why the camera is not streaming; empty while it streams.
+        cause: One word for `error`, see `visaged.pipelines.source.errors.SourceError`.
     """
 
     camera: str

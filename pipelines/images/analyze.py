@@ -1,4 +1,4 @@
-"""From the bytes of a single picture to its faces: decoded, queued for the inference workers, located."""
+"""Analyses single pictures: decodes them, and queues them for the inference workers."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.images.decode import Decoded, PictureError, load, measure
 from visaged.pipelines.images.job import LARGE_PIXELS, PictureJob, PictureQuery, PictureResult
 
-# What workers decode themselves: that saves handing a picture from thread to thread. What may take longer than the
-# networks do is decoded elsewhere, so that no camera waits for it.
+# Inference workers decode small JPEGs themselves, which saves handing a picture from thread to thread. Pictures that
+# may take longer to decode than to analyse are decoded in other threads, so that no camera waits for them.
 _JPEG = b"\xff\xd8\xff"
 _QUICK_BYTES = 1_000_000
 _QUICK_PIXELS = 4_000_000
 
 
 class SlowToDecode(Exception):
-    """A picture takes longer to decode than an inference worker should be kept from the cameras."""
+    """A picture would take so long to decode that an inference worker must not do it."""
 
 
 class PictureAnalyzer:
-    """Analyses single pictures with the workers that analyse the cameras.
+    """Analyses single pictures with the workers that analyse the cameras' frames.
 
     Args:
-        batcher: Where pictures queue.
-        reader: Reads the faces.
+        batcher: Queue of the inference workers.
+        reader: Reads the attributes of faces.
         scales: The sizes at which pictures are searched.
-        max_pixels: Larger pictures are refused.
-        deadline_s: Seconds after which nobody waits for a result.
-        decode_in_workers: Whether workers decode small pictures; it pays where they are as many as cores.
-        clock: Monotonic seconds.
+        max_pixels: Most pixels of a picture; larger ones are refused.
+        deadline_s: Seconds after which a result is not needed any more.
+        decode_in_workers: Whether workers decode small pictures; it pays where there is a worker for each core.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(
@@ -51,22 +51,23 @@ class PictureAnalyzer:
         self._scales = scales
         self._max_pixels = max_pixels
         self._deadline_s = deadline_s
-        # Whether a picture is large shows when it has its canvases, and has to be known before a worker takes it.
+        # Whether a job is large must be known before a worker takes it, but shows only once the picture is decoded. So
+        # workers decode only if no picture can be large.
         self._decode_in_workers = decode_in_workers and scales.large**2 < LARGE_PIXELS / 2
         self._clock = clock
 
     def is_quick(self, data: bytes) -> bool:
-        """Return whether a picture may be given to `submit_encoded`, as far as its first bytes show."""
+        """Return whether a picture may be given to `submit_encoded`, by its size and first bytes."""
         return self._decode_in_workers and len(data) <= _QUICK_BYTES and data.startswith(_JPEG)
 
     def submit_encoded(self, data: bytes, query: PictureQuery) -> Future[PictureResult]:
-        """Queue a picture that a worker is to decode; the future raises `SlowToDecode` if that would take long.
+        """Queue a picture that a worker decodes; the future raises `SlowToDecode` if that would take long.
 
-        The future also raises what `submit` raises.
+        The future also raises what `submit` and its future raise.
 
         Args:
             data: A picture for which `is_quick` is true.
-            query: What is asked of it.
+            query: Which faces and attributes are wanted.
 
         Raises:
             Overloaded: Too many pictures wait.
@@ -85,7 +86,7 @@ class PictureAnalyzer:
         """Return how many pixels a picture takes in memory, by its header alone.
 
         Raises:
-            PictureError: It is no picture that can be taken.
+            PictureError: The file is empty, damaged, too large or of an unsupported format.
         """
         width, height = measure(data, self._max_pixels)
         _check_side(width, height, query)
@@ -95,20 +96,20 @@ class PictureAnalyzer:
     def submit(self, data: bytes, query: PictureQuery) -> Future[PictureResult]:
         """Decode a picture in this thread, then queue it.
 
-        The future raises `Overloaded` when the deadline has passed, and `InferenceFailed`.
+        The future raises `Overloaded` if the deadline has passed or the daemon stops, and `InferenceFailed`.
 
         Args:
             data: A JPEG, PNG, BMP or WebP file.
-            query: What is asked of it.
+            query: Which faces and attributes are wanted.
 
         Raises:
-            PictureError: It is no picture that can be taken.
+            PictureError: The file is empty, damaged, too large or of an unsupported format.
             Overloaded: Too many pictures wait.
         """
         return self._submit(self._load(data, query), query)
 
     def _load(self, data: bytes, query: PictureQuery) -> Decoded:
-        # What is read keeps more pixels for the analyzer.
+        # If attributes are read, the decoded picture keeps more pixels, for the analyzer's crops.
         least_side = max(self._scales.large, self._scales.usual * (2 if query.attributes else 1))
         return load(data, self._max_pixels, least_side, query.upright)
 

@@ -1,9 +1,9 @@
 """BMP pictures with a palette, raw or run-length encoded (RLE4, RLE8), which Pillow reads slowly or not at all.
 
-Pillow reads a palette of black and white as if pixels had one bit whatever they have, refuses pictures whose last rows
-are left out, and takes run lengths from the file byte by byte. OpenCV reads raw pixels rightly, but not rows that are
+Pillow reads a picture with a palette of black and white as one bit a pixel, whatever its depth, refuses pictures whose
+last rows are left out, and reads run lengths byte by byte. OpenCV reads raw pixels rightly, but neither rows that are
 encoded longer than the picture is wide, which ImageMagick writes (it encodes the padding too), nor deltas in RLE4. So
-OpenCV reads raw pixels, and run lengths are read here.
+OpenCV reads raw pixels, and this module decodes run lengths.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _RLE8, _RLE4 = 1, 2
 _END_OF_ROW, _END, _DELTA = 0, 1, 2
 _CUT_SHORT = "the run-length encoded pixels end before the last row does"
 _MOST_RUNS = 2_000_000
-"""Runs decoded here at most, which takes about a second; a file of 20 MB could hold ten million."""
+"""Most runs that are decoded, which takes about a second; a file of 20 MB could hold ten million."""
 
 
 def read_palette_bitmap(data: bytes, width: int, height: int) -> Image | None:
     """Return the pixels of a BMP file with 1, 4 or 8 bits a pixel.
 
     Args:
-        data: The file, whose header has been read by somebody else already.
-        width: Pixels, from the header.
-        height: The same.
+        data: Bytes of the file; its header must have been checked already.
+        width: Width in pixels, from the header.
+        height: Height in pixels, from the header.
 
     Returns:
-        (height, width, 3) uint8 BGR; None for a raw bitmap that OpenCV cannot read, which another reader may still
-        name the damage of.
+        (height, width, 3) uint8 BGR; None for a raw bitmap that OpenCV cannot read, for which another reader may give
+        the reason.
 
     Raises:
-        ValueError: It is run-length encoded, and damaged or cut short.
+        ValueError: The file is run-length encoded, and damaged or cut short.
     """
     compression = 0 if _number(data, 14) == 12 else _number(data, 30)
     if compression not in (_RLE8, _RLE4):
@@ -64,14 +64,14 @@ def _palette(data: bytes) -> NDArray[np.uint8]:
 def _decode_runs(data: bytes, at: int, width: int, height: int, four_bits: bool) -> NDArray[np.uint8]:
     """Return the palette indices of run-length encoded pixels, (height, width) uint8, lowest row first.
 
-    What a row has beyond the picture's width is dropped, as Windows does; what no run covers has index 0.
+    Pixels of a row beyond the picture's width are dropped, as Windows does; pixels that no run covers have index 0.
 
     Args:
-        data: The file.
-        at: Where in it the runs begin.
-        width: Pixels.
-        height: Pixels.
-        four_bits: RLE4 instead of RLE8.
+        data: Bytes of the file.
+        at: Offset of the first run in the file.
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+        four_bits: Whether the runs are RLE4, and not RLE8.
 
     Raises:
         ValueError: The data end before the last row does, or have very many runs.

@@ -1,4 +1,4 @@
-"""Single pictures from outside: looked at before they are decoded, decoded completely or refused."""
+"""Decodes single pictures from clients: checks the header first, then decodes the whole picture or refuses it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from visaged.pipelines.images.bitmap import read_palette_bitmap
 from visaged.pipelines.records import Face
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-"""Pillow's names of what is read."""
+"""Formats that are read, by Pillow's names."""
 
-# `open` checks sizes with a guess of its own; ours is the configuration's, right after the header and before decoding.
+# Pillow's own limit on sizes is off: `_open` checks the configured one after the header and before decoding.
 Pillow.MAX_IMAGE_PIXELS = None
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Pillow's blocks of 16 MB stay in malloc's arenas, one arena a thread: after 16 large pictures the process kept 5.6 GB.
@@ -30,7 +30,7 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 Pillow.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, OverflowError, cv2.error)
-"""What Pillow's and OpenCV's readers raise on damaged files."""
+"""Exceptions that Pillow and OpenCV raise for damaged files."""
 
 # Every scan of a JPEG goes over the whole picture, and a scan may have 10 bytes: a file of 270 kB took 32 s, one of
 # 20 MB would have taken hours. Encoders make a dozen at most. Each marker and each piece that Pillow reads costs some
@@ -43,7 +43,7 @@ _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 _SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 
 
-# By how much smaller a JPEG is decoded.
+# OpenCV flags by the factor by which a JPEG is decoded smaller.
 _SCALES = {
     factor: flag | cv2.IMREAD_IGNORE_ORIENTATION
     for factor, flag in (
@@ -56,7 +56,7 @@ _SCALES = {
 
 
 class PictureError(Exception):
-    """A picture that cannot be taken.
+    """A picture cannot be analysed; the text says why.
 
     Attributes:
         reason: `empty`, `unsupported`, `too_large` or `damaged`.
@@ -72,10 +72,10 @@ def measure(data: bytes, max_pixels: int) -> tuple[int, int]:
 
     Args:
         data: A JPEG, PNG, BMP or WebP file.
-        max_pixels: Larger pictures are refused.
+        max_pixels: Most pixels of a picture; larger ones are refused.
 
     Raises:
-        PictureError: It is not such a file, or too large.
+        PictureError: The file is none of these, or its picture is too large.
     """
     with _open(data, max_pixels) as picture:
         return picture.size
@@ -83,13 +83,13 @@ def measure(data: bytes, max_pixels: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A picture in memory, perhaps smaller than its file has it.
+    """A decoded picture, which may be smaller than in its file.
 
     Attributes:
         image: (H, W, 3) uint8 BGR, upright.
-        width: Pixels of the picture that coordinates are told in: the whole one, upright or as it is stored.
-        height: The same.
-        matrix: (2, 3) from pixels of `image` to pixels of that picture.
+        width: Width of the full-size picture in which coordinates are reported, upright or as stored, in pixels.
+        height: Height of the full-size picture in which coordinates are reported, in pixels.
+        matrix: (2, 3) transform from pixels of `image` to pixels of the full-size picture.
     """
 
     image: Image
@@ -112,17 +112,17 @@ def load(data: bytes, max_pixels: int, least_side: int | None = None, upright: b
     Grey, 16-bit, CMYK and palette pictures are converted; alpha is dropped; of an animation the first frame is taken.
     While it works it holds up to 13 bytes a pixel.
 
-    A JPEG that is larger than what is needed is decoded at 1/2, 1/4 or 1/8 of its size, which leaves out most of the
-    inverse DCT: one of 12 megapixels takes 15 ms and not 50. It is read to its end all the same, so damage is seen.
+    A JPEG that is larger than needed is decoded at 1/2, 1/4 or 1/8 of its size, which leaves out most of the inverse
+    DCT: one of 12 megapixels takes 15 ms and not 50. The file is still read to its end, so that damage is found.
 
     Args:
         data: A JPEG, PNG, BMP or WebP file.
-        max_pixels: Larger pictures are refused by their header alone.
-        least_side: Pixels that the longer side has to keep; None for all there are.
-        upright: Whether coordinates are to be those of the upright picture, or those of the picture as it is stored.
+        max_pixels: Most pixels of a picture; larger ones are refused by their header alone.
+        least_side: Pixels that the longer side must keep; None for the full size.
+        upright: Whether coordinates are those of the upright picture, and not those of the picture as stored.
 
     Raises:
-        PictureError: It is not such a file, too large, or damaged.
+        PictureError: The file is none of these, its picture is too large, or it is damaged.
     """
     with warnings.catch_warnings(), _open(data, max_pixels) as picture:
         warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and palettes; they do not matter here
@@ -142,7 +142,7 @@ def load(data: bytes, max_pixels: int, least_side: int | None = None, upright: b
         image = _turn(image, orientation)
     matrix = np.diag([factor, factor, 1.0])
     if orientation != 1:
-        # From the upright picture back to the stored one, where whole pixels became one, and from there upright again.
+        # From the upright, reduced picture to the stored one in full size, and from there to the upright one.
         matrix = matrix @ np.linalg.inv(_turned(orientation, reduced))
         if upright:
             matrix = _turned(orientation, stored) @ matrix
@@ -152,20 +152,21 @@ def load(data: bytes, max_pixels: int, least_side: int | None = None, upright: b
 
 
 def _reduce(picture: Pillow.Image, least_side: int | None) -> int:
-    """Have a JPEG decoded as small as may be; return by what factor. Other formats know nothing of the kind."""
+    """Set a JPEG to be decoded as small as `least_side` allows, and return the factor; 1 for other formats."""
     if least_side is None:
         return 1
     width, height = picture.size
     factor = next((factor for factor in (8, 4, 2) if max(width, height) >= factor * least_side), 1)
     drafted = picture.draft(None, (max(1, width // factor), max(1, height // factor)))
-    # Pillow takes the factor that suits both sides: what is one pixel high stays whole.
+    # Pillow takes a factor that suits both sides: a picture that is one pixel high is not reduced.
     return 1 if drafted is None else round(width / drafted[1][2])
 
 
 def _by_opencv(data: bytes, picture: Pillow.Image, factor: int) -> Image | None:
-    """Return pixels as stored, or None for what is left to Pillow: what it can tell the damage of, and CMYK.
+    """Return pixels as stored; None where Pillow must decode: other formats, CMYK, and damage, which it describes.
 
-    A JPEG's pixels are the same, but Pillow makes RGB of four bytes a pixel first: 3.9 and not 2.9 ms at 720p.
+    For a JPEG, OpenCV returns the same pixels faster, because Pillow makes four bytes a pixel first: 2.9 and not 3.9 ms
+    at 720p.
     """
     if picture.format == "BMP" and picture.mode in ("1", "L", "P"):
         return read_palette_bitmap(data, *picture.size)
@@ -179,7 +180,7 @@ def _orientation(picture: Pillow.Image) -> int:
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except _DAMAGE:
-        return 1  # an unreadable orientation is no orientation
+        return 1  # an unreadable orientation is ignored
     return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
@@ -192,7 +193,7 @@ def _to_bgr(picture: Pillow.Image) -> Image:
     return cv2.cvtColor(np.asarray(rgb), code)  # type: ignore[return-value]
 
 
-# How the EXIF orientations turn the stored picture upright: x and y there as made of the stored x and y.
+# How the EXIF orientations turn the stored picture upright: rows give the upright x and y by the stored x and y.
 _UPRIGHT: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {
     1: ((1, 0), (0, 1)),
     2: ((-1, 0), (0, 1)),
@@ -209,12 +210,12 @@ def _turned(orientation: int, size: tuple[int, int]) -> Matrix:
     """Return the (3, 3) transform that turns the pixels of a stored picture of `size` upright."""
     matrix = np.eye(3)
     matrix[:2, :2] = _UPRIGHT[orientation]
-    matrix[:2, 2] = -np.minimum(matrix[:2, :2], 0) @ size  # what runs backwards starts from the other edge
+    matrix[:2, 2] = -np.minimum(matrix[:2, :2], 0) @ size  # a flipped axis starts from the other edge
     return matrix
 
 
 def _turn(image: Image, orientation: int) -> Image:
-    """Return a stored picture's pixels upright. Pillow does it too, on four bytes a pixel and more slowly."""
+    """Return a stored picture's pixels upright. Pillow could do it too, more slowly, with four bytes a pixel."""
     x, y = _UPRIGHT[orientation]
     if x[0] == 0:
         image = cv2.transpose(image)  # type: ignore[assignment]
@@ -224,7 +225,7 @@ def _turn(image: Image, orientation: int) -> Image:
 
 
 class _File(io.BytesIO):
-    """A picture's file, which may be read in so many pieces and no more."""
+    """A picture's file that limits the number of reads."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -238,7 +239,7 @@ class _File(io.BytesIO):
 
 
 def _check_scans(data: bytes) -> None:
-    """Refuse a JPEG of very many scans or markers, of which libjpeg takes any number."""
+    """Raise `PictureError` for a JPEG with very many scans or markers; libjpeg accepts any number."""
     position, scans = 0, 0
     for _ in range(_MOST_MARKERS):
         found = _MARKER.search(data, position)

@@ -19,20 +19,20 @@ from visaged.pipelines.tracking.tracks import faces_of
 log = logging.getLogger(__name__)
 
 LARGE_PIXELS = 4_000_000
-"""Pixels of a picture's canvases together: more keep an inference worker from the cameras for a tenth of a second and
-longer. With all workers on such pictures a camera got one frame in six seconds."""
+"""Sum of the pixels of a picture's canvases above which it is large: it keeps an inference worker from the cameras for
+a tenth of a second and longer. With all workers on such pictures, a camera got one frame in six seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class PictureQuery:
-    """What is asked of a picture.
+    """Which faces and attributes of a picture are wanted.
 
     Attributes:
-        min_confidence: Confidence from which something is reported as a face, 0..1.
+        min_confidence: Smallest confidence of a face, 0..1.
         attributes: Names of the attributes wanted; the name of a points head for all its landmarks.
         upright: Whether coordinates are those of the picture after its EXIF orientation, or of the picture as stored.
-        max_side: Longest side that is taken, in pixels; None for any that the configuration allows.
-        unsure: Whether attributes are wanted whatever their confidence is, by clients who expect every field.
+        max_side: Longest side of a picture that is accepted, in pixels; None for no such limit.
+        unsure: Whether attributes of any confidence are wanted, for clients that expect every field.
     """
 
     min_confidence: float
@@ -44,12 +44,12 @@ class PictureQuery:
 
 @dataclass(frozen=True, slots=True)
 class PictureResult:
-    """What a picture showed.
+    """The result of a picture.
 
     Attributes:
-        width: Width of the picture in pixels, after its EXIF orientation where that was asked for.
-        height: Height of the same picture.
-        faces: The faces in the same pixels, best first.
+        width: Width of the picture in pixels, after its EXIF orientation unless the query asks for it as stored.
+        height: Height of the picture in pixels, like `width`.
+        faces: The faces in pixels of the picture, most confident first.
     """
 
     width: int
@@ -61,12 +61,11 @@ class PictureJob:
     """A picture to be searched and read; `future` receives the result.
 
     Args:
-        picture: The picture; or what decodes it, to be called by the worker whose turn it is: whatever that raises is
-            the result.
-        query: What is asked of it.
-        scales: The sizes at which it is searched.
-        reader: Reads the faces.
-        deadline_s: Monotonic seconds after which nobody waits for the result.
+        picture: The picture, or a function that decodes it, which the worker calls; what that raises is the result.
+        query: Which faces and attributes are wanted.
+        scales: The sizes at which the picture is searched.
+        reader: Reads the attributes of faces.
+        deadline_s: Monotonic seconds after which the result is not needed any more.
     """
 
     def __init__(
@@ -94,16 +93,16 @@ class PictureJob:
 
     @property
     def shape(self) -> tuple[int, int] | None:
-        """Height and width of the largest canvas in pixels; None before it is decoded."""
+        """Height and width of the largest canvas in pixels; None before the picture is decoded."""
         return (self._looks[0].canvas.height, self._looks[0].canvas.width) if self._looks else None
 
     @property
     def is_large(self) -> bool:
-        """Whether one such picture at a time is enough; known once it is decoded."""
+        """Whether only one such picture may be computed at a time; False before the picture is decoded."""
         return sum(look.canvas.width * look.canvas.height for look in self._looks) > LARGE_PIXELS
 
     def start(self, now_s: float) -> bool:
-        """Decode the picture where that was left to the worker; return whether somebody still waits for the result."""
+        """Decode the picture if that was left to the worker; return whether the result is still needed."""
         if not self.future.set_running_or_notify_cancel():
             return False
         if now_s > self._deadline_s:
@@ -113,9 +112,9 @@ class PictureJob:
         if decode is not None:
             try:
                 self._prepare(decode())
-            except Exception as error:  # what is wrong with the picture is the answer
+            except Exception as error:  # the picture's fault becomes the result
                 log.debug("a picture cannot be decoded", exc_info=error)
-                # These hold the variables of every function on the way here, and so the picture, in a circle.
+                # The traceback holds the variables of the functions in it, and so the picture, in a reference cycle.
                 error.__traceback__ = error.__context__ = None
                 self.future.set_exception(error)
                 return False
@@ -126,7 +125,7 @@ class PictureJob:
         return self._looks
 
     def release(self) -> None:
-        """Let go of the canvases."""
+        """Release the canvases."""
         self._looks = ()
 
     def observe(self, found: Detections) -> Sequence[Request]:

@@ -1,1 +1,1 @@
-"""What leaves the pipeline: messages, and the outputs that carry them."""
+"""Messages, and the outputs that send them."""

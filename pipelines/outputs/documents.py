@@ -1,4 +1,4 @@
-"""The JSON forms of records, as MQTT and HTTP give them. All rounding is done here, and only here."""
+"""The JSON forms of records, for MQTT and HTTP. All rounding is done here, and only here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def timestamp(seconds: float) -> str:
 
 
 def status_document(status: CameraStatus) -> dict[str, Any]:
-    """Return a camera's status as MQTT and HTTP give it."""
+    """Return the JSON form of a camera's status."""
     return {
         "camera": status.camera,
         "state": status.state,
@@ -36,11 +36,11 @@ def status_document(status: CameraStatus) -> dict[str, Any]:
 
 
 def face_document(face: Face, tracked: bool = True) -> dict[str, Any]:
-    """Return a face as messages give it.
+    """Return the JSON form of a face.
 
     Args:
         face: The face.
-        tracked: Whether it comes from a camera; a single picture's faces have no `track_id`.
+        tracked: Whether the face comes from a camera; faces of single pictures have no `track_id`.
     """
     document: dict[str, Any] = {"track_id": face.track} if tracked else {}
     document |= shot_document(face.shot)
@@ -51,7 +51,7 @@ def face_document(face: Face, tracked: bool = True) -> dict[str, Any]:
 
 
 def attribute_document(attribute: AttributeValue) -> dict[str, Any]:
-    """Return an attribute as messages give it. The probabilities of two labels are one number, the confidence."""
+    """Return the JSON form of an attribute; probabilities of two labels are left out, as the confidence is enough."""
     document: dict[str, Any] = {"value": _value(attribute)}
     if attribute.deviation is not None:
         document["deviation"] = round(attribute.deviation, 1)
@@ -72,7 +72,7 @@ def _value(attribute: AttributeValue) -> Any:
 
 
 def shot_document(shot: Shot) -> dict[str, Any]:
-    """Return a look at a face as messages give it."""
+    """Return the JSON form of a shot, in stored pixels."""
     return {
         "box": list(itertools.chain(*_points(shot.box.reshape(2, 2), shot.scale))),
         "confidence": round(shot.confidence, 3),
@@ -82,7 +82,7 @@ def shot_document(shot: Shot) -> dict[str, Any]:
 
 
 def frame_document(shown: Presentation) -> dict[str, Any]:
-    """Return the size of a frame and how it is shown, as messages give them."""
+    """Return the JSON form of a frame's size and presentation."""
     return {
         "width": shown.width,
         "height": shown.height,
@@ -93,12 +93,12 @@ def frame_document(shown: Presentation) -> dict[str, Any]:
 
 
 def _points(points: FloatArray, scale: tuple[float, float]) -> list[list[float]]:
-    """Return points (N, 2) in square pixels as published: in stored pixels."""
-    # A tenth of a pixel is less than any detector knows; doubles, because a float32's tenth prints with ten digits.
+    """Return points, (N, 2) in square pixels, as lists in stored pixels."""
+    # No detector is exact to a tenth of a pixel. Doubles, because a tenth as a float32 prints with ten digits.
     tenths: list[list[float]] = np.round(points.astype(np.float64) / scale, 1).tolist()
     return tenths
 
 
 def milliseconds(seconds: float) -> float:
-    """Return a time span as messages give it."""
+    """Return a time span in milliseconds, not negative, rounded to tenths."""
     return round(max(0.0, seconds) * 1000, 1)

@@ -1,7 +1,7 @@
-"""Hands everything that leaves the pipeline to every output.
+"""Composes messages of results, events and states, and hands them to the outputs.
 
 Each message is composed once, in a thread of its own, so that neither inference nor an output waits for the encoding.
-An output that fails costs the others nothing.
+A failure of one output does not affect the others.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 
 class FanOut:
-    """Takes results, events and status from any thread, and hands them to every output as messages.
+    """Takes results, events and states from any thread, and hands them as messages to the outputs for their kinds.
 
     Args:
-        composer: Makes the messages; used by this object's thread alone.
-        outputs: Who takes them.
-        metrics: Counts what is lost, once for each output that would have taken it.
+        composer: Makes the messages; used only in the thread of `run`.
+        outputs: The outputs.
+        metrics: Counts lost messages, once for each output that takes their kind.
         sinks: Called with every result, in the thread that submits it.
-        clock: Monotonic seconds.
+        clock: Returns monotonic seconds.
         most_results: Results that may wait for the thread; the oldest lose their `faces`, but not their events.
         most_events: Events that may wait for the thread; the oldest are lost.
     """
@@ -78,7 +78,7 @@ class FanOut:
         self._lose("events", lost_events, "busy")
 
     def submit_event(self, event: TrackEvent) -> None:
-        """Take an event that no frame led to; never blocks."""
+        """Take an event that is not in a frame's result; never blocks."""
         with self._changed:
             lost = self._add([event])
             self._changed.notify()
@@ -91,13 +91,13 @@ class FanOut:
             self._changed.notify()
 
     def forget(self, camera: str) -> None:
-        """Take note that a camera was removed; never blocks. Call it after the camera's last status."""
+        """Have outputs forget a removed camera; never blocks. Must be called after the camera's last status."""
         with self._changed:
             self._statuses[camera] = None
             self._changed.notify()
 
     def run(self, stopping: threading.Event) -> None:
-        """Compose and hand over until `stopping` is set and nothing waits."""
+        """Compose messages and hand them over until `stopping` is set and nothing waits."""
         while not (stopping.is_set() and self._idle()):
             self._turn()
 

@@ -1,7 +1,7 @@
-"""The JSON that goes out. Its form is fixed by the schemas in `schemas/`, and tests hold every message against them.
+"""The JSON of messages. The schemas in `schemas/` define it, and tests validate every message against them.
 
-The body of a message is encoded once, when its content is known. Only two fields are not known until an output sends
-it, how old it is by then and whether it had to wait for the output: `Message.encode` puts them in front.
+The body of a message is encoded once, when it is composed. Only two fields are not known until an output sends it: its
+age, and whether it had to wait for the receiver. `Message.encode` puts them in front.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ Kind = Literal["faces", "events", "status"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message, composed once for all outputs. Where it is sent to (a topic, an address) is each output's own choice.
+    """A message, composed once for all outputs; each output chooses the topic or address.
 
-    `epoch`, `camera`, `kind` and `seq` together name one message for ever.
+    The node's name, `epoch`, `camera`, `kind` and `seq` together identify a message.
 
     Attributes:
         kind: `faces` of an analysed frame, `events` of tracks, or the `status` of a camera.
-        camera: The camera that it is about.
+        camera: Name of the camera that the message is about.
         seq: Number of the message, counted from 1 for each camera and kind since the start of the process.
         epoch: Identifies the run of the process: milliseconds since 1970 at its start.
         body: A JSON object in UTF-8; complete for `status`, without `age_ms` and `replayed` for the others.
-        captured_s: Monotonic seconds of the capture of the frame; means nothing to another process or after a restart.
-        captured_at: The same moment as wall clock time, in seconds since 1970.
+        captured_s: Monotonic seconds of the capture of the frame; only valid in this process.
+        captured_at: Wall clock time of the capture of the frame, in seconds since 1970.
     """
 
     kind: Kind
@@ -55,7 +55,7 @@ class Message:
         """Return the JSON to send.
 
         Args:
-            now_s: Monotonic seconds at which it is sent.
+            now_s: Monotonic seconds at which the message is sent.
             replayed: Whether the message had to wait until the receiver could be reached.
         """
         if self.kind == "status":
@@ -69,9 +69,9 @@ class Composer:
     """Makes the messages of one run of one node.
 
     Args:
-        node: The node's name.
-        epoch: Of this run: milliseconds since 1970 at its start, so that a later run's is larger.
-        clock: Monotonic seconds.
+        node: Name of the node.
+        epoch: Number of this run, larger than those of earlier runs: milliseconds since 1970 at its start.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(self, node: str, epoch: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -118,8 +118,8 @@ class Composer:
         """Return the status of the node as JSON.
 
         Args:
-            state: Whether the process is there.
-            at: Seconds since 1970 since when.
+            state: Whether the process runs.
+            at: When the node came into this state, seconds since 1970.
             version: Version of the program.
             reason: Why it is offline; None when online.
         """

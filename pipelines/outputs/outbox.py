@@ -1,7 +1,7 @@
-"""Where messages wait until an output's receiver has acknowledged them.
+"""Keeps messages until the receiver of an output has acknowledged them.
 
-`Outbox` is what an output needs of such a place. `MemoryOutbox` keeps them in memory; one that keeps them on disk can
-take its place without a change to the output.
+`Outbox` is the interface that an output uses. `MemoryOutbox` keeps messages in memory; an outbox on disk can replace it
+without a change to the output.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ class Envelope(NamedTuple):
     """A message that is due to be sent.
 
     Attributes:
-        id: Given by the outbox, for `ack`; grows from message to message.
+        id: Number that the outbox gave the message, for `ack`; grows from message to message.
         message: The message.
-        replayed: Whether it had to wait for a connection.
+        replayed: Whether the message had to wait for a connection.
     """
 
     id: int
@@ -27,28 +27,28 @@ class Envelope(NamedTuple):
 
 
 class Outbox(Protocol):
-    """Messages in the order in which they came, kept until acknowledged. Used by one thread.
+    """Messages in the order in which they came, kept until acknowledged. Must be used by one thread only.
 
     Attributes:
-        durable: Whether what is not acknowledged survives the end of the process.
+        durable: Whether messages that are not acknowledged survive the end of the process.
     """
 
     durable: bool
 
     def put(self, message: Message) -> list[Message]:
-        """Add a message behind the others; return those that had to go to make room, which are lost."""
+        """Add a message at the end; return those that were dropped to make room, which are lost."""
         ...
 
     def pending(self, limit: int) -> list[Envelope]:
-        """Return the next messages to send, oldest first; each is returned once, until `retry`."""
+        """Return up to `limit` messages to send, oldest first; each is returned once, until `retry` is called."""
         ...
 
     def retry(self) -> None:
-        """Make everything that is not acknowledged pending again, as replayed: there is a new connection."""
+        """Make all messages that are not acknowledged pending again, as replayed, after a new connection."""
         ...
 
     def ack(self, id: int) -> None:
-        """Forget a message that `pending` returned: the receiver has it, or it is given up."""
+        """Remove a message that `pending` returned, because the receiver has it or it is given up."""
         ...
 
     def __len__(self) -> int:
@@ -64,8 +64,8 @@ class MemoryOutbox:
     """An outbox in memory.
 
     Args:
-        most: Messages that may wait; one more pushes out the oldest that is not on its way.
-        most_bytes: Bytes of their bodies that may wait, likewise.
+        most: Most messages that wait; beyond it, the oldest that is not in flight is dropped.
+        most_bytes: Most bytes of bodies that wait; beyond it, the oldest messages are dropped.
     """
 
     durable = False
@@ -80,13 +80,13 @@ class MemoryOutbox:
         self._replayed_to = 0
 
     def put(self, message: Message) -> list[Message]:
-        """Add a message behind the others; return those that were pushed out."""
+        """Add a message at the end; return those that were dropped to make room."""
         self._last += 1
         self._waiting.append((self._last, message))
         self._bytes += len(message.body)
         lost = []
-        # What a broken connection brought back may exceed the count; it then only stops growing, so that nothing that
-        # was on its way is lost for it.
+        # After `retry`, more messages than the limit may wait. Then one is dropped for each new one, so that those that
+        # were in flight are not dropped at once.
         if len(self._waiting) > self._most:
             lost.append(self._drop())
         while self._bytes > self._most_bytes and len(self._waiting) > 1:
@@ -104,14 +104,14 @@ class MemoryOutbox:
         return envelopes
 
     def retry(self) -> None:
-        """Make everything that is not acknowledged pending again, as replayed."""
+        """Make all messages that are not acknowledged pending again, as replayed."""
         self._waiting.extendleft(reversed(self._sent.items()))
         self._bytes += sum(len(message.body) for message in self._sent.values())
         self._sent.clear()
         self._replayed_to = self._last
 
     def ack(self, id: int) -> None:
-        """Forget a message that `pending` returned."""
+        """Remove a message that `pending` returned."""
         self._sent.pop(id, None)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""What an output is: a place that messages go to, with a thread of its own."""
+"""The interface of outputs, which send messages to a receiver in a thread of their own."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from visaged.pipelines.outputs.messages import Kind, Message
 from visaged.pipelines.records import FrameResult
 
 FrameSink = Callable[[FrameResult], None]
-"""Takes frames with their pixels, in the inference thread: it must return at once."""
+"""Takes results with the pixels of the frame, in the thread of an inference worker; it must return at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputState:
-    """How an output is, for people and for `/readyz`.
+    """The state of an output, for people and for `/readyz`.
 
     Attributes:
-        connected: Whether its receiver can be reached now.
-        trouble: Why not, in words; empty when it can, or when nothing is known yet.
-        address: Where the receiver is.
+        connected: Whether the receiver can be reached now.
+        trouble: Why the receiver cannot be reached; empty if it can, or if that is not known yet.
+        address: Address of the receiver.
     """
 
     connected: bool
@@ -30,11 +30,11 @@ class OutputState:
 
 
 class Output(Protocol):
-    """A place that messages go to.
+    """Sends messages to a receiver.
 
     Attributes:
-        name: Unique among the outputs; a label of their metrics.
-        kinds: The kinds of messages that it takes.
+        name: Name, unique among the outputs, which labels their metrics.
+        kinds: The kinds of messages that the output takes.
     """
 
     @property
@@ -44,11 +44,11 @@ class Output(Protocol):
     def kinds(self) -> frozenset[Kind]: ...  # noqa: D102
 
     def offer(self, message: Message) -> None:
-        """Take a message of one of its kinds; never blocks. What it cannot keep it counts as lost."""
+        """Take a message of one of the output's kinds; never blocks. Messages that cannot be kept are counted."""
         ...
 
     def forget(self, camera: str) -> None:
-        """Take note that a camera was removed; never blocks."""
+        """Clear retained state of a camera that was removed; never blocks."""
         ...
 
     def run(self, stopping: threading.Event) -> None:
@@ -56,9 +56,9 @@ class Output(Protocol):
         ...
 
     def drain(self, until_s: float) -> None:
-        """Set the monotonic time at which `run` must end once it is asked to stop, whatever is not sent by then."""
+        """Set the monotonic time at which `run` must end after a request to stop, even if messages are not sent."""
         ...
 
     def state(self) -> OutputState:
-        """Return how it is; may be called from any thread."""
+        """Return the state of the output; may be called from any thread."""
         ...

@@ -1,1 +1,1 @@
-"""What every stage uses: workers, metrics, limited logging, redaction."""
+"""Helpers that all stages use: workers, metrics, limited logging, redaction, configuration."""

@@ -1,4 +1,4 @@
-"""What every part of the configuration is made of."""
+"""The base class of all parts of the configuration, and types for their keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BOOLEAN = "is a boolean; YAML reads on, off, yes and no as such, so quote it if
 
 
 class StrictConfig(BaseModel):
-    """A part of the configuration: unchangeable, unknown keys refused, no booleans as numbers, numbers finite.
+    """A frozen part of the configuration, which refuses unknown keys, booleans for other types, NaN and infinity.
 
     The docstring under a field is its key's description in the JSON Schema of the configuration.
     """
@@ -21,7 +21,7 @@ class StrictConfig(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_booleans_for_others(cls, value: Any, info: ValidationInfo) -> Any:
-        # A boolean would pass for the number 0 or 1.
+        # pydantic would take a boolean for the number 0 or 1.
         if isinstance(value, bool) and not _takes_booleans(cls.model_fields[info.field_name or ""].annotation):
             raise ValueError(_BOOLEAN)
         return value
@@ -38,7 +38,7 @@ def _no_boolean(value: Any) -> Any:
 
 
 NotBoolean = BeforeValidator(_no_boolean)
-"""For numbers inside of lists and mappings, which the validator of `StrictConfig` does not see one by one."""
+"""Refuses booleans for numbers inside of lists and mappings, which the validator of `StrictConfig` does not check."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +47,4 @@ class Hidden:
 
 
 HiddenText = Annotated[str, Hidden()]
-"""A text that may hold a secret, such as a URL: what is wrong with it may be an unquoted character of a password."""
+"""A text that may hold a secret, such as a URL with a password; error texts do not repeat it."""

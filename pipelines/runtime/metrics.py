@@ -1,4 +1,4 @@
-"""Every series that Prometheus sees, in one place.
+"""All Prometheus metrics.
 
 Labels are bounded: cameras, models, lanes and API keys by the configuration, causes and states by the code.
 """
@@ -16,10 +16,10 @@ _AGES = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0
 
 
 class Metrics:
-    """The daemon's series on a registry of its own.
+    """The daemon's metrics on a registry of their own.
 
     Args:
-        registry: Where they are registered; a new one for every daemon and test.
+        registry: Registry for the metrics; None for a new one.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -132,7 +132,7 @@ class Metrics:
 
 
 class CameraMetrics:
-    """The series of one camera. All methods are thread-safe."""
+    """The metrics of one camera. All methods are thread-safe."""
 
     def __init__(self, metrics: Metrics, camera: str) -> None:
         self._all = metrics
@@ -150,26 +150,26 @@ class CameraMetrics:
         self.dropped("overtaken", 0)
 
     def dropped(self, cause: str, frames: int = 1) -> None:
-        """Count sampled frames that were not analysed: overtaken by a newer one, failed, removed, or stopped."""
+        """Count sampled frames that were not analysed, by cause: overtaken, failed, removed or shutdown."""
         with self._lock:
             if not self._forgotten:
                 self._all._dropped.labels(self._camera, cause).inc(frames)
 
     def failure(self, cause: str) -> None:
-        """Count a break of the source."""
+        """Count a failure of the source."""
         with self._lock:
             if not self._forgotten:
                 self._all._failures.labels(self._camera, cause).inc()
 
     def state(self, now: str, states: Sequence[str]) -> None:
-        """Say which of its states the camera is in."""
+        """Set the camera's state: 1 for `now`, and 0 for the other states."""
         with self._lock:
             if not self._forgotten:
                 for state in states:
                     self._all._state.labels(self._camera, state).set(state == now)
 
     def forget(self) -> None:
-        """Remove the camera's series, because it is gone; what still counts here counts nowhere."""
+        """Remove the metrics of a removed camera; later counts are ignored."""
         with self._lock:
             self._forgotten = True
         with self._all._gone_lock:

@@ -1,4 +1,4 @@
-"""Repeated trouble as one log line a while, not as one a frame."""
+"""Logging at a limited rate, for problems that recur with every frame or request."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 
 class LimitedLog:
-    """Logs the first message at once and adds up what follows into one line every `interval_s`.
+    """Logs the first message at once, then at most one line every `interval_s`, with the number of messages left out.
 
     Args:
-        log: Where to.
-        level: Of the lines.
-        interval_s: The least time between two lines.
-        clock: Monotonic seconds.
+        log: Logger that gets the lines.
+        level: Level of the lines.
+        interval_s: Least time between two lines, in seconds.
+        clock: Returns monotonic seconds.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""URLs without their secrets, for logs, states and error texts."""
+"""Removes secrets from URLs, for logs, states and error texts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECRET_QUERY = re.compile(
 
 
 def redact(text: str) -> str:
-    """Return a text with user names and passwords in its URLs replaced by `***`."""
+    """Return a text with user names, passwords and other secrets in its URLs replaced by `***`."""
     return _SECRET_QUERY.sub(r"\g<key>***", _USERINFO.sub(r"\g<scheme>***@", text))
 
 

@@ -1,4 +1,4 @@
-"""A named thread that can be asked to stop, waited for within a bound, and never dies unnoticed."""
+"""A named thread with a request to stop, a join with a time limit, and a report if it dies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Worker:
     """Runs one function in a thread of its own.
 
     Args:
-        name: Of the thread and in the log.
+        name: Name of the thread, also in the log.
         run: The work; returns when `stopping` is set or when there is nothing more to do.
         on_death: Called from the thread with the name and the exception when `run` raises.
     """
@@ -25,7 +25,7 @@ class Worker:
         self._run = run
         self._on_death = on_death
         self._stopping = threading.Event()
-        # A camera's library may hang in a system call; a daemon thread does not keep the process from ending.
+        # A library may hang in a system call; a daemon thread does not keep the process from ending.
         self._thread = threading.Thread(target=self._guard, name=name, daemon=True)
 
     def start(self) -> None:

@@ -11,7 +11,7 @@ def schema(name: str) -> dict[str, Any]:
     """Return the schema of a kind of message.
 
     Args:
-        name: `faces`, `events`, `node-status`, `camera-status`; or `face`, which holds the parts that others share.
+        name: `faces`, `events`, `node-status`, `camera-status`, or `face`, which holds the definitions that they share.
     """
     document: dict[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
     return document

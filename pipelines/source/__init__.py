@@ -1,1 +1,1 @@
-"""Where frames come from: RTSP, HTTP, files and USB cameras, and their times."""
+"""Sources of frames (RTSP, HTTP, files, USB cameras), and the times of frames."""

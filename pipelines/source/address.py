@@ -1,7 +1,7 @@
-"""What a camera's `url` names: a stream, a device or a file.
+"""Parses a camera's `url`: a stream, a device or a file.
 
-People write file names with colons, schemes in capitals and blanks at the ends. A file that exists is a file, whatever
-its name looks like; everything else goes by its scheme, and the schemes are those that the installed FFmpeg has.
+Users write file names with colons, schemes in capitals, and blanks at the ends. The name of an existing file means that
+file, whatever it looks like; anything else is read by its scheme, of those that the installed FFmpeg has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import av.error
 
 from visaged.pipelines.runtime.redact import redact
 
-# What carries video and FFmpeg may have; the second group has no way to name a host where it only listens.
+# Protocols for video that FFmpeg may have. URLs of the second group need no host, because FFmpeg may just listen.
 _STREAMS = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "tcp")
 _LISTENING = ("udp", "rtp", "srt", "rist")
 _DEVICES = ("v4l2", "avfoundation", "dshow")
@@ -29,14 +29,14 @@ _GATEWAY = "a gateway such as MediaMTX can take it in and offer it as rtsp://"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where pictures come from, as FFmpeg is to be asked for them.
+    """A source of pictures, in the form that FFmpeg opens.
 
     Attributes:
         kind: `stream` over the network, `device` (a USB camera), `file`, or `sdp`: a file that describes a stream.
-        scheme: Of a stream, in lower case; empty for all others.
-        target: What FFmpeg opens.
-        format: Name of FFmpeg's input format where it cannot find out itself.
-        path: Of a file.
+        scheme: Scheme of a stream in lower case; empty for other kinds.
+        target: URL, file or device that FFmpeg opens.
+        format: Name of FFmpeg's input format; None if FFmpeg finds it out.
+        path: Path of a file; None for other kinds.
     """
 
     kind: Literal["stream", "device", "file", "sdp"]
@@ -46,7 +46,7 @@ class Address:
     path: Path | None = None
 
     def missing(self) -> str | None:
-        """Return what is wrong with the file, in words without credentials; None if it is there, or for no file."""
+        """Return why the file cannot be used, without credentials; None if it exists, or if this is no file."""
         if self.path is None or self.path.is_file():
             return None
         return f"{redact(str(self.path))} {'is not a file' if self.path.exists() else 'does not exist'}"
@@ -56,7 +56,7 @@ def address_of(url: str) -> Address:
     """Return what a camera's `url` names.
 
     Raises:
-        ValueError: It can be nothing, or this FFmpeg cannot open it; the text says what is possible.
+        ValueError: The text is not valid, or this FFmpeg cannot open it; the error says what is possible.
     """
     if not url.strip():
         raise ValueError("is empty; give an RTSP or HTTP URL, a file, or a device")
@@ -88,13 +88,13 @@ def is_file_name(name: str) -> bool:
 
 @functools.cache
 def has_protocol(scheme: str) -> bool:
-    """Return whether the installed FFmpeg can open URLs of a scheme; asks it without touching the network."""
+    """Return whether the installed FFmpeg can open URLs of a scheme, without using the network."""
     try:
-        # FFmpeg looks for the protocol before it looks whether the protocol is allowed.
+        # FFmpeg checks that the protocol exists before it checks that it is allowed.
         av.open(f"{scheme}://127.0.0.1:9/", options={"protocol_whitelist": "none"}, timeout=1.0).close()
     except av.error.ProtocolNotFoundError:
         return False
-    except Exception:  # not allowed, which is what was asked for
+    except Exception:  # not allowed by the whitelist, as intended
         return True
     return True
 
@@ -106,7 +106,7 @@ def _split(url: str) -> tuple[str | None, str]:
 
 
 def _file(path: Path) -> Address:
-    # Without `file:`, FFmpeg would take what stands before a colon for a protocol; nothing in the rest is decoded.
+    # Without `file:`, FFmpeg would take the text before a colon for a protocol; it does not decode the rest.
     kind: Literal["file", "sdp"] = "sdp" if path.suffix.lower() == ".sdp" else "file"
     return Address(kind, "", f"file:{path}", path=path)
 

@@ -18,27 +18,27 @@ from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSourc
 
 log = logging.getLogger(__name__)
 
-# Frames of a recording that may wait; more would only hold memory, and be out of the processor's cache by their turn.
+# Frames of a recording that may wait; more would only hold memory, and have left the processor's cache by their turn.
 _RECORDING_DEPTH = 2
 
 
 def lane_policy(live: bool) -> tuple[WhenFull, int]:
-    """Return what the lane of a camera does when it is full, and how many frames it holds.
+    """Return the policy of a camera's lane when it is full, and how many frames may wait in it.
 
     Args:
-        live: Whether frames are lost when nobody takes them.
+        live: Whether the source goes on without waiting for its reader.
     """
     return (WhenFull.DROP_OLDEST, 1) if live else (WhenFull.WAIT, _RECORDING_DEPTH)
 
 
 class Backoff:
-    """Waiting times that double from try to try, with jitter so that many cameras do not come back at once.
+    """Waiting times that double from try to try, with jitter so that many cameras do not reconnect at once.
 
     Args:
-        first_s: After the first failure.
-        most_s: Never longer.
-        jitter: Part of the time that is drawn by chance, 0..1.
-        draw: Uniform random number in 0..1.
+        first_s: Seconds to wait after the first failure.
+        most_s: Longest wait in seconds.
+        jitter: Random part of a wait, 0..1.
+        draw: Returns a uniform random number in 0..1.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Backoff:
         self._failures = 0
 
     def reset(self) -> None:
-        """Begin anew: the source worked."""
+        """Begin again with the first waiting time, because the source worked."""
         self._failures = 0
 
     def next_s(self) -> float:
-        """Return how long to wait now."""
+        """Return how many seconds to wait before the next try."""
         whole = min(self._most_s, self._first_s * 2.0 ** min(self._failures, 30))
         self._failures += 1
         return whole * (1.0 - self._jitter * self._draw())
@@ -62,21 +62,21 @@ class Camera:
     """One camera: its source, its lane in the batcher, its status.
 
     Args:
-        name: Unique among the cameras.
-        config: Its source.
-        long_side: Of the detector's canvas in pixels.
-        multiple_of: What the canvas's sides must divide by.
-        lane: Takes its frames.
+        name: Name of the camera, unique among the cameras.
+        config: The source.
+        long_side: Long side of the detector's canvas in pixels.
+        multiple_of: Number that the sides of the canvas are multiples of.
+        lane: Takes the jobs of the camera's frames.
         job: Makes a job of a frame.
-        counters: The camera's series.
+        counters: The camera's metrics.
         on_status: Called with every new status.
-        credentials: User and password, where they are not in the URL.
-        backoff: Between two tries.
-        clock: Monotonic seconds.
-        wall: Seconds since 1970.
+        credentials: User and password, if they are not in the URL.
+        backoff: Waiting times between two tries.
+        clock: Returns monotonic seconds.
+        wall: Returns seconds since 1970.
     """
 
-    # A connection that gave pictures for this long was a good one; the next failure is tried again soon.
+    # Seconds of pictures after which the waiting times begin again with the shortest.
     _GOOD_S = 5.0
 
     def __init__(
@@ -104,7 +104,7 @@ class Camera:
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
-        # Held while a status is reported: once `silence` has returned, nothing is on its way any more.
+        # Held while a status is reported, so that no report is in progress once `silence` has returned.
         self._reporting = threading.Lock()
         self._silent = False
         self._status = CameraStatus(name, "connecting", wall(), redact(config.url))
@@ -132,11 +132,11 @@ class Camera:
 
     @property
     def live(self) -> bool:
-        """Whether frames are lost when nobody takes them; see `VideoSource.live`."""
+        """Whether the source goes on without waiting for its reader; see `VideoSource.live`."""
         return self._source.live
 
     def silence(self) -> None:
-        """Report nothing more: the camera was removed, and another may have its name."""
+        """Report no more status: the camera was removed, and another may have its name."""
         with self._reporting:
             self._silent = True
 
@@ -156,7 +156,7 @@ class Camera:
             try:
                 self._source.run(stopping)
             except SourceError as error:
-                # Not the exception itself: its traceback would hold the decoder and its pictures until the next try.
+                # The exception is not kept: its traceback would hold the decoder and its pictures until the next try.
                 cause, problem = error.cause, str(error)
             else:
                 if not stopping.is_set():
@@ -178,7 +178,7 @@ class Camera:
             self._counters.reconnects.inc()
 
     def _report(self, problem: str, wait_s: float) -> None:
-        # A camera that stays away says so once, not at every try.
+        # The same problem is logged once, not at every try.
         level = logging.DEBUG if problem == self.status.error else logging.WARNING
         log.log(level, "camera %s: %s; next try in %.1f s", self.name, problem, wait_s)
 

@@ -1,4 +1,4 @@
-"""Which sources there are and how they are configured."""
+"""The configuration of a camera's source."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ _ASPECT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*:\s*([0-9]{1,6}(?:\.[0-9]
 
 
 class SourceConfig(StrictConfig):
-    """Where a camera's pictures come from and how they are read."""
+    """Source of a camera's pictures, and how it is read."""
 
     url: HiddenText
     """`rtsp://`, `rtsps://`, `http(s)://`, `rtmp://`, `udp://`, `tcp://`, and what else the installed FFmpeg has; the
     path of a file, or of an SDP file (.sdp) for plain RTP; `/dev/video0` (Linux), `avfoundation:NAME` (macOS) or
     `dshow:NAME` (Windows) for a USB camera."""
     transport: Literal["tcp", "udp"] = "tcp"
-    """How RTSP carries its media. TCP loses nothing; UDP is for networks that cannot do otherwise."""
+    """Transport of RTSP media. TCP loses nothing; UDP is for networks on which TCP does not work."""
     open_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """How long opening may take."""
+    """Longest time in seconds for opening the source."""
     read_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
-    """How long a live source may be silent; a stall is seen after twice this time. The first key frame of a camera that
-    sends them rarely is waited for longer, up to five minutes."""
+    """Longest silence of a live source in seconds; a stall is noticed after twice this time. The wait for the first key
+    frame of a camera may be longer, up to five minutes."""
     fps: Annotated[float, Field(gt=0, le=240)] | None = 5.0
-    """Frames to analyse a second; null for every frame. A URL that gives one picture is asked so often (null: 5)."""
+    """Frames to analyse per second; null for every frame. A URL of one picture is fetched as often (null: 5)."""
     pace: Literal["realtime", "fast"] = "realtime"
-    """Recordings only (files, also behind HTTP, and complete HLS playlists): at their own speed, or as fast as this
-    machine can."""
+    """Recordings only (files, also behind HTTP, and complete HLS playlists): play them at their own speed, or as fast
+    as this machine can."""
     loop: bool = False
     """Recordings only: start again at the end, for ever; one that loops at its own speed counts as a live camera."""
     decoder_threads: Annotated[int, Field(ge=1, le=16)] = 1
-    """Threads to decode with. Each one more holds back a frame; one decodes some 300 frames of 1080p a second."""
+    """Decoder threads. Each further one delays frames by one frame; one decodes some 300 frames of 1080p a second."""
     hardware: Literal["off", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
-    """Hardware decoder to try; without it the stream is decoded in software, and the log says so."""
+    """Hardware decoder to try; if it cannot be used, the stream is decoded in software, with a warning in the log."""
     rotate: Literal[0, 90, 180, 270] | None = None
-    """Degrees clockwise by which its pictures are turned; null: as its container or codec says, which most cameras that
-    hang upside down do not."""
+    """Degrees clockwise by which pictures are turned; null for the rotation in the container or codec, which most
+    cameras that hang upside down do not set."""
     aspect: str | None = None
-    """Width and height of the whole picture before it is turned, as in `"16:9"` (quoted: YAML reads it as a number),
-    where its pixels are not square and the stream does not say so, or says it wrongly; null: as the stream says."""
+    """Aspect ratio of the whole picture before it is turned, as in `"16:9"` (in quotes: YAML reads it as a number), for
+    streams whose pixels are not square and that do not say so, or wrongly; null for the aspect ratio in the stream."""
     options: dict[str, str] = Field(default={})
-    """More options for FFmpeg's demuxer, by its names."""
+    """Additional options for FFmpeg's demuxer, by name."""
 
     _address: Address = PrivateAttr()
 
@@ -56,7 +56,7 @@ class SourceConfig(StrictConfig):
         return url if address_of(url).kind == "file" else url.strip()
 
     def model_post_init(self, context: object, /) -> None:
-        """Remember what the URL names: a file that goes away later is still a file."""
+        """Parse the URL once, so that a file that is removed later still counts as a file."""
         self._address = address_of(self.url)
 
     @field_validator("aspect", mode="before")
@@ -79,7 +79,7 @@ class SourceConfig(StrictConfig):
 
     @property
     def display_aspect(self) -> Fraction | None:
-        """Width of the whole picture before it is turned, its height being 1, where the configuration says it."""
+        """Configured width of the whole picture relative to its height, before it is turned; None if not configured."""
         if self.aspect is None:
             return None
         width, height = self.aspect.split(":")
@@ -87,15 +87,15 @@ class SourceConfig(StrictConfig):
 
     @property
     def address(self) -> Address:
-        """What the URL names."""
+        """The parsed URL."""
         return self._address
 
     @property
     def live(self) -> bool:
-        """Whether frames are lost when nobody takes them, as far as that is known before it is open."""
+        """Whether the source goes on without waiting for its reader, as far as that is known before it is open."""
         return not self.is_file or (self.loop and self.pace == "realtime")
 
     @property
     def is_file(self) -> bool:
-        """Whether this is a file on this machine."""
+        """Whether the source is a file on this machine."""
         return self._address.kind == "file"

@@ -1,4 +1,4 @@
-"""How a source fails, in words for people and in one word for metrics."""
+"""Failures of a source, with a text for people and one word for metrics."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
 )
 
 
-# The same for files, where the words above do not fit.
+# Causes and texts for files, where the texts above do not fit.
 _FILE_CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
     (av.error.InvalidDataError, "invalid", "is not a video, or is damaged"),
     (av.error.EOFError, "invalid", "ends before its first picture"),
@@ -48,7 +48,7 @@ _FILE_CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
 
 
 def explain(error: Exception, config: SourceConfig, opened: bool) -> SourceError:
-    """Return what went wrong in words. FFmpeg's own texts repeat the URL with its password, so they are not used."""
+    """Return the error for an exception. FFmpeg's own texts repeat the URL with its password, so they are not used."""
     where = redact(config.url)
     if config.address.scheme == "rtp" and isinstance(error, av.error.InvalidDataError):
         return SourceError(

@@ -1,21 +1,21 @@
-"""Where pictures come from: RTSP, HTTP, files and USB cameras, through PyAV.
+"""Reads pictures from RTSP, HTTP, files and USB cameras, through PyAV.
 
-`VideoSource.run` opens a source, hands on the frames that the sampler keeps, and returns when a recording has ended or
-raises `SourceError` when the source is broken; who calls it again, and when, is not its business. Facts that shaped it,
-each with a test:
+`VideoSource.run` opens a source and delivers the frames that the sampler keeps. It returns when a recording has ended,
+and raises `SourceError` when the source fails; its caller decides when to try again. Facts that shaped it, each with a
+test:
 
 - Only the thread that opened a container may close it; closing from another one is a segmentation fault. It is stopped
-  by a flag that is seen between two packets, at the latest when the read timeout has passed.
-- A stall is seen after twice the read timeout, because FFmpeg flushes a last frame first.
+  by a flag that is checked between two packets, at the latest when the read timeout has passed.
+- A stall is noticed after twice the read timeout, because FFmpeg flushes a last frame first.
 - A camera that goes away often looks like a clean end of file; on a live source that is a failure.
-- `frame.reformat()` keeps a scaler for every frame that is held: 154 MB for 40 frames. One a stream: none.
-- A hardware decoder that is not there raises, or silently decodes in software.
+- `frame.reformat()` keeps a scaler for every frame that is held: 154 MB for 40 frames. So there is one for each stream.
+- A hardware decoder that is missing raises, or silently decodes in software.
 - The frames of one stream can change size, pixel format, time base, rotation and the shape of their pixels.
-- Some demuxers make time stamps up: a web camera's JPEGs over HTTP get 25 a second, whatever rate they come at.
+- Some demuxers invent time stamps: a web camera's JPEGs over HTTP get 25 a second, whatever rate they come at.
 - A camera may be joined minutes before its next key frame, and then nothing can be decoded.
-- What looks like a stream may be one picture, to be asked for again and again.
-- Whatever PyAV raises, be it `MemoryError`, is a failure of the source; what our own callbacks raise is a bug, and is
-  let through.
+- What looks like a stream may be one picture, which must be fetched again and again.
+- Any exception from PyAV, even `MemoryError`, is a failure of the source; one from our own callbacks is a bug, and is
+  passed on.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ log = logging.getLogger(__name__)
 
 Discard = Literal["DEFAULT", "NONREF"]
 
-# Stamps that run at a rate further from real time than this are worth a warning.
+# Deviation of the rate of stamps from real time above which there is a warning.
 _WARN_OF_RATE = 0.01
-# Bare pictures one after another: FFmpeg counts them and calls that time.
+# Formats of pictures without time stamps; FFmpeg counts the pictures, and makes stamps of that.
 _UNSTAMPED_FORMATS = frozenset({"mpjpeg", "mjpeg", "jpeg_pipe", "h264", "hevc", "m4v"})
-# Of a URL that gives one picture and is to be analysed in every frame.
+# Pictures per second from a URL that returns one picture, if every frame is to be analysed.
 _SNAPSHOTS_FPS = 5.0
 # A camera that is busy answers a request for a picture with an error now and then, and is asked again when the next is
 # due. After this many in a row something is wrong; what takes long to fail is not tried so often.
@@ -73,12 +73,12 @@ _TEXT_FORMATS = frozenset({"tty"})
 
 
 class VideoSource:
-    """One camera's pictures.
+    """Reads the pictures of one camera.
 
     Args:
-        camera: Its name.
-        config: Where from and how.
-        long_side: Of the detector's canvas in pixels.
+        camera: Name of the camera.
+        config: The source, and how it is read.
+        long_side: Long side of the detector's canvas in pixels.
         deliver: Takes a frame that the sampler kept; returns whether to go on.
         on_open: Called with codec, width and height, as `Presentation` has them, when the first frame has come,
             and again when they change.
@@ -87,9 +87,9 @@ class VideoSource:
         on_damaged: Called for every packet that could not be decoded, every frame that the decoder calls corrupt, and
             every snapshot that a camera which is asked for them did not give.
         credentials: User and password, put into the URL when it is opened.
-        multiple_of: What the canvas's sides must divide by.
-        clock: Monotonic seconds.
-        wall: Seconds since 1970.
+        multiple_of: Number that the sides of the canvas are multiples of.
+        clock: Returns monotonic seconds.
+        wall: Returns seconds since 1970.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ class VideoSource:
 
     @property
     def live(self) -> bool:
-        """Whether frames are lost when nobody takes them: everything but a recording that is read once.
+        """Whether the source goes on without waiting for its reader: all but recordings that do not loop at real speed.
 
-        Whether a URL is a recording is known when it is open, before `on_open` is called.
+        Whether a URL is a recording is known once it is open, before `on_open` is called.
         """
         return not self._is_recording or (self._config.loop and self._config.pace == "realtime")
 
@@ -148,7 +148,7 @@ class VideoSource:
         """Read until a recording ends or `stopping` is set.
 
         Raises:
-            SourceError: The source cannot be opened, broke, or is live and ended.
+            SourceError: The source cannot be opened, failed, or is live and ended.
         """
         config = self._config
         self._stream += 1
@@ -174,13 +174,13 @@ class VideoSource:
             self._rounds += 1
 
     def _poll(self, stopping: threading.Event) -> None:
-        """Ask a URL that gives one picture again and again, every answer being a frame that is kept."""
+        """Fetch a URL that returns one picture again and again; every answer is a frame that is kept."""
         interval_s = 1 / (self._config.fps or _SNAPSHOTS_FPS)
         self._sampler = Sampler(None)
         due_s = self._clock()
         missed = 0  # in a row
         while self._wanted:
-            # A camera that takes longer is asked at once, but what it missed is not asked for.
+            # If an answer takes longer than the interval, the next request follows at once; missed ones are left out.
             due_s = max(due_s + interval_s, self._clock())
             if stopping.wait(due_s - self._clock()):
                 return
@@ -198,7 +198,7 @@ class VideoSource:
 
     @contextmanager
     def _blaming(self) -> Iterator[None]:
-        """Turn whatever PyAV raises into a `SourceError`: a camera must never end the daemon."""
+        """Turn any exception into a `SourceError`: a camera must never end the daemon."""
         try:
             yield
         except SourceError:
@@ -255,7 +255,7 @@ class VideoSource:
                 if not self._config.is_file:
                     self._camera_clock.report(packet, container.start_time_realtime)
                 stamp = self._stamps.of_packet(packet)
-                # Frames that no other frame needs and that the sampler will not want are not even decoded.
+                # Frames that the sampler will not keep, and that no other frame refers to, are not decoded.
                 unwanted = stamp is not None and self._sampler.certainly_not(self._timeline.real(stamp))
                 wanted: Discard = "NONREF" if unwanted else "DEFAULT"
                 if wanted != discard:
@@ -290,7 +290,7 @@ class VideoSource:
     def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         try:
             return packet.decode()
-        except Exception:  # one packet's trouble; `_watch` notices when no picture comes any more
+        except Exception:  # one bad packet; `_watch` notices when no picture comes any more
             if not self._watch.waits_for_key_frame:
                 self._on_damaged()
             return []

@@ -1,7 +1,7 @@
-"""How long to wait for a picture while data comes.
+"""Limits the wait for a picture while data comes.
 
 A camera that is joined between two key frames sends seconds or minutes of video that cannot be decoded. That is no
-fault; a stream that never becomes a picture is one.
+fault, but a stream from which a picture never comes is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from visaged.pipelines.source.errors import SourceError
 
 MOST_KEY_FRAME_S = 300.0
-"""No camera should send key frames more rarely, and none that does would be of use here."""
+"""Longest wait in seconds for the first key frame; a camera that sends them more rarely is of no use here."""
 _SAID_AFTER_S = 3.0
 
 
@@ -19,9 +19,9 @@ class PictureWatch:
     """Watches one connection of a live source for pictures.
 
     Args:
-        most_silent_s: Seconds without a picture after which something is wrong.
-        now_s: Monotonic seconds of the beginning.
-        on_waiting: Called once with the reason, when it waits for the first key frame for some seconds.
+        most_silent_s: Seconds without a picture after which the source counts as failed.
+        now_s: Monotonic seconds when the connection was opened.
+        on_waiting: Called once with the reason, if the first key frame does not come within some seconds.
     """
 
     def __init__(self, most_silent_s: float, now_s: float, on_waiting: Callable[[str], None]) -> None:
@@ -34,24 +34,24 @@ class PictureWatch:
 
     @property
     def waits_for_key_frame(self) -> bool:
-        """Whether video came, but nothing yet that could be decoded."""
+        """Whether video came, but no key frame or picture yet."""
         return not self._has_begun and self._last_packet_s is not None
 
     def packet(self, is_key: bool, now_s: float) -> None:
-        """Take note of a packet of the video."""
+        """Note that a packet of the video came."""
         self._last_packet_s = now_s
         if is_key and not self._has_begun:
             self._has_begun, self._last_s = True, now_s
 
     def picture(self, now_s: float) -> None:
-        """Take note of a picture, when it has been handed on."""
+        """Note that a picture was decoded."""
         self._has_begun, self._last_s = True, now_s
 
     def check(self, now_s: float) -> None:
-        """Say that it waits, or give up.
+        """Report a wait for a key frame, or give up.
 
         Raises:
-            SourceError: It has waited long enough.
+            SourceError: No picture came in time.
         """
         silent_s = now_s - self._last_s
         if self._last_packet_s is not None and self.waits_for_key_frame:

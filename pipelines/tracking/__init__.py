@@ -1,1 +1,1 @@
-"""Following faces from frame to frame."""
+"""Tracks the faces of a camera from frame to frame."""

@@ -1,4 +1,4 @@
-"""Which detection belongs to which track: buffered IoU, and an exact assignment without SciPy.
+"""Associates detections with tracks: buffered IoU, and an exact assignment without SciPy.
 
 SciPy's `linear_sum_assignment` would be the obvious solver, but its wheel is 35 MB and nothing else here needs it. On
 one core (best sum of random scores, microseconds, this module / SciPy):
@@ -8,8 +8,9 @@ one core (best sum of random scores, microseconds, this module / SciPy):
        20        6 /  5                102 / 13
        50       16 / 14                892 / 66
 
-Few candidates each is what a gate leaves of nearly all frames. Even the dense crowd of 20 takes a sixth of the frame's
-budget of 0.6 ms, so own code it is: exact, not greedy (tests compare it with trying all pairings).
+In nearly all frames, gating leaves few candidates for each face. Even the dense crowd of 20 takes a sixth of the
+frame's budget of 0.6 ms, so this module has a solver of its own: exact, not greedy (tests compare it with trying all
+pairings).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def buffered_iou(tracks: Floats, detections: Floats, buffers: Floats) -> Floats:
     Args:
         tracks: (T, 4) float64 xyxy pixels.
         detections: (D, 4) float64 xyxy pixels.
-        buffers: (T,) float64, what every side of both boxes of a pair moves out by, in widths or heights of that box.
+        buffers: (T,) float64, how far every side of both boxes of a pair moves out, in widths or heights of that box.
 
     Returns:
         (T, D) float64, 0..1.
@@ -63,7 +64,7 @@ def assign(scores: Floats) -> tuple[Indices, Indices]:
     rows = np.flatnonzero(allowed.any(axis=1))
     favourites = scores[rows].argmax(axis=1) if len(rows) else rows
     if len(set(favourites.tolist())) == len(rows):
-        return rows, favourites  # Everybody gets the best there is for them, so no other pairing can be better.
+        return rows, favourites  # Every row gets its best column, so no other pairing can be better.
     columns = np.flatnonzero(allowed.any(axis=0))
     gains = np.maximum(scores[rows[:, None], columns], 0)
     swapped = len(rows) > len(columns)
@@ -72,7 +73,7 @@ def assign(scores: Floats) -> tuple[Indices, Indices]:
     owners = np.array(_owners((-gains).tolist()), np.intp)
     second = np.flatnonzero(owners >= 0)
     first = owners[second]
-    real = gains[first, second] > 0  # The solver pairs every row, if need be at gain 0, which means not at all.
+    real = gains[first, second] > 0  # The solver pairs every row, if need be at gain 0; such pairs are not made.
     first, second = first[real], second[real]
     return (rows[second], columns[first]) if swapped else (rows[first], columns[second])
 
@@ -85,7 +86,7 @@ def _owners(cost: list[list[float]]) -> list[int]:
     pay for a search. Plain lists, because at these sizes a numpy call costs more than what it saves.
 
     Returns:
-        For every column its row, or -1.
+        The row of each column; -1 for none.
     """
     width = len(cost[0])
     row_price = [min(row) for row in cost]
@@ -102,7 +103,7 @@ def _owners(cost: list[list[float]]) -> list[int]:
         distance = [math.inf] * width
         came_from = [-1] * width  # the column before, -1: from `start` itself
         open_columns = list(range(width))
-        reached = [(start, 0.0)]  # rows and how far they are
+        reached = [(start, 0.0)]  # rows and their distances
         closed: list[int] = []
         i, column, travelled = start, -1, 0.0
         while True:

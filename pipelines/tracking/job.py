@@ -1,4 +1,4 @@
-"""A camera's frame on its way through the networks."""
+"""The job of a camera's frame: it is searched, tracked, read, and its result handed on."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _complain = LimitedLog(log, logging.ERROR)
 
 @dataclass(frozen=True)
 class FrameStage:
-    """What the frames of one camera have in common.
+    """What all frames of one camera share.
 
     Attributes:
-        tracks: The camera's faces. A camera has at most one frame in flight, so its frames come one after another.
-        counters: The camera's series.
-        metrics: The series of all cameras, for the times that frames spend in each stage.
+        tracks: The camera's tracks. A camera has at most one frame in flight, so its frames come one after another.
+        counters: The camera's metrics.
+        metrics: The metrics of all cameras, for the time that frames spend in each stage.
         on_result: Takes every frame's result; must not block.
-        close_up: The scales at which frames are searched below their own; None for none.
-        clock: Monotonic seconds.
+        close_up: Smaller scales at which frames are searched too; None for none.
+        clock: Returns monotonic seconds.
     """
 
     tracks: CameraTracks
@@ -40,7 +40,7 @@ class FrameStage:
     on_result: Callable[[FrameResult], None]
     close_up: Scales | None = None
     clock: Callable[[], float] = time.monotonic
-    # Held from the moment at which a result is made until it is handed on: no end may overtake it.
+    # Held from when a result is made until it is handed on, so that no `end` event overtakes it.
     _order: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def job(self, frame: Frame) -> FrameJob:
@@ -48,7 +48,7 @@ class FrameStage:
         return FrameJob(frame, self)
 
     def close(self, now_s: float, reason: EndReason) -> list[TrackEvent]:
-        """End every track for good and return the events. Once this has returned, no result is handed on any more.
+        """End every track, and return the events. After this, no result is handed on any more.
 
         Args:
             now_s: Monotonic seconds.
@@ -62,7 +62,7 @@ class FrameStage:
 
         Args:
             observation: The frame, tracked.
-            readings: One for each of its requests; none at all when they could not be read.
+            readings: One reading for each request of the observation; empty if they could not be read.
             started_s: Monotonic seconds when computing began.
         """
         with self._order:
@@ -95,11 +95,11 @@ class FrameStage:
 
 
 class FrameJob:
-    """A frame to be searched, tracked and read.
+    """The job of one frame.
 
     Args:
         frame: The frame.
-        stage: What it shares with the camera's other frames.
+        stage: What all frames of the camera share.
     """
 
     is_large = False
@@ -119,7 +119,7 @@ class FrameJob:
         return self.frame.canvas.height, self.frame.canvas.width
 
     def start(self, now_s: float) -> bool:
-        """Return that the result is wanted."""
+        """Return True: the result of a frame is always needed."""
         return True
 
     def looks(self) -> Sequence[Look]:
@@ -140,9 +140,9 @@ class FrameJob:
         return self._observation.requests
 
     def conclude(self, readings: Sequence[Reading] | None, started_s: float) -> None:
-        """Hand the frame's result on. Faces that could not be read are reported with what was known.
+        """Hand the frame's result on. Faces that could not be read are reported with the attributes known before.
 
-        The frame of a camera that was removed while it was computed is dropped.
+        If the camera was removed in the meantime, the frame is dropped.
         """
         assert self._observation is not None
         if not self._stage.conclude(self._observation, readings or (), started_s):

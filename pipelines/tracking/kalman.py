@@ -1,7 +1,7 @@
-"""A bank of Kalman filters, one for each tracked face, all of them moved by one set of numpy operations.
+"""A bank of Kalman filters, one for each tracked face, all updated by one set of numpy operations.
 
-Problem: cameras are analysed at 1 to 30 fps with uneven intervals, so noise that is stated per frame is wrong at every
-rate but one, and noise that is stated in pixels is wrong at every distance but one.
+Problem: cameras are analysed at 1 to 30 fps with uneven intervals, so noise that is stated per frame is right at only
+one rate, and noise that is stated in pixels is right at only one distance.
 
 Model: four independent coordinates, centre x, centre y, log(width) and log(height). Each has a velocity that follows an
 Ornstein-Uhlenbeck process: it is remembered for about `memory_s`, and its spread is `speed_sizes_per_s` whatever the
@@ -10,7 +10,7 @@ fades and its variance stays bounded, so that no gap can blow a filter up.
 
 Measured on the tracker's tuning sequences (mean IDF1, switches): centres with a velocity for 1.5 s 87.0 %, 273;
 for 5 s 87.1 %, 402; for ever (constant velocity) 85.9 %, 382. Sizes with a velocity for 2 s 87.0 %, 273; for 0.05 s,
-which is next to a random walk, 88.1 %, 223: the size of a face's box is too noisy to foretell.
+which is nearly a random walk, 88.1 %, 223: the size of a face's box is too noisy to predict.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ Indices = NDArray[np.intp]
 
 
 class MotionConfig(StrictConfig):
-    """How faces move and how well they are measured. A face size is sqrt(width x height) in pixels."""
+    """Motion of faces, and noise of detections. A face size is sqrt(width x height) in pixels."""
 
     speed_sizes_per_s: Annotated[float, Field(gt=0, le=1000)] = 2.0
-    """Spread (standard deviation) of the speed of a face's centre, face sizes a second."""
+    """Spread (standard deviation) of the speed of a face's centre, in face sizes per second."""
     memory_s: Annotated[float, Field(gt=0, le=3600)] = 1.5
-    """How long a face keeps its speed, seconds."""
+    """Time in seconds for which a face keeps its speed."""
     growth_per_s: Annotated[float, Field(gt=0, le=1000)] = 0.5
-    """Spread (standard deviation) of the relative growth of a face's width and height, 1 / second."""
+    """Spread (standard deviation) of the relative growth of a face's width and height, per second."""
     growth_memory_s: Annotated[float, Field(gt=0, le=3600)] = 0.05
-    """How long a face keeps growing, seconds."""
+    """Time in seconds for which a face keeps its growth."""
     centre_noise_sizes: Annotated[float, Field(gt=0, le=100)] = 0.05
-    """Standard deviation of the centre of a detection, face sizes."""
+    """Standard deviation of the centre of a detection, in face sizes."""
     size_noise: Annotated[float, Field(gt=0, le=100)] = 0.06
-    """Standard deviation of the width and height of a detection, relative."""
+    """Relative standard deviation of the width and height of a detection."""
     outlier_freedom: Annotated[float, Field(gt=0, le=1000)] = 12.0
-    """Degrees of freedom of the likelihood's tails; fewer forgive more sudden moves."""
+    """Degrees of freedom of the Student's t likelihood; fewer allow for more sudden moves."""
 
 
 class BoxFilters:
@@ -58,7 +58,7 @@ class BoxFilters:
     def __init__(self, config: MotionConfig) -> None:
         """Make an empty bank."""
         self._state: Floats = np.zeros((5, 0, 4))
-        self._units: Floats = np.zeros((0, 4))  # what noise is measured in: predicted face sizes in pixels, or 1
+        self._units: Floats = np.zeros((0, 4))  # units of the noise: predicted face sizes in pixels, or 1
         self._memory_s = (config.memory_s, config.growth_memory_s)
         self._outlier_freedom = config.outlier_freedom
         self._speed = np.array([config.speed_sizes_per_s] * 2 + [config.growth_per_s] * 2)
@@ -133,8 +133,8 @@ class BoxFilters:
     def log_likelihoods(self, tracks: Indices, boxes: Floats, noise_scale: float) -> Floats:
         """Return how well detections fit the predictions of tracks.
 
-        A density, so that a track that knows little about its place loses against one that knows more. Student's t
-        instead of a Gaussian, because people also stop and turn suddenly.
+        It is a density, so that a track with an uncertain position loses against one with a certain position. It is
+        Student's t and not a Gaussian, because people also stop and turn suddenly.
 
         Args:
             tracks: (T,) rows of the bank.
@@ -142,8 +142,8 @@ class BoxFilters:
             noise_scale: Factor on the standard deviation of the measurement.
 
         Returns:
-            (T, D) float64, the logarithm of the density with centres in face sizes and relative sizes, but for a
-            constant: about 11 for a perfect fit to a well-known face.
+            (T, D) float64, the logarithm of the density, with centres in face sizes and relative sizes, up to a
+            constant: about 11 for a perfect fit to a face with a certain position.
         """
         x, _, p_xx, _, _ = self._state[:, tracks]
         units = self._units[tracks]
@@ -165,8 +165,8 @@ def _integrated(interval_s: float, memory_s: float) -> tuple[float, float, float
     """Return how an Ornstein-Uhlenbeck velocity of variance 1, and its integral, change over an interval.
 
     Returns:
-        The factor on the velocity, the seconds by which the velocity moves the value, and the (co)variances that come
-        in: value, value with velocity, velocity.
+        The factor on the velocity, the seconds by which the velocity moves the value, and the (co)variances that are
+        added: of the value, of value and velocity, of the velocity.
     """
     decay = math.exp(-interval_s / memory_s)
     gain = memory_s * (1 - decay)

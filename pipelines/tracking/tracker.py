@@ -4,19 +4,19 @@ Problem: cameras are analysed at 1 to 30 fps. At 5 fps a walking face moves by i
 where plain IoU sees nothing in common, and trackers that were made for full rate lose every second face.
 
 Two stages, as in ByteTrack (Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", ECCV
-2022, arXiv 2110.06864): confident detections are matched first, and tracks that are left over may go on with doubtful
-ones, which never start a track. Which pairs are considered is decided by the buffered IoU of C-BIoU (Yang et al., WACV
-2023, arXiv 2211.14317), with a buffer that grows with the filter's doubt about where the face is by now. Which of
-them is best is decided by the filter's likelihood: with buffers wide enough for low rates, overlap cannot tell a face
-that went on from one that passes where another was lost. On the sequences that the defaults were tuned on (synthetic, 5
-and 20 faces at 25, 5 and 2.5 fps; tests/benchmarks/bench_tracker.py reports others) ranking by buffered IoU alone
-reached a mean IDF1 of 83.4 % with 647 switches in the best of five settings, and ranking by likelihood, with the same
-motion, 87.0 % with 273 (88.1 % with 223 as shipped).
+2022, arXiv 2110.06864): confident detections are matched first, and tracks that are left over may continue with
+detections of low confidence, which never start a track. The buffered IoU of C-BIoU (Yang et al., WACV 2023, arXiv
+2211.14317) decides which pairs are considered, with a buffer that grows with the filter's uncertainty about the face's
+position. The filter's likelihood decides which pair is best: with buffers wide enough for low rates, overlap does not
+distinguish a face that moved on from one that passes where another was lost. On the sequences that the defaults were
+tuned on (synthetic, 5 and 20 faces at 25, 5 and 2.5 fps; tests/benchmarks/bench_tracker.py reports others) ranking by
+buffered IoU alone reached a mean IDF1 of 83.4 % with 647 switches in the best of five settings, and ranking by
+likelihood, with the same motion, 87.0 % with 273 (88.1 % with 223 as shipped).
 
 All times are seconds of capture, and no rule counts frames; but no rule can be shorter than what the frames show. A
 camera analysed once in four seconds, by its settings or because the machine is overloaded, would lose every face
 between two frames with a lifetime of two seconds. The tracker therefore measures the interval at which frames really
-come (`_Intervals`) and is patient in proportion:
+come (`_Intervals`), and extends its times in proportion:
 
 - A track lives for at least `_LIFETIME_INTERVALS` intervals, so that one missed detection does not end it.
 - Beyond `_LONGEST_INTERVAL_S` an interval counts as that long for the motion and for the penalty on absence. The motion
@@ -27,7 +27,7 @@ With 5 faces of tests/benchmarks/bench_tracker.py this raises the mean IDF1 from
 57.1 % at 0.5 fps and from 0 to 49.9 % at 0.25 fps; without the second rule it stays what it was at each of them.
 With the default `lost_s` neither rule changes anything at 1.25 frames a second and above.
 
-No boxes leave this module: callers have the detections' own.
+This module returns no boxes: callers use those of the detections.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from visaged.pipelines.tracking.kalman import BoxFilters, MotionConfig
 _SMALLEST_SIDE_PX = 1.0
 _LIFETIME_INTERVALS = 2.5  # two missed frames, and half an interval for uneven ones
 _LONGEST_INTERVAL_S = 0.8  # seconds; the default lifetime divided by the number above
-_TENTATIVE = 0  # the number of a track that is not confirmed; real ones start at 1
+_TENTATIVE = 0  # number of a track that is not confirmed; confirmed ones start at 1
 _TRACK = np.dtype([("id", "i8"), ("born_s", "f8"), ("seen_s", "f8"), ("hits", "i8"), ("confidence", "f8")])
 
 
@@ -58,44 +58,42 @@ _Seconds = Annotated[float, Field(ge=0, le=3600)]
 
 
 class TrackerConfig(StrictConfig):
-    """What the tracker believes and for how long."""
+    """When the tracker begins, continues and ends tracks."""
 
     high_confidence: _Confidence = 0.5
     """Detections with at least this confidence are matched to tracks first."""
     low_confidence: _Confidence = 0.35
-    """Detections with at least this confidence may continue a track, but not start one; below, nothing is detected at
-    all, neither in cameras' frames nor in single pictures."""
+    """Detections with at least this confidence may continue a track, but not start one. Nothing is detected below it,
+    neither in cameras' frames nor in single pictures."""
     new_confidence: _Confidence = 0.6
     """Detections with at least this confidence may start a track."""
     confirm_hits: Annotated[int, Field(ge=1, le=1000)] = 2
-    """A track is confirmed, and gets its number, with this many detections, if one has `confirm_confidence`."""
+    """Number of detections with which a track is confirmed and gets its number, if one has `confirm_confidence`."""
     confirm_s: _Seconds = 1.0
-    """A track is confirmed too with two detections that are this far apart, seconds: at 1 frame a second hits are slow
-    to come."""
+    """A track is also confirmed by two detections that are this many seconds apart, for cameras with few frames."""
     confirm_confidence: _Confidence = 0.6
-    """No track is confirmed before one of its detections has at least this confidence."""
+    """Least confidence that one of its detections must have before a track is confirmed."""
     tentative_s: _Seconds = 0.5
-    """An unconfirmed track that misses a frame is forgotten this long after its last detection, seconds."""
+    """Seconds after its last detection at which an unconfirmed track that misses a frame is dropped."""
     lost_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
-    """A confirmed track ends this long after its last detection, seconds; where frames come less often than 2.5 times
-    within it, after 2.5 of their intervals."""
+    """Seconds after its last detection at which a confirmed track ends, but at least 2.5 intervals between frames."""
     first_buffer_ratio: Annotated[float, Field(ge=0, le=100)] = 0.5
     """Buffer of the buffered IoU for detections with `high_confidence`, in widths and heights of the boxes."""
     second_buffer_ratio: Annotated[float, Field(ge=0, le=100)] = 0.5
     """Buffer of the buffered IoU for detections below `high_confidence`, in widths and heights of the boxes."""
     buffer_deviations: Annotated[float, Field(ge=0, le=100)] = 2.0
-    """The buffer grows by this many standard deviations of the predicted centre, in face sizes."""
+    """Standard deviations of the predicted centre, in face sizes, by which the buffer grows."""
     min_similarity: Annotated[float, Field(ge=0, le=1)] = 0.01
     """Buffered IoU below which a track and a detection are not considered a pair."""
     min_log_likelihood: Annotated[float, Field(ge=-1000, le=1000)] = -4.0
     """Logarithm of the likelihood below which a track and a detection are not considered a pair."""
     absence_penalty_per_s: Annotated[float, Field(ge=0, le=1000)] = 2.0
-    """What a second of absence takes off the log likelihood: a face that was gone for long is likelier to be somebody
-    else."""
+    """Amount that each second of absence takes off the log likelihood: after a long absence, a face is likelier to be
+    another one."""
     low_noise_scale: Annotated[float, Field(gt=0, le=1000)] = 2.0
-    """By what factor detections below `high_confidence` are less exact than the others."""
+    """Factor on the noise of detections below `high_confidence`."""
     motion: MotionConfig = MotionConfig()
-    """How faces move and how well they are measured."""
+    """Motion of faces, and noise of detections."""
 
     @model_validator(mode="after")
     def _in_order(self) -> TrackerConfig:
@@ -106,10 +104,10 @@ class TrackerConfig(StrictConfig):
 
 @dataclass(frozen=True, slots=True)
 class TrackerUpdate:
-    """What one frame changed.
+    """The changes that one frame made.
 
     Attributes:
-        assignments: For each detection of the input, in its order, its track's number, or None.
+        assignments: For each detection, in order, the number of its track; None without a confirmed track.
         began: Numbers of the tracks that were confirmed with this frame; each is among the assignments.
         ended: Numbers of the tracks that ended before this frame.
     """
@@ -127,11 +125,11 @@ class _Intervals:
     that becomes slow is noticed after two slow intervals, one that becomes fast again after `_KEPT` frames.
 
     Args:
-        least_s: What the estimate is before there are intervals, and at least after, seconds.
+        least_s: Least estimate in seconds, and the estimate before there are intervals.
     """
 
     _KEPT = 16
-    # A gap in a recording may be hours long. No camera that is worth tracking is slower than this.
+    # Longer intervals count as this long: a gap in a recording may last hours, and no camera worth tracking is slower.
     _LONGEST_S = 60.0
 
     def __init__(self, least_s: float) -> None:
@@ -140,7 +138,7 @@ class _Intervals:
         self.usual_s = least_s
 
     def add(self, seconds: float) -> None:
-        """Take in an interval; only times that go forward are intervals."""
+        """Add an interval; intervals that are not positive are ignored."""
         if 0 < seconds < math.inf:
             self._newest.append(min(seconds, self._LONGEST_S))
             if len(self._newest) > 1:
@@ -150,11 +148,11 @@ class _Intervals:
 class Tracker:
     """The faces of one camera. Not thread-safe, and without a clock: time comes with the frames.
 
-    Numbers count up and are never used twice by one tracker, whatever happens to its camera.
+    Numbers count up, and one tracker never uses a number twice, whatever happens to its camera.
 
     Args:
-        config: What it believes and for how long.
-        interval_s: Seconds between two frames where all are analysed that are wanted; 0 where that is not known.
+        config: Settings of the tracker; None for the defaults.
+        interval_s: Seconds between two frames if none is dropped; 0 if not known.
         first_number: Number of the first track.
     """
 
@@ -179,17 +177,17 @@ class Tracker:
 
     @property
     def _slowdown(self) -> float:
-        """How much slower than real time faces are taken to move and to be forgotten, at least 1."""
+        """Factor, at least 1, by which motion and absence are slowed down for long intervals."""
         return max(1.0, self._intervals.usual_s / _LONGEST_INTERVAL_S)
 
     def update(self, detections: Detections, time_s: float) -> TrackerUpdate:
         """Match a frame's detections to the tracks.
 
         Args:
-            detections: The frame's faces, down to `low_confidence`; boxes that are not finite or not at least a pixel
-                wide and high are ignored.
-            time_s: When the frame was captured, seconds on the camera's monotonic clock. Intervals may vary. After a
-                step back of up to `lost_s` the tracks go on as if no time had passed; a larger one ends them all.
+            detections: The frame's detections, down to `low_confidence`; boxes that are not finite, or less than a
+                pixel wide or high, are ignored.
+            time_s: Time of the frame in seconds, on the camera's monotonic clock. Intervals may vary. After a step back
+                of up to `lost_s`, tracks go on as if no time had passed; a larger step back ends all tracks.
 
         Raises:
             ValueError: The time is not a finite number.
@@ -220,12 +218,12 @@ class Tracker:
         return TrackerUpdate(assignments, began, ended)
 
     def reset(self) -> list[int]:
-        """End all tracks, as after a restart of the stream. Returns their numbers. Numbering goes on."""
+        """End all tracks, as after a restart of the stream, and return their numbers. Numbering continues."""
         self._time_s = -math.inf
         return self._drop(np.ones(len(self._tracks), np.bool_))
 
     def _advance(self, time_s: float) -> list[int]:
-        """Bring the tracks to a frame's time and return those that end on the way."""
+        """Predict the tracks at a frame's time, and return the numbers of those that ended before it."""
         if not math.isfinite(time_s):
             raise ValueError(f"the time of a frame must be finite, got {time_s}")
         ended: list[int] = []
@@ -245,7 +243,7 @@ class Tracker:
     def _match(
         self, boxes: Floats, eligible: NDArray[np.bool_], rows: Indices, buffer_ratio: float, noise_scale: float
     ) -> None:
-        """Give the tracks that are still free their best detections among the eligible ones, in `rows`."""
+        """Match free tracks with eligible detections, and enter them in `rows`."""
         config, filters = self._config, self._filters
         candidates = eligible.nonzero()[0]
         is_free = np.ones(len(filters), np.bool_)
@@ -282,7 +280,7 @@ class Tracker:
         return np.arange(before, len(self._tracks))
 
     def _confirm(self) -> list[int]:
-        """Number the tracks that have earned it."""
+        """Give numbers to the tracks that are confirmed now, and return the numbers."""
         tracks, config = self._tracks, self._config
         if not len(tracks) or tracks["id"].all():
             return []
@@ -300,7 +298,7 @@ class Tracker:
         self._drop((self._tracks["id"] == _TENTATIVE) & (absent_s > 0) & (absent_s >= self._config.tentative_s))
 
     def _drop(self, gone: NDArray[np.bool_]) -> list[int]:
-        """Forget tracks and return the numbers of those that had one."""
+        """Drop tracks, and return the numbers of those that were confirmed."""
         if not gone.any():
             return []
         ids = self._tracks["id"][gone]

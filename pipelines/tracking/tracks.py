@@ -1,4 +1,4 @@
-"""The faces of one camera over time: who is there, what is known of them, and what is worth telling."""
+"""The tracks of one camera: which faces are present, their attributes, and the events to publish."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from visaged.pipelines.tracking.tracker import Tracker, TrackerConfig
 
 @dataclass(frozen=True, slots=True)
 class ReadingPolicy:
-    """When a tracked face is read again.
+    """When the attributes of a tracked face are read again.
 
     Attributes:
-        refresh_s: Its newest reading is older than this.
-        better_by: Its shot is better than the best one read so far by this factor.
-        min_face_px: Smaller faces are not read; there is nothing to see in them.
-        max_faces: Most faces read in one frame; the longest waiting first.
+        refresh_s: Age of the newest reading in seconds at which a face is read again.
+        better_by: Factor by which a shot must be better than the best one read so far, to be read earlier.
+        min_face_px: Least height in pixels of a face that is read; smaller ones show too little.
+        max_faces: Most faces that are read in one frame; those with the oldest readings first.
     """
 
     refresh_s: float = 2.0
@@ -52,17 +52,17 @@ class _Track:
 
 @dataclass(frozen=True, slots=True)
 class TrackingSpec:
-    """How the faces of a camera are followed and read.
+    """How the faces of a camera are tracked and read.
 
     Attributes:
         tracker: Settings of the tracker.
         policy: When faces are read.
-        attributes: The attributes that are read and published; others are absent everywhere.
-        min_confidence: Confidence from which a face without a track is published.
-        update_s: Least seconds between two updates of a track; updates follow new knowledge, not the clock.
-        points: Whether faces are published with all their landmarks.
-        least: Smallest confidence with which each attribute is published; until then it is added up, and absent.
-        fps: Frames a second that the sampler keeps; None for all.
+        attributes: Names of the attributes that are read and published.
+        min_confidence: Smallest confidence with which a face without a track is published.
+        update_s: Least seconds between two `update` events of a track; without news, there is no update.
+        points: Whether faces are published with the analyzer's landmarks.
+        least: Smallest confidence with which each attribute is published.
+        fps: Frames per second that the sampler keeps; None for all.
     """
 
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
@@ -78,12 +78,12 @@ class TrackingSpec:
 class CameraTracks:
     """The tracks of one camera.
 
-    `observe` and `conclude` are called by the inference worker that has the camera's frame in flight, the others from
-    any thread; a lock that is hardly ever contended keeps them apart.
+    `observe` and `conclude` are called by the inference worker that has the camera's frame in flight, the other methods
+    from any thread; a lock that is hardly ever contended protects the tracks.
 
     Args:
         camera: Name of the camera.
-        spec: How its faces are followed and read.
+        spec: How the faces of the camera are tracked and read.
         reader: Reads attributes.
         first_number: Number of the first track.
     """
@@ -97,15 +97,15 @@ class CameraTracks:
         self._closed = False
         self._tracks: dict[int, _Track] = {}
         self._stream = 0
-        self._arrived_s = 0.0  # of the newest frame, monotonic
-        self._ended: list[TrackEvent] = []  # ends that nobody has been given yet
+        self._arrived_s = 0.0  # when the newest frame was ready, monotonic
+        self._ended: list[TrackEvent] = []  # `end` events that have not been returned yet
 
     def observe(self, frame: Frame, detections: Detections) -> Observation:
-        """Take in a frame's detections and say which faces are due for a reading.
+        """Track a frame's detections, and return them with the faces that are due for a reading.
 
         Args:
             frame: The frame.
-            detections: In square pixels of the upright frame, down to the tracker's low confidence.
+            detections: Detections in square pixels of the upright frame, down to the tracker's low confidence.
         """
         with self._lock:
             if self._closed:
@@ -140,23 +140,24 @@ class CameraTracks:
     ) -> tuple[list[Face], list[TrackEvent]]:
         """Return the frame's faces and the events that it led to.
 
-        Every track that is returned with a `begin` is returned with an `end` later, here or by `expire` or `end_all`,
-        whatever fails in between.
+        For every `begin` event that is returned, an `end` event is returned later, here or by `expire`, `end_all` or
+        `close`, whatever fails in between.
 
         Args:
             observation: The frame, as `observe` returned it.
-            readings: One for each of its requests; none at all when they could not be read, and then they stay due.
+            readings: One reading for each request of the observation; empty if they could not be read, and the faces
+                then stay due.
         """
         with self._lock:
             frame, now_s = observation.frame, observation.frame.motion_s
             if readings:
                 for due, reading in zip(observation.due, readings, strict=True):
                     self._learn(due, reading, now_s)
-            # All faces before the first event: an event that is made counts as published.
+            # Faces first, because they may fail: a track counts as reported once its event is made.
             faces = [self._face(shot, track, now_s) for shot, track in observation.seen]
             events = self._take_ended()
             for (_, track), face in zip(observation.seen, faces, strict=True):
-                if track is None or track.number not in self._tracks:  # it ended while it was read
+                if track is None or track.number not in self._tracks:  # the track ended while it was read
                     continue
                 kind = self._worth_telling(track, now_s)
                 if kind is not None:
@@ -166,28 +167,28 @@ class CameraTracks:
     def expire(self, now_s: float, *, stall_s: float = 0.0) -> list[TrackEvent]:
         """End every track if no frame has arrived for longer than a track may be out of sight.
 
-        Silence is measured by when frames arrive and never by when they were captured: a stream that was held up once
-        may stay late for ever, and its faces are there all the same. Must not be called while a frame of the camera
-        waits or is computed, because what it will show is not known yet.
+        Silence is measured by the arrival of frames, not by their capture: a stream that was held up once may stay late
+        for ever, although its faces are present. Must not be called while a frame of the camera waits or is computed,
+        because its result is not known yet.
 
         Args:
-            now_s: Monotonic seconds, of the clock of `Frame.ready_s`.
-            stall_s: How long the network may be held up, seconds; silence must last for so much longer.
+            now_s: Monotonic seconds on the clock of `Frame.ready_s`.
+            stall_s: Seconds by which the silence must last longer, because the network may be held up.
         """
         with self._lock:
-            # Without a track nothing can end, and a reset would keep the tracker from measuring how slow a camera is.
+            # Without tracks there is nothing to end, and a reset would keep the tracker from measuring slow cameras.
             if self._tracks and now_s - self._arrived_s > self._tracker.lost_s + stall_s:
                 self._end(self._tracker.reset(), now_s, "lost")
             return self._take_ended()
 
     def end_all(self, captured_s: float, reason: EndReason) -> list[TrackEvent]:
-        """End every track."""
+        """End every track, and return the events; later frames may begin new tracks."""
         with self._lock:
             self._end(self._tracker.reset(), captured_s, reason)
             return self._take_ended()
 
     def close(self, captured_s: float, reason: EndReason) -> list[TrackEvent]:
-        """End every track for good: a frame that is still computed begins no more tracks."""
+        """End every track, and return the events; a frame that is still computed begins no more tracks."""
         with self._lock:
             self._closed = True
             self._end(self._tracker.reset(), captured_s, reason)
@@ -201,12 +202,12 @@ class CameraTracks:
 
     @property
     def next_number(self) -> int:
-        """The number that the next track would have."""
+        """The number that the next track gets."""
         with self._lock:
             return self._tracker.next_number
 
     def present(self) -> int:
-        """Return how many tracks there are."""
+        """Return the number of tracks that are present."""
         with self._lock:
             return len(self._tracks)
 
@@ -274,7 +275,7 @@ class CameraTracks:
         return kind
 
     def _end(self, numbers: Sequence[int], captured_s: float, reason: EndReason) -> None:
-        """Forget tracks; the ends of those whose begin was returned are kept until `_take_ended`."""
+        """Drop tracks; `end` events of those whose `begin` was returned are kept for `_take_ended`."""
         for number in numbers:
             track = self._tracks.pop(number, None)
             if track is not None and track.told_s > -math.inf:
@@ -294,7 +295,7 @@ class CameraTracks:
             face,
             track.best,
             track.started_at,
-            max(0.0, track.seen_s - track.started_s),  # a short file that loops steps back in time
+            max(0.0, track.seen_s - track.started_s),  # time steps back when a short file loops
             track.frames,
             captured_s,
             reason,
@@ -303,13 +304,13 @@ class CameraTracks:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A frame between tracking and reading.
+    """A frame that was tracked, before its faces are read.
 
     Attributes:
         frame: The frame.
-        seen: Every face to tell of, with its track.
-        due: The tracks to be read.
-        requests: What to read, one for each of `due`.
+        seen: Every face to publish, with its track; None without a track.
+        due: The tracks whose faces are to be read.
+        requests: The requests to read them, one for each of `due`.
     """
 
     frame: Frame

@@ -1,4 +1,4 @@
-"""Where an MQTT broker is, how to reach it, and what is published to it."""
+"""The configuration of the MQTT output: the broker, and what is published to it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class TlsConfig(StrictConfig):
     """TLS to the broker."""
 
     ca_file: Path | None = None
-    """Certificates of the authorities that may sign the broker's; null for the system's."""
+    """PEM file of the authorities that the broker's certificate may come from; null for the system's."""
     cert_file: Path | None = None
-    """This client's certificate, where the broker asks for one."""
+    """PEM file of this client's certificate, if the broker asks for one."""
     key_file: Path | None = None
-    """The PEM file of that certificate's private key, without a password."""
+    """PEM file of the private key for `cert_file`, without a password."""
 
     @model_validator(mode="after")
     def _complete(self) -> TlsConfig:
@@ -28,7 +28,7 @@ class TlsConfig(StrictConfig):
         return self
 
     def context(self) -> ssl.SSLContext:
-        """Return the TLS settings; raises `OSError` or `ssl.SSLError` when a file is not what it should be."""
+        """Return the TLS settings; raises `OSError` or `ssl.SSLError` if a file cannot be used."""
         context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
         context.sslsocket_class = _ClosingSocket
         if self.cert_file is not None:
@@ -38,7 +38,7 @@ class TlsConfig(StrictConfig):
 
 
 class _ClosingSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails, which paho forgets."""
+    """Closes itself when the handshake fails, because paho does not."""
 
     def do_handshake(self, block: bool = False) -> None:
         try:
@@ -60,21 +60,21 @@ class LinkConfig(StrictConfig):
     client_id: str | None = None
     """MQTT client id; null for `visaged-` and the node's name."""
     tls: TlsConfig | None = None
-    """How to connect with TLS; null for no TLS."""
+    """TLS settings; null for no TLS."""
     keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
-    """A broker that is silent for 1.5 times this is lost."""
+    """MQTT keep-alive in seconds; the connection counts as lost if the broker is silent for 1.5 times this."""
     reconnect_most_s: Annotated[int, Field(ge=1, le=3600)] = 30
-    """Longest wait between two tries to connect; it starts at 1 s and doubles."""
+    """Longest wait between two tries to connect, in seconds; waits start at 1 s and double."""
 
 
 class PublisherConfig(LinkConfig):
-    """What is published, and where to."""
+    """The broker, and what is published to it."""
 
     prefix: Annotated[str, Field(pattern=r"^[^#+/\s][^#+\s]*[^#+/\s]$|^[^#+/\s]$")] = "visaged"
     """First part of all topics; may have levels (`site/visaged`)."""
     faces_qos: Literal[0, 1] = 0
     """MQTT quality of service of the per-frame `faces` messages, 0 or 1; events always have 1."""
     max_waiting_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Events that may wait for the broker in memory (about 2 kB each); the oldest are lost first, and counted."""
+    """Most events that wait in memory for the broker (about 2 kB each); the oldest are dropped first, and counted."""
     max_waiting_mb: Annotated[int, Field(ge=1, le=100_000)] = 256
-    """Megabytes of events that may wait for the broker in memory; the oldest are lost first, and counted."""
+    """Most megabytes of events that wait in memory for the broker; the oldest are dropped first, and counted."""

@@ -1,14 +1,14 @@
-"""Finds the messages that make an MQTT broker hang up, so that they do not starve all others.
+"""Finds the messages that make an MQTT broker hang up, so that they do not hold up all others.
 
 A broker may end the connection at a message that it does not allow: AWS IoT does so for a topic that the policy does
-not name and for a packet over 128 kB. A client that sends such a message again first thing after every connect gets
-nothing else through any more.
+not name, and for a packet over 128 kB. A client that sends such a message again right after every connect cannot send
+anything else any more.
 
-With several messages on their way nobody knows which of them it was. After such a hang-up the connection is careful:
-one message at a time, each with an acknowledgement. Once the broker has hung up several times in a row right behind
-the same message, that message is set aside: at first messages of about its size and more on its topic, and the whole
-topic when the next smaller one ends the connection too. Two topics of one kind of message set aside as a whole stand
-for all of that kind, unless one of it has ever passed.
+With several messages in flight, it is not known which of them was the cause. So after a hang-up, only one message at a
+time is sent, and with an acknowledgement. If the broker hangs up several times in a row after messages on the same
+topic, messages of about their size and larger on that topic are set aside, and the whole topic if a smaller message
+ends the connection too. If two topics for one kind of message are set aside as a whole, so are all topics for that
+kind, unless a message of the kind has ever passed.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from visaged.pipelines.outputs.mqtt.reports import Lost
 from visaged.pipelines.outputs.mqtt.times import Times
 
 STRIKES = 3
-"""Hang-ups right behind a message on the same topic, none of its size passed in between, until it is set aside."""
+"""Hang-ups after messages on one topic, without one of their size passing, after which messages are set aside."""
 _MOST_TOPICS = 2
-# Messages of one content differ by some bytes; without a margin each of them would have to be tried anew.
+# Similar messages differ by some bytes; without a margin, each of them would have to cause hang-ups again.
 _MARGIN = 0.9
-# Connections in a row that ended soon with no message on its way, until the log says what it looks like.
+# Connections in a row that ended soon without a message in flight, after which the log explains likely causes.
 _MOST_UNEXPLAINED = 3
 _TIMES = Times()
 
 
 @dataclass(slots=True)
 class _Topic:
-    """What is known of a topic.
+    """Hang-ups and limit of a topic.
 
     Attributes:
-        strikes: Sizes of the messages behind which the broker hung up.
-        limit: Size from which messages are set aside; None for no limit.
-        limited_s: Monotonic seconds since when.
+        strikes: Sizes in bytes of the messages after which the broker hung up.
+        limit: Size in bytes from which messages are set aside; None for no limit.
+        limited_s: Monotonic seconds when the limit was set.
         passed: Whether the broker has taken a message since the limit was set.
-        largest: Size of the largest message that the broker has taken meanwhile.
+        largest: Size in bytes of the largest message that the broker has taken since the first hang-up.
     """
 
     strikes: list[int] = field(default_factory=list)
@@ -55,8 +55,8 @@ class HangUps:
     """Remembers hang-ups by topic and size.
 
     Args:
-        clock: Monotonic seconds.
-        times: How patient it is.
+        clock: Returns monotonic seconds.
+        times: Seconds after which conclusions are drawn.
     """
 
     def __init__(self, clock: Callable[[], float], times: Times = _TIMES) -> None:
@@ -71,30 +71,30 @@ class HangUps:
 
     @property
     def careful(self) -> bool:
-        """Whether only one message may be on its way."""
+        """Whether only one message at a time may be in flight."""
         return bool(self._suspected) and self._clock() < self._careful_until_s
 
     def opened(self) -> None:
-        """Note a new connection: being careful ends some time after it, when nothing has happened."""
+        """Note a new connection; `careful` ends some time after it if there is no further hang-up."""
         self._careful_until_s = self._clock() + self._times.careful_s
 
     @property
     def without_reason(self) -> bool:
-        """Whether several connections in a row ended soon, with no message that may be the reason."""
+        """Whether several connections in a row ended soon, without a message that may be the cause."""
         return self._unexplained >= _MOST_UNEXPLAINED
 
     def lost(self, lost: Lost, suspects: Sequence[Sent]) -> Sent | None:
         """Note the end of a connection; return the message that is set aside from now on, if there is one.
 
         Args:
-            lost: The end.
-            suspects: The messages that may be the reason.
+            lost: Report of the end of the connection.
+            suspects: The messages that may be the cause.
         """
         if not lost.unexplained:
             self._unexplained = 0
             return None
         self._unexplained = 0 if suspects or lost.lived_s > self._times.short_s else self._unexplained + 1
-        if suspects:  # else it stays as careful as it is
+        if suspects:  # otherwise the suspected topics stay as they are
             self._suspected = Counter(sent.topic for sent in suspects)
         if len(suspects) != 1 or lost.lived_s < self._times.proven_s:
             return None
@@ -113,7 +113,7 @@ class HangUps:
         return culprit
 
     def passed(self, sent: Sent) -> None:
-        """Note that the broker looked at a message and did not hang up."""
+        """Note that the broker processed a message without hanging up."""
         self._passed.add(sent.kind)
         if self._suspected[sent.topic] > 1:
             self._suspected[sent.topic] -= 1

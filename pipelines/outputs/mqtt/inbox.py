@@ -1,4 +1,4 @@
-"""What other threads hand to the thread of the MQTT output."""
+"""The queue from other threads to the thread of the MQTT output."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from visaged.pipelines.outputs.messages import Kind, Message
 
 
 class News(NamedTuple):
-    """What came in since the last look.
+    """What came in since the last call of `Inbox.take`.
 
     Attributes:
         faces: Messages of frames, oldest first.
         events: Messages of events, oldest first.
-        state: The newest payload to retain, by topic; empty to clear the topic.
+        state: The newest payload to retain, by topic; an empty payload clears the topic.
     """
 
     faces: deque[Message]
@@ -24,11 +24,11 @@ class News(NamedTuple):
 
 
 class Inbox:
-    """A bounded queue that also wakes its reader without a message.
+    """A bounded queue whose reader can also be woken without a message.
 
     Args:
-        most_faces: Messages of frames that may wait; the oldest are dropped.
-        most_events: Messages of events that may wait; the oldest are dropped.
+        most_faces: Most `faces` messages that wait; beyond it, the oldest is dropped.
+        most_events: Most `events` messages that wait; beyond it, the oldest is dropped.
     """
 
     def __init__(self, most_faces: int, most_events: int) -> None:
@@ -39,7 +39,7 @@ class Inbox:
         self._news = News(deque(), deque(), {})
 
     def put(self, message: Message) -> Message | None:
-        """Add a message of faces or events; return the one that was dropped for it."""
+        """Add a `faces` or `events` message; return the one that was dropped for it, if any."""
         with self._changed:
             faces, events, _ = self._news
             queue, most = (faces, self._most_faces) if message.kind == "faces" else (events, self._most_events)
@@ -48,19 +48,19 @@ class Inbox:
             return queue.popleft() if len(queue) > most else None
 
     def put_state(self, topic: str, payload: bytes) -> None:
-        """Add what is to be retained under a topic, over what waits for it."""
+        """Set the payload to retain for a topic; replaces one that waits."""
         with self._changed:
             self._news.state[topic] = payload
             self._changed.notify()
 
     def wake(self) -> None:
-        """Make the reader look at something else; the call is short and takes no other lock."""
+        """Wake the reader without a message; the call is short and takes no other lock."""
         with self._changed:
             self._woken = True
             self._changed.notify()
 
     def take(self, timeout_s: float) -> News:
-        """Return what came in; waits until there is something or somebody calls `wake`."""
+        """Return what came in; waits for that, or for `wake`, up to `timeout_s`."""
         with self._changed:
             if not (any(self._news) or self._woken):
                 self._changed.wait(timeout_s)
@@ -69,7 +69,7 @@ class Inbox:
             return news
 
     def wait(self, timeout_s: float) -> None:
-        """Wait until somebody calls `wake`, and leave what came in where it is."""
+        """Wait for `wake` up to `timeout_s`, without taking what came in."""
         with self._changed:
             if not self._woken:
                 self._changed.wait(timeout_s)

@@ -1,4 +1,4 @@
-"""What has been handed to the MQTT broker on this connection, and what of it the broker is known to have looked at."""
+"""Tracks the messages sent on the current MQTT connection, and which of them the broker has certainly processed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _PROMPT_S = 5.0
 
 @dataclass(slots=True)
 class Sent:
-    """A message on its way.
+    """A message that was sent.
 
     Attributes:
-        kind: Its kind.
-        topic: Where to.
-        size: Bytes of the whole packet.
-        qos: 0 or 1.
-        sent_s: Monotonic seconds when it was handed over.
-        id: The outbox's, for events; 0 for others.
-        clears: Whether it clears a retained topic.
-        order: Grows from message to message; set by the ledger.
+        kind: Kind of the message.
+        topic: Topic of the message.
+        size: Size of the whole packet in bytes.
+        qos: Quality of service, 0 or 1.
+        sent_s: Monotonic seconds when the message was handed to paho.
+        id: Id of the message in the outbox, for events; 0 for other kinds.
+        clears: Whether the message clears a retained topic.
+        order: Number in order of sending; set by the ledger.
     """
 
     kind: Kind
@@ -41,14 +41,14 @@ class Sent:
 class Ledger:
     """The messages of one connection.
 
-    A broker handles messages in order, so an acknowledgement also clears every QoS 0 message that went before it.
+    A broker processes messages in order, so an acknowledgement shows that it has processed all QoS 0 messages before.
     """
 
     def __init__(self) -> None:
         self._order = 0
         self._unsettled: dict[int, Sent] = {}
         self._unacknowledged = 0
-        # Of QoS 0, written to the socket; whether the broker has looked at them is not known yet.
+        # QoS 0 messages that were written to the socket, and that the broker may not have processed yet.
         self._written: deque[Sent] = deque(maxlen=1000)
 
     def __contains__(self, number: int) -> bool:
@@ -57,12 +57,12 @@ class Ledger:
 
     @property
     def in_flight(self) -> int:
-        """QoS 1 messages that are not acknowledged."""
+        """Number of QoS 1 messages that are not acknowledged."""
         return self._unacknowledged
 
     @property
     def in_doubt(self) -> int:
-        """Messages that the broker may not have looked at yet."""
+        """Number of messages that the broker may not have processed yet."""
         return len(self._unsettled) + len(self._written)
 
     def unsettled(self, kind: Kind) -> int:
@@ -70,7 +70,7 @@ class Ledger:
         return sum(sent.kind == kind for sent in self._unsettled.values())
 
     def add(self, number: int, sent: Sent) -> None:
-        """Note a message that was handed over under a number."""
+        """Note a message that was sent, with its number from `BrokerLink.send`."""
         self._order += 1
         sent.order = self._order
         self._unsettled[number] = sent
@@ -80,8 +80,8 @@ class Ledger:
         """Note that a message is acknowledged or written.
 
         Returns:
-            The message, None when it is not of this connection; and the messages that the broker is now known to have
-            looked at without hanging up.
+            The message, None if it is not of this connection; and the messages that the broker has now certainly
+            processed without hanging up.
         """
         sent = self._unsettled.pop(number, None)
         if sent is None:
@@ -96,14 +96,14 @@ class Ledger:
         return sent, [*passed, sent]
 
     def expire(self, now_s: float) -> list[Sent]:
-        """Return the QoS 0 messages that were written so long ago that the broker has certainly looked at them."""
+        """Return the QoS 0 messages that were written so long ago that the broker has certainly processed them."""
         passed = []
         while self._written and self._written[0].sent_s < now_s - _QUIET_S:
             passed.append(self._written.popleft())
         return passed
 
     def clear(self) -> list[Sent]:
-        """Forget everything, the connection has ended; return what was not settled."""
+        """Remove all messages at the end of the connection; return those that were not settled."""
         unsettled = list(self._unsettled.values())
         self._unsettled.clear()
         self._written.clear()

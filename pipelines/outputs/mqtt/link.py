@@ -1,16 +1,15 @@
-"""The link to an MQTT broker: connects, stays connected for ever, and reports what the broker has.
+"""The link to an MQTT broker: connects, reconnects for ever, and reports which messages the broker has.
 
-paho's network thread owns the socket. What matters of paho here, each with a test:
+paho's network thread owns the socket. Facts about paho that matter here, each with a test:
 
-- `publish()` with QoS 1 while offline returns an error code and queues the message all the same: never publish again.
-- After a reconnect it sends again what was in flight, but not before what others publish in that moment: an old status
-  could follow a new one. So its queue is emptied at every connect, and the output sends again what has no answer.
-- Its queue of unwritten packets has no bound of its own, so the output counts what is not settled.
-- It holds its own locks while it calls back, so a callback only notes and wakes, and never publishes.
-- It forgets its growing pause between two tries at every accepted connection, however short that was; so the pause is
-  counted here.
-- What a server that speaks something else makes its parser raise ends its thread, and what a failed TLS handshake
-  leaves behind is an open socket. Both are mended here.
+- `publish()` with QoS 1 while offline returns an error code, but queues the message, so it must not be published again.
+- After a reconnect, it resends messages that were in flight, maybe after newer ones: an old status could follow a new
+  one. So its queue is emptied at every connect, and the output resends what was not acknowledged.
+- Its queue of unwritten packets has no bound, so the output counts messages that are not settled.
+- It holds its locks during callbacks, so a callback only adds a report and wakes the output, and never publishes.
+- It resets its growing pause between tries at every accepted connection, however short; so the pause is counted here.
+- Data of a server that does not speak MQTT can make its parser raise, which ends its thread; and a failed TLS handshake
+  leaves a socket open. Both are handled here.
 """
 
 from __future__ import annotations
@@ -43,17 +42,17 @@ _TIMES = Times()
 _NOT_FOR_A_MESSAGE = {0x8D, 0x89, 0x8B, 0x8E, 0x98, 0x9C, 0x9D, 0x9F, 0xA0}
 _TAKEN_OVER = 0x8E
 _NOT_AUTHORIZED, _NO_RETAIN, _NO_QOS = 0x87, 0x9A, 0x9B
-# Connections in a row that end before they are accepted, before one is tried without the last will.
+# Connections in a row that end before they are accepted, after which one is tried without the last will.
 _MOST_UNACCEPTED = 3
-# Kinds of trouble that are logged while no connection works.
+# Most different problems that are logged while no connection works.
 _MOST_SAID = 20
 
 
 class _Client(paho.Client):
-    """paho's client, whose thread lives until it is stopped.
+    """paho's client, with a thread that goes on after an exception.
 
     Args:
-        on_crash: Called from the thread with what it raised; returns whether to go on.
+        on_crash: Called from the thread with the exception; returns whether to go on.
     """
 
     def __init__(self, on_crash: Callable[[Exception], bool], client_id: str, protocol: MQTTProtocolVersion) -> None:
@@ -61,7 +60,7 @@ class _Client(paho.Client):
         self._on_crash = on_crash
 
     def loop_forever(self, timeout: float = 1.0, retry_first_connection: bool = False) -> MQTTErrorCode:
-        """What paho's thread runs."""
+        """Run paho's loop; this is the body of its thread."""
         try:
             while True:
                 try:
@@ -74,18 +73,18 @@ class _Client(paho.Client):
 
 
 class BrokerLink:
-    """A connection that comes back by itself.
+    """A connection to a broker that reconnects by itself.
 
     Args:
-        config: Where to.
-        client_id: How this client calls itself.
-        username: For the broker; None for none.
-        password: For the broker.
-        will: Topic and payload of the last will, retained.
-        on_change: Called from paho's thread, which may hold paho's locks, when there are new `events`; must only wake
-            somebody, who must not hold what it needs while calling this object.
-        clock: Monotonic seconds.
-        times: How patient it is.
+        config: The broker, and how to reach it.
+        client_id: MQTT client id.
+        username: User name for the broker; None for no login.
+        password: Password for the broker; None for none.
+        will: Topic and payload of the last will, which is retained.
+        on_change: Called when there are new `events`, from paho's thread, which may hold paho's locks. It must only
+            wake another thread, and take no lock that is held during calls of this object.
+        clock: Returns monotonic seconds.
+        times: Seconds after which conclusions are drawn.
 
     Raises:
         OSError: A TLS file cannot be used.
@@ -126,7 +125,7 @@ class BrokerLink:
             client.username_pw_set(username, password)
         if config.tls is not None:
             client.tls_set_context(config.tls.context())
-        # The output keeps within the broker's limit; paho must not hold anything back by one of its own.
+        # The output keeps within the broker's limit; a limit of paho's own must not hold messages back.
         client.max_inflight_messages = 1000
         self._set_will()
         client.reconnect_delay_set(times.reconnect_s, config.reconnect_most_s)  # type: ignore[arg-type] # fractions work
@@ -142,12 +141,12 @@ class BrokerLink:
 
     @property
     def trouble(self) -> str:
-        """Why there is no connection; empty when there is one."""
+        """Why there is no connection; empty if there is one, or if that is not known yet."""
         return "" if self.connected else self._trouble
 
     @property
     def address(self) -> str:
-        """Host and port."""
+        """Host and port of the broker, as `host:port`."""
         return f"{self._config.host}:{self._config.port}"
 
     def start(self) -> None:
@@ -156,16 +155,16 @@ class BrokerLink:
         self._client.loop_start()
 
     def send(self, topic: str, payload: bytes, qos: int, retain: bool = False) -> int:
-        """Hand a message over and return its number, which `events` returns once the broker has it.
+        """Send a message and return its number; `events` returns a `Settled` with it once the broker has the message.
 
-        With QoS 0 it is settled when written to the socket. What is not settled when the link breaks never will be.
-        A broker of MQTT 3.1.1 acknowledges what it throws away, for example for a rule of its access control list; that
-        cannot be noticed here. With MQTT 5 it refuses the message with a reason.
+        With QoS 0, a message is settled when it is written to the socket. Messages that are not settled when the
+        connection ends never are. With MQTT 3.1.1, a broker acknowledges messages that it drops, for example by its
+        access control list, which cannot be noticed here; with MQTT 5, it refuses them with a reason.
         """
         return self._client.publish(topic, payload, qos=qos, retain=retain).mid
 
     def packet_bytes(self, topic: str, payload: bytes, qos: int) -> int:
-        """Return the size of the packet that carries a message."""
+        """Return the size in bytes of the packet that carries a message."""
         rest = 2 + len(topic.encode()) + len(payload) + (2 if qos else 0) + (self._config.protocol == "5")
         digits = 1
         while rest >= 128**digits:
@@ -173,26 +172,26 @@ class BrokerLink:
         return 1 + digits + rest
 
     def events(self) -> list[Opened | Settled | Lost]:
-        """Return what happened since the last call, in order."""
+        """Return the reports since the last call, in order."""
         events = []
         while self._events:
             events.append(self._events.popleft())
         return events
 
     def relent(self) -> None:
-        """Begin the pauses between tries anew: what made the broker hang up will not be sent again."""
+        """Begin again with the shortest pause between tries, because the cause of the hang-ups was set aside."""
         self._failures = 0
 
     def explain(self, text: str) -> None:
-        """Log what is wrong with the connection, once, and keep it as `trouble`."""
+        """Log a problem of the connection, once, and keep it as `trouble`."""
         self._say(text)
 
     def close(self, timeout_s: float, orderly: bool) -> None:
-        """End the connection; waits no longer than `timeout_s`, though paho may hang in a connect.
+        """End the connection; returns after about `timeout_s` at the latest, even if paho hangs in a connect.
 
         Args:
-            timeout_s: Longest wait for paho's thread.
-            orderly: Take leave of the broker, which then forgets the last will; else just hang up.
+            timeout_s: Longest wait in seconds for paho's thread.
+            orderly: Whether to send DISCONNECT, after which the broker discards the last will.
         """
         self._closing.set()
         if orderly:
@@ -202,7 +201,7 @@ class BrokerLink:
         if orderly:
             thread.join(timeout_s)
         if thread.is_alive():
-            # paho's thread goes on until everything is sent, which is never if the broker hangs.
+            # paho's thread goes on until everything is sent; if the broker hangs, it never ends.
             with contextlib.suppress(OSError, AttributeError):
                 self._client.socket().shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
             thread.join(0.1 if orderly else timeout_s)
@@ -246,7 +245,7 @@ class BrokerLink:
         self._on_change()
 
     def _failed(self, client: Any, userdata: Any) -> None:
-        # paho calls this while it handles the exception, which it does not pass on.
+        # paho calls this while it handles the exception, and does not pass the exception.
         error = sys.exc_info()[1]
         if isinstance(error, ssl.SSLCertVerificationError):
             reason = f"its certificate was not accepted: {error.verify_message}"
@@ -295,16 +294,16 @@ class BrokerLink:
         self._on_change()
 
     def _space_tries(self) -> None:
-        """Set how long paho waits before the next try: 1 s, and twice as long after each failure."""
+        """Set how long paho waits before the next try; the pause doubles with each failure."""
         pause_s = min(self._config.reconnect_most_s, self._times.reconnect_s * 2 ** min(self._failures, 12))
         self._failures += 1
         self._client.reconnect_delay_set(pause_s, pause_s)
 
     def _doubt_will(self, code: int | None) -> None:
-        """After a connection that was not accepted: consider that the last will may be the reason.
+        """Change the last will after a connection that was not accepted, because the will may be the cause.
 
         Args:
-            code: The broker's reason; None when it hung up without one.
+            code: Reason code of the broker; None if it hung up without one.
         """
         if code == _NO_RETAIN:
             self._will_retain = False
@@ -328,7 +327,7 @@ class BrokerLink:
         self._on_change()
 
     def _say(self, text: str) -> None:
-        # The same trouble at every try is one line, until a connection has worked for a while.
+        # A problem is logged once, until a connection has worked for a while.
         self._trouble = text
         if text not in self._said and len(self._said) < _MOST_SAID:
             self._said.add(text)

@@ -15,8 +15,8 @@ class Losses:
     """The losses of one output.
 
     Args:
-        output: Its name.
-        metrics: Where they are counted.
+        output: Name of the output.
+        metrics: Counts the losses.
     """
 
     def __init__(self, output: str, metrics: Metrics) -> None:
@@ -26,9 +26,9 @@ class Losses:
         self._complain = LimitedLog(log)
 
     def count(self, kind: Kind, cause: str, messages: int = 1, quietly: bool = False) -> None:
-        """Count lost messages, and log it at a limited rate unless `quietly`."""
+        """Count lost messages, and log them at a limited rate unless `quietly`."""
         self._lost.labels(self._output, kind, cause).inc(messages)
-        if not quietly and cause != "offline":  # that the broker is away was logged once already
+        if not quietly and cause != "offline":  # the link has logged that the broker is away
             self._complain("%s message lost: %s", kind, cause.replace("_", " "))
 
     def report(self, topic: str, cause: str, text: str) -> None:

@@ -1,11 +1,11 @@
-"""The MQTT output: one thread that sees messages off to a broker.
+"""The MQTT output: one thread that publishes messages to a broker.
 
-Frames' `faces` are news and worthless when old: while the broker is away they are dropped and counted. Events happened
-once: they wait, bounded, until the broker has acknowledged them, and say so (`replayed`). Status messages are state:
-only the newest of each is kept, retained by the broker, and all are sent anew after every connect.
+The `faces` of frames are of no use when old: while the broker is away they are dropped and counted. Events are kept,
+within bounds, until the broker has acknowledged them; those that had to wait are marked `replayed`. Of status messages,
+only the newest of each topic is kept; the broker retains them, and all are sent again after every connect.
 
-A message that the broker cannot take (too large, refused, or answered with a hang-up) is set aside and counted, so that
-it does not stop the others.
+A message that the broker does not take (too large, refused, or answered with a hang-up) is dropped and counted, so that
+it does not hold up the others.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from visaged.pipelines.runtime.metrics import Metrics
 log = logging.getLogger(__name__)
 
 
-# With 20 messages in flight a broker acknowledged 18,500 a second, with 1,000 fewer.
+# Measured: with 20 messages in flight, a broker acknowledged 18,500 a second; with 1,000 in flight, fewer.
 _MOST_IN_FLIGHT = 20
-# Faces that the socket has not taken yet (QoS 0) or the broker not acknowledged; more of them would only be older.
+# Most `faces` that are not written yet (QoS 0) or not acknowledged; more of them would only be older.
 _MOST_FACES = 200
 _TIMES = Times()
 
@@ -48,15 +48,15 @@ class MqttOutput:
     """Publishes faces, events and status.
 
     Args:
-        config: What, and where to.
+        config: The broker, and what is published.
         composer: Makes the node's status.
         metrics: Counts messages.
-        version: Of the daemon, for the node's status.
-        outbox: Where events wait.
+        version: Version of the daemon, for the node's status.
+        outbox: Keeps events until they are acknowledged.
         credentials: User and password for the broker.
-        clock: Monotonic seconds.
-        wall: Seconds since 1970.
-        times: How patient it is with a broker that ends connections.
+        clock: Returns monotonic seconds.
+        wall: Returns seconds since 1970.
+        times: Seconds after which conclusions are drawn from connections that end.
 
     Raises:
         OSError: A TLS file cannot be used.
@@ -87,7 +87,7 @@ class MqttOutput:
         self._node_topic = f"{config.prefix}/{composer.node}/status"
         self._inbox = Inbox(_MOST_FACES, config.max_waiting_events)
         self._drain_until_s = float("inf")
-        # State by topic: all that is retained, and what of it is not sent yet.
+        # Retained payloads by topic: all of them, and those that are not sent yet.
         self._state: dict[str, bytes] = {}
         self._unsent: dict[str, bytes] = {}
         self._faces: deque[Message] = deque()
@@ -110,7 +110,7 @@ class MqttOutput:
             metrics.output_waiting.labels(self.name, kind)
 
     def offer(self, message: Message) -> None:
-        """Take a message; never blocks, from any thread."""
+        """Take a message; never blocks, and may be called from any thread."""
         if message.kind == "status":
             self._inbox.put_state(self._topic(message.camera, "status"), message.body)
             return
@@ -119,20 +119,20 @@ class MqttOutput:
             self._losses.count(late.kind, "broker_slow" if late.kind == "faces" else "overflow")
 
     def forget(self, camera: str) -> None:
-        """Clear the retained status of a camera that was removed; never blocks, from any thread."""
+        """Clear the retained status of a camera that was removed; never blocks, and may be called from any thread."""
         self._inbox.put_state(self._topic(camera, "status"), b"")
 
     def state(self) -> OutputState:
-        """Return how the connection is; may be called from any thread."""
+        """Return the state of the connection; may be called from any thread."""
         return OutputState(self._link.connected, self._link.trouble, self._link.address)
 
     def drain(self, until_s: float) -> None:
-        """Once asked to stop, go on until everything is acknowledged or monotonic time `until_s`."""
+        """After a request to stop, go on until everything is acknowledged or until monotonic time `until_s`."""
         self._drain_until_s = until_s
         self._inbox.wake()
 
     def run(self, stopping: threading.Event) -> None:
-        """Publish until `stopping` is set and everything is seen off, or the time given to `drain` is over."""
+        """Publish until `stopping` is set and everything is acknowledged, or the time given to `drain` is over."""
         self._link.start()
         try:
             while not (stopping.is_set() and self._finished()):
@@ -142,7 +142,7 @@ class MqttOutput:
 
     @property
     def _online(self) -> bool:
-        """Whether messages can be sent: there is a connection, and `_on_connect` has seen it."""
+        """Whether messages can be sent: there is a connection, and `_on_connect` was called for it."""
         return self._link.connected and self._link.connections == self._connection
 
     def _topic(self, camera: str, kind: Kind) -> str:
@@ -153,7 +153,7 @@ class MqttOutput:
             return True
         if any(map(self._inbox.count, self.kinds)):
             return False
-        # Without a broker there is nobody to wait for.
+        # Without a connection, waiting would not help.
         return not self._link.connected or not (
             len(self._outbox) or self._faces or self._unsent or self._ledger.unsettled("faces")
         )
@@ -203,7 +203,7 @@ class MqttOutput:
             self._metrics.output_acknowledged.labels(self.name, sent.kind).inc()
 
     def _on_connect(self, opened: Opened) -> None:
-        """Send all state, for the broker may have forgotten it, and again every event that has no answer."""
+        """Prepare to send all state, which the broker may have lost, and to resend unacknowledged events."""
         if self._connection:
             self._metrics.mqtt_reconnects.inc()
         self._connection = opened.connection
@@ -248,7 +248,7 @@ class MqttOutput:
             self._send_pending()
 
     def _faces_qos(self) -> int:
-        # An acknowledgement is needed to tell which message makes a broker hang up.
+        # An acknowledgement is needed to find out which message makes a broker hang up.
         return min(self._limits.qos, 1 if self._hangups.careful else self._config.faces_qos)
 
     def _send_pending(self) -> None:
@@ -293,7 +293,7 @@ class MqttOutput:
         return False
 
     def _send(self, topic: str, kind: Kind, payload: bytes, qos: int, retain: bool = False, id: int = 0) -> bool:
-        """Hand a message to the link; return False when it is set aside, because the broker would not take it."""
+        """Send a message; return False if it is dropped because the broker would not take it."""
         qos = min(qos, self._limits.qos)
         size = self._link.packet_bytes(topic, payload, qos)
         if self._limits.packet_bytes is not None and size > self._limits.packet_bytes:
@@ -321,7 +321,7 @@ class MqttOutput:
             self._losses.count("events", "shutdown", events, quietly=True)
             log.warning("%d events were not acknowledged by the broker before the end and are lost", events)
         self._outbox.close()
-        # A broker that did not acknowledge the offline status is left to notice the end and to publish the last will.
+        # Without an acknowledged offline status, no DISCONNECT is sent, so that the broker publishes the last will.
         self._link.close(0.5, orderly=published)
         self._metrics.mqtt_connected.set(False)
 

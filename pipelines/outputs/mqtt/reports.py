@@ -1,4 +1,4 @@
-"""What the link to an MQTT broker reports."""
+"""The reports of the link to an MQTT broker."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the broker takes on a connection; MQTT 5 brokers say so when they accept it, others have the defaults.
+    """Limits of the broker on a connection; MQTT 5 brokers send them with CONNACK, others have the defaults.
 
     Attributes:
-        in_flight: QoS 1 messages without an acknowledgement (Receive Maximum).
-        packet_bytes: Bytes of one packet (Maximum Packet Size); None for no limit.
-        qos: Highest QoS (Maximum QoS); 2 is not used here.
-        retain: Whether it keeps retained messages (Retain Available).
+        in_flight: Most QoS 1 messages that are not acknowledged (Receive Maximum).
+        packet_bytes: Largest packet in bytes (Maximum Packet Size); None for no limit.
+        qos: Highest QoS (Maximum QoS), at most 1; 2 is not used here.
+        retain: Whether the broker keeps retained messages (Retain Available).
     """
 
     in_flight: int = 65535
@@ -27,8 +27,8 @@ class Opened(NamedTuple):
     """The broker accepted a connection.
 
     Attributes:
-        connection: Its number, counted from 1.
-        limits: What the broker takes on it.
+        connection: Number of the connection, counted from 1.
+        limits: Limits of the broker on this connection.
     """
 
     connection: int
@@ -39,8 +39,8 @@ class Settled(NamedTuple):
     """The broker acknowledged or refused a QoS 1 message, or a QoS 0 message was written to the socket.
 
     Attributes:
-        number: Of the message, as `send` returned it.
-        refused: The broker's reason when it refused the message; empty when it took it.
+        number: Number of the message, as `send` returned it.
+        refused: Reason of the broker if it refused the message; empty if it took the message.
     """
 
     number: int
@@ -51,9 +51,9 @@ class Lost(NamedTuple):
     """A connection that was accepted has ended.
 
     Attributes:
-        at_s: Monotonic seconds.
-        lived_s: Seconds since it was accepted.
-        unexplained: Whether the other side ended it without a reason that excludes a message as the cause.
+        at_s: Monotonic seconds when the connection ended.
+        lived_s: Seconds from its acceptance to its end.
+        unexplained: Whether the broker may have ended the connection because of a message.
     """
 
     at_s: float
@@ -62,7 +62,7 @@ class Lost(NamedTuple):
 
 
 def limits_of(properties: Any) -> Limits:
-    """Return what CONNACK's properties say; they are absent in MQTT 3.1.1."""
+    """Return the limits in the properties of CONNACK; they are absent in MQTT 3.1.1."""
     return Limits(
         getattr(properties, "ReceiveMaximum", 65535),
         getattr(properties, "MaximumPacketSize", None),

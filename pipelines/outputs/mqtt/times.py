@@ -1,4 +1,4 @@
-"""How patient the MQTT output is with a broker that ends connections."""
+"""Time limits by which the MQTT output judges a broker that ends connections."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds after which something is concluded from a connection.
+    """Seconds after which conclusions are drawn from a connection.
 
     Attributes:
-        reconnect_s: The first pause before a new connection; it doubles up to the configuration's longest.
-        steady_s: A connection that lived so long was a good one: pauses begin anew.
-        probe_s: How long the first message of a careful connection waits, so that a broker that ends a connection at
-            once is not taken for one that ends it because of that message.
-        proven_s: A connection that ended sooner proves nothing against the message that was on its way.
-        careful_s: How long after the last hang-up one message at a time is sent.
-        short_s: A connection without a message on its way that ended sooner ended for a reason of its own.
-        retry_s: How long messages that the broker hung up on are set aside.
+        reconnect_s: First pause before a new connection; pauses double up to the configured longest.
+        steady_s: Life of a connection after which pauses begin again with the shortest.
+        probe_s: Wait before the first message of a connection after a hang-up, so that a broker that ends connections
+            at once is not taken for one that ends them because of that message.
+        proven_s: Least life of a connection whose end counts against the message that was in flight.
+        careful_s: Time after a reconnect during which only one message at a time is sent, if the broker had hung up.
+        short_s: Life of a connection below which its end, without a message in flight, counts as unexplained.
+        retry_s: Time after which a message that was set aside is tried again.
     """
 
     reconnect_s: float = 1.0

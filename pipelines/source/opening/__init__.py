@@ -1,1 +1,1 @@
-"""Opening a source: which demuxer, decoder and options, and sources of single pictures."""
+"""Opens sources: chooses demuxer, decoder and options, and wraps JPEGs over HTTP."""

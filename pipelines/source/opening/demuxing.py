@@ -15,16 +15,17 @@ from av.video.stream import VideoStream
 def packets(
     container: InputContainer, stream: VideoStream, *, is_recording: bool, is_still: bool
 ) -> Iterator[Packet[VideoStream]]:
-    """Yield packets until the end, which FFmpeg does not always see as one.
+    """Yield packets until the end, which FFmpeg may report as an error.
 
     Args:
         container: The open source.
-        stream: Its video. Of a live source the packets of the sound come too, so that time is seen to pass.
+        stream: Video stream of the source. For a live source, packets of other streams are yielded too, so that the
+            caller sees time pass.
         is_recording: Whether the source has an end.
-        is_still: Whether it may be one picture.
+        is_still: Whether the source may be a single picture.
 
     Raises:
-        Exception: Whatever PyAV raises.
+        Exception: PyAV raised it.
     """
     source: Iterator[Any] = container.demux(stream) if is_recording else container.demux()
     count = 0
@@ -32,8 +33,8 @@ def packets(
         try:
             packet = next(source, None)
         except av.error.FFmpegError as error:
-            # An HTTP answer without a length ends in an input/output error, and what closes an answer of parts is no
-            # part. A recording's index says how many frames there are.
+            # An HTTP answer without a length ends in an input/output error, and a multipart answer in data that is no
+            # part. The index of a recording has the number of frames.
             has_all = stream.frames <= count if is_recording else is_still
             is_end = error.errno == errno.EIO or (is_still and isinstance(error, av.error.InvalidDataError))
             if not (count and has_all and is_end):

@@ -1,4 +1,4 @@
-"""Hardware decoders: tried where the configuration names one, and software where it is not there."""
+"""Hardware decoders: tries the one that the configuration names, and falls back to software."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Hardware:
     """The hardware decoder of one camera.
 
     Args:
-        camera: Its name, for the log.
+        camera: Name of the camera, for the log.
         name: FFmpeg's name of the decoder, or `off`.
     """
 
@@ -28,13 +28,13 @@ class Hardware:
         self._warned = False
 
     def decoder(self) -> HWAccel | None:
-        """Return what `av.open` takes; None for software. A decoder that is not there is logged once."""
+        """Return the decoder to give to `av.open`; None for software. Logs once if the decoder cannot be used."""
         if self._name == "off":
             return None
         hardware = HWAccel(self._name, allow_software_fallback=True)
         if not self._works:
             try:
-                # Without a GPU this raises, and would within `av.open`, where it looks like the camera's failure.
+                # Without a GPU this raises; within `av.open` that would look like a failure of the camera.
                 hardware.create(av.Codec("h264", "r"))
             except Exception as error:
                 self._warn(f" ({redact(str(error))})")
@@ -43,7 +43,7 @@ class Hardware:
         return hardware
 
     def check(self, context: VideoCodecContext) -> None:
-        """Log once where a stream is decoded in software although hardware was asked for."""
+        """Log once if a stream is decoded in software although hardware is configured."""
         if self._name != "off" and not context.is_hwaccel:
             self._warn()
 

@@ -1,9 +1,9 @@
-"""JPEGs over HTTP in whatever wrapping, made into the one form that FFmpeg reads as they arrive.
+"""Converts JPEGs over HTTP, in any wrapping, into the form that FFmpeg reads without delay.
 
-FFmpeg's `mpjpeg` demuxer wants parts of the type `image/jpeg`, nothing before the first boundary and dashes in front of
-it; its demuxers for bare JPEGs read on for seconds to find out a rate that there is none of. Here the answer is taken
-apart by the JPEGs' own markers, whatever stands between them. FFmpeg still speaks HTTP: redirects, logins, TLS and
-errors are those of every other source.
+FFmpeg's `mpjpeg` demuxer needs parts of the type `image/jpeg`, nothing before the first boundary, and dashes in front
+of it; its demuxers for bare JPEGs read ahead for seconds to find out a rate that such streams do not have. This module
+splits the answer by the markers of the JPEGs, whatever stands between them. FFmpeg still does HTTP, so redirects,
+logins, TLS and errors are as for every other source.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from av.container import InputContainer
 from visaged.pipelines.source.errors import SourceError
 
 _START = b"\xff\xd8\xff"
-_MOST_BYTES = 64 << 20  # of one picture
-_MOST_ELSE = 1 << 20  # between two
+_MOST_BYTES = 64 << 20  # most bytes of one picture
+_MOST_ELSE = 1 << 20  # most bytes between two pictures
 
 _NEXT, _END, _SCAN = 0xD8, 0xD9, 0xDA
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
@@ -31,16 +31,16 @@ _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD8)})
 class JpegSplitter:
     """Finds the JPEGs in a stream of bytes.
 
-    The marker segments of each are followed by their lengths, so that the small picture that many carry inside is not
-    taken for the end. A picture that is cut short by the next one is returned as far as it goes.
+    Marker segments are skipped by their lengths, so that the end of an embedded thumbnail is not taken for the end of
+    the picture. A picture that is cut short by the next one is returned as far as it goes.
     """
 
     def __init__(self) -> None:
         self._data = bytearray()
-        self._at: int | None = None  # where to go on in the picture that starts at 0; None while there is none
+        self._at: int | None = None  # offset to go on from in the picture at offset 0; None while there is no picture
         self._in_scan = False
         self.skipped = 0
-        """Bytes since the last picture that belong to none."""
+        """Bytes after the last picture that belong to no picture."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the pictures that are complete with these bytes."""
@@ -51,7 +51,7 @@ class JpegSplitter:
         return found
 
     def finish(self) -> bytes | None:
-        """Return what there is of the last picture, if it was cut short within its pixels."""
+        """Return the last picture, if it was cut short within its pixels; None otherwise."""
         return bytes(self._data) if self._at is not None and self._in_scan else None
 
     @property
@@ -81,7 +81,7 @@ class JpegSplitter:
         return True
 
     def _end(self) -> int | None:
-        """Return where the picture ends, or None if that is yet to come."""
+        """Return the offset of the picture's end; None if it has not come yet."""
         data = self._data
         assert self._at is not None
         while True:
@@ -114,8 +114,8 @@ class JpegStream:
     Args:
         where: The URL without credentials.
         answer: The open answer.
-        most_silent_s: Seconds without a picture until it is given up.
-        clock: Monotonic seconds.
+        most_silent_s: Seconds without a picture after which the stream is given up.
+        clock: Returns monotonic seconds.
     """
 
     name = "jpegs"
@@ -135,11 +135,11 @@ class JpegStream:
         self._last_s = clock()
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes as soon as there is a picture; none at the end.
+        """Return up to `size` bytes as soon as there is a picture; empty at the end.
 
         Raises:
-            SourceError: What comes is no JPEG, or none comes in time.
-            Exception: Whatever PyAV raises.
+            SourceError: Data comes, but no picture in time.
+            Exception: PyAV raised it, or the data is no JPEG (`av.error.InvalidDataError`).
         """
         while not self._ready:
             if self._is_over:
@@ -185,7 +185,7 @@ class JpegStream:
         try:
             packet = next(self._packets, None)
         except OSError as error:
-            if error.errno != errno.EIO:  # FFmpeg calls the end of an answer without a length an error
+            if error.errno != errno.EIO:  # FFmpeg reports the end of an answer without a length as this error
                 raise
             return None
         return None if packet is None else bytes(packet)

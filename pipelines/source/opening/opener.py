@@ -1,4 +1,4 @@
-"""How FFmpeg is asked to open a source, and what it then is: a recording or live."""
+"""Opens a source with FFmpeg, and finds out whether it is a recording or live."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from visaged.pipelines.source.times.pacing import FilePace, LeadPace, Pace, Segm
 
 
 class Opener:
-    """Opens one camera's source, and remembers whether it is one of JPEGs that FFmpeg does not read by itself.
+    """Opens one camera's source, and remembers whether it sends JPEGs that FFmpeg cannot read by itself.
 
-    Such a camera is opened twice for the first time: FFmpeg is tried first, because it can nearly everything.
+    Such a camera is opened twice the first time: FFmpeg is tried first, because it reads nearly everything.
 
     Args:
         config: The source.
         credentials: User and password, put into the URL when it is opened.
-        hardware: The decoder.
+        hardware: The hardware decoder.
     """
 
     def __init__(self, config: SourceConfig, credentials: tuple[str | None, str | None], hardware: Hardware) -> None:
@@ -39,8 +39,8 @@ class Opener:
         """Return the open source.
 
         Raises:
-            SourceError: Its file is missing, or it sends no picture.
-            Exception: Whatever PyAV raises.
+            SourceError: The file is missing, or the source sends no picture.
+            Exception: PyAV raised it.
         """
         missing = self._config.address.missing()
         if missing is not None:
@@ -57,29 +57,29 @@ class Opener:
         return container
 
     def close(self, container: InputContainer) -> None:
-        """Close the source that `open` returned; in the same thread."""
+        """Close the source that `open` returned; must be called in the same thread."""
         container.close()
         if self._jpegs is not None:
             self._jpegs.close()
             self._jpegs = None
 
     def is_still(self, container: InputContainer) -> bool:
-        """Return whether an open source may be one picture: a camera's snapshot, and not a stream."""
+        """Return whether an open source may be a single picture (a snapshot URL), and not a stream."""
         name = container.format.name
         return self._config.address.scheme in ("http", "https") and (name == "mpjpeg" or name.endswith("_pipe"))
 
     def _open_known(self) -> InputContainer | None:
-        """Return the source as FFmpeg opens it; None where JPEGs may be found in what it does not know."""
+        """Return the source as FFmpeg opens it; None if FFmpeg does not know its format, which may be JPEGs."""
         options = demuxer_options(self._config) | {
             "format_whitelist": _all_but_bare_jpegs(),
-            # A camera of one small JPEG a second would take minutes to send the megabyte that FFmpeg looks at.
+            # A camera that sends one small JPEG a second would take minutes for the megabyte that FFmpeg probes.
             "formatprobesize": "65536",
         }
         try:
             container = self._open(None, options)
         except (av.error.InvalidDataError, av.error.ArgumentError):
             return None
-        # Every JPEG has its size: where there is none, FFmpeg has not found one.
+        # Every JPEG has a size: without one, FFmpeg has not found a JPEG.
         contexts = [stream.codec_context for stream in container.streams.video]
         if not any(context and context.name == "mjpeg" and not context.width for context in contexts):
             return container
@@ -110,19 +110,19 @@ class Opener:
 
 @functools.cache
 def _all_but_bare_jpegs() -> str:
-    """Return the demuxers that are tried; those left out would read pictures by their URL's ending, or too slowly."""
+    """Return the demuxers to try; those left out would go by the ending of the URL, or read too slowly."""
     return ",".join(sorted(av.formats_available - {"jpeg_pipe", "mjpeg", "image2"}))
 
 
 def demuxer_options(config: SourceConfig) -> dict[str, str]:
-    """Return the options for FFmpeg's protocol and demuxer, by its names; those of the configuration go over them."""
+    """Return the options for FFmpeg's protocol and demuxer, by name; options of the configuration override them."""
     address = config.address
     microseconds = str(int(config.read_timeout_s * 1e6))
-    # No "nobuffer": it throws away what probing reads, with the first key frame, and the next one may be 10 s off.
+    # No "nobuffer": it drops what probing read, with the first key frame, and the next one may come 10 s later.
     if address.kind == "device":
         return {}
     if address.kind == "file":
-        return {"pattern_type": "none"}  # a picture's name with % or * is no pattern of many names
+        return {"pattern_type": "none"}  # % or * in the name of a picture must not be read as a pattern
     if address.kind == "sdp":
         return {"protocol_whitelist": "file,crypto,data,udp,rtp,tcp"}
     if address.scheme in ("rtsp", "rtsps"):
@@ -130,14 +130,14 @@ def demuxer_options(config: SourceConfig) -> dict[str, str]:
             "rtsp_transport": config.transport,
             "timeout": microseconds,
             "allowed_media_types": "video",
-            # Enough for a slow camera's first key frame, found by trying; the default waits for five seconds.
+            # Enough for the first key frame of a slow camera, as tried; the default waits for five seconds.
             "analyzeduration": "3000000",
         }
-    # Of an MPEG transport stream: one whose codec changes stays the stream that it was. A new one would be
-    # unknown to PyAV, which swallows its packets within one call: no timeout, no stop, for ever.
+    # For MPEG transport streams: a stream whose codec changes stays the same stream. PyAV would not know a new one, and
+    # would drop its packets within one call for ever, without a timeout or a way to stop.
     options = {
         "merge_pmt_versions": "1",
-        # Video that is joined between two key frames shows nothing to find out; opening must not take all its time.
+        # Between two key frames there is nothing to analyse; this must not take all the time for opening.
         "analyzeduration": str(int(min(5.0, 0.6 * config.open_timeout_s) * 1e6)),
     }
     if address.scheme in ("http", "https"):
@@ -145,13 +145,13 @@ def demuxer_options(config: SourceConfig) -> dict[str, str]:
     return options
 
 
-# Playlists of segments.
+# Formats that are playlists of segments.
 _SEGMENTED = frozenset({"hls", "dash"})
-# Pictures of one answer: live, whatever length the answer claims.
+# Formats of many pictures in one answer: live, whatever length the answer claims.
 _ENDLESS = frozenset({"mpjpeg"})
-# AVFMT_TS_DISCONT: stamps may have steps.
+# FFmpeg's AVFMT_TS_DISCONT: time stamps may have steps.
 _MAY_HAVE_CUTS = 0x200
-# Lengths that servers claim of what has none.
+# Lengths that servers claim for endless answers.
 _MOST_BYTES = 1 << 40
 _NO_LENGTHS = frozenset({(1 << 31) - 1, (1 << 32) - 1})
 
@@ -159,8 +159,8 @@ _NO_LENGTHS = frozenset({(1 << 31) - 1, (1 << 32) - 1})
 def has_end(config: SourceConfig, container: InputContainer, stream: VideoStream) -> bool:
     """Return whether an open source is a recording: a file, here or behind HTTP, or a playlist that is complete.
 
-    Where that cannot be known, it is live: a recording that is taken for a camera is played again, but a camera that is
-    taken for a recording would be lost when its connection breaks.
+    If that cannot be known, it counts as live: a recording taken for a camera is played again, but a camera taken for a
+    recording would be lost when its connection breaks.
     """
     if config.is_file:
         return True
@@ -171,7 +171,7 @@ def has_end(config: SourceConfig, container: InputContainer, stream: VideoStream
         return has_duration
     if container.format.name in _ENDLESS or container.format.name.endswith("_pipe"):
         return False
-    # A table of all frames, as MP4 has one, cannot be written before the last of them.
+    # A table of all frames, as in MP4, cannot be written before the last frame.
     return (has_duration and stream.frames > 0) or _has_length(container)
 
 
@@ -181,7 +181,7 @@ def _has_length(container: InputContainer) -> bool:
 
 
 def pace_of(config: SourceConfig, container: InputContainer, is_recording: bool) -> Pace:
-    """Return when the frames of an open source are due."""
+    """Return the pace at which the frames of an open source are delivered."""
     if is_recording:
         return FilePace(bool(container.format.flags & _MAY_HAVE_CUTS)) if config.pace == "realtime" else Unpaced()
     if container.format.name in _SEGMENTED:

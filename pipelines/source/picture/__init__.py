@@ -1,1 +1,1 @@
-"""How a frame is shown, and its pixels."""
+"""The pixels of frames, and how frames are to be shown."""

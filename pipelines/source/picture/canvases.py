@@ -1,4 +1,4 @@
-"""Canvases for the detector that are used again."""
+"""A pool of detector canvases."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from visaged.models.types import Image
 
 
 class CanvasPool:
-    """Detector canvases used again and again: fresh megabytes for every frame cost page faults.
+    """Reuses detector canvases, because new memory for every frame costs page faults.
 
-    Canvases come back black outside of the picture as long as all pictures of the pool have one shape.
+    Canvases stay black outside of the picture as long as all pictures of the pool have one shape.
     """
 
     def __init__(self, canvas: Canvas) -> None:
@@ -20,7 +20,7 @@ class CanvasPool:
         self._lock = threading.Lock()
 
     def take(self) -> Image:
-        """Return a canvas, (H, W, 3) uint8."""
+        """Return a canvas, (canvas.height, canvas.width, 3) uint8."""
         with self._lock:
             if self._free:
                 return self._free.pop()

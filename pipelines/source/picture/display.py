@@ -1,4 +1,4 @@
-"""What a stream says about how to show its pictures, and what the configuration says over it."""
+"""Finds out how the pictures of a stream are to be shown, from the stream and the configuration."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 
 class Display:
-    """Says how the frames of one connection are to be shown.
+    """Returns how the frames of one connection are to be shown.
 
     The rotation comes from the container with every frame, or from the codec's own headers, with key frames alone: it
     then holds until the next key frame, which may come without it. The shape of the pixels is the container's where it
     has one of its own, and else the codec's, which may change too.
 
     Args:
-        camera: Its name, for the log.
-        config: May say otherwise by `rotate` and `aspect`.
+        camera: Name of the camera, for the log.
+        config: Configuration whose `rotate` and `aspect` override the stream.
         stream: The video, before its first packet is decoded.
     """
 
@@ -50,7 +50,7 @@ class Display:
         return Presentation(frame.width, frame.height, self._turn, self._aspect(frame.width, frame.height))
 
     def _aspect(self, width: int, height: int) -> float:
-        """Return the width of a stored pixel, its height being 1."""
+        """Return the width of a stored pixel relative to its height."""
         shape = self._config.display_aspect
         aspect: Fraction | None
         if shape is not None:
@@ -75,7 +75,7 @@ def _turn(frame: av.VideoFrame) -> Turn | None:
     try:
         side_data = cast(SideDataContainer, frame.side_data)
         matrix = side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV does not know some other kind of side data; it then has the angle alone
+    except ValueError:  # PyAV does not know another kind of side data in it; it then has only the angle
         quarters = round(-frame.rotation / 90) % 4
         return Turn((0, 90, 180, 270)[quarters]) if frame.rotation else None
     return None if matrix is None else Turn.from_matrix(np.frombuffer(matrix, np.int32).reshape(3, 3))

@@ -1,4 +1,4 @@
-"""The planes of decoded frames, and what their numbers mean as colours."""
+"""The planes of decoded frames, and conversions of their colours."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def is_full_range(frame: av.VideoFrame) -> bool:
     return frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
 
 
-# OpenCV knows video's limited range only; cameras that send full range ("yuvj") are brought to it first.
+# OpenCV converts only the limited range of video; full range ("yuvj") is converted to it first.
 LUMA_TO_LIMITED = np.round(16 + np.arange(256) * 219 / 255).astype(np.uint8)
 CHROMA_TO_LIMITED = np.round(128 + (np.arange(256) - 128) * 224 / 255).astype(np.uint8)
 
 
 def _bgr_from_yuv(red: float, blue: float) -> NDArray[np.float64]:
-    """Return the (3, 3) matrix from (Y, Pb, Pr) to BGR of a standard that weighs red and blue so in its luma."""
+    """Return the (3, 3) matrix from (Y, Pb, Pr) to BGR for a standard, given its luma weights of red and blue."""
     green = 1 - red - blue
     return np.array(
         [
@@ -36,8 +36,8 @@ def _bgr_from_yuv(red: float, blue: float) -> NDArray[np.float64]:
     )
 
 
-# OpenCV takes all video for BT.601. What HD cameras tag as BT.709 (1) and UHD ones as BT.2020 (9), or SMPTE 240M (7),
-# would be off by some 25 levels, and not like the detector's picture, for which swscale goes by the tag.
+# OpenCV converts all video as BT.601. Video that is tagged as BT.709 (1), as HD cameras do, BT.2020 (9) for UHD, or
+# SMPTE 240M (7) would be off by some 25 levels.
 FROM_BT601 = {
     tag: (_bgr_from_yuv(red, blue) @ np.linalg.inv(_bgr_from_yuv(0.299, 0.114))).astype(np.float32)
     for tag, red, blue in ((1, 0.2126, 0.0722), (7, 0.212, 0.087), (9, 0.2627, 0.0593))

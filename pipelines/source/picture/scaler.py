@@ -1,10 +1,10 @@
-"""Decoded frames scaled onto the detector's canvas.
+"""Scales decoded frames onto the detector's canvas.
 
-What nearly all cameras send, 8-bit YUV with halved chroma, is scaled plane by plane before it becomes BGR: luma is
+8-bit YUV with halved chroma, which nearly all cameras send, is scaled plane by plane before it becomes BGR: luma is
 halved by averaging until it is less than twice too large and then interpolated, so that no pixel is skipped. 1080p onto
 640 x 360 takes 0.63 ms of one core, swscale's area averaging 1.24, and a detector finds the same faces (378 and 377 in
-100 frames of a crowd). The picture is taken for BT.601 here whatever its tag says; the detector sees no difference, and
-crops for the analyzer are converted exactly. Everything else goes through one swscale context a stream.
+100 frames of a crowd). The picture is converted as BT.601 whatever its tag says: that makes no difference to detection,
+and crops for the analyzer are converted exactly. Other formats go through one swscale context for each stream.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PLANAR = frozenset({"yuv420p", "yuvj420p"})
 
 
 class Scaler:
-    """Scales the frames of one stream in memory that it keeps from one to the next while their size stays.
+    """Scales the frames of one stream, in buffers that it reuses while the size stays.
 
     Thread-safe: frames are scaled one at a time.
     """
@@ -40,10 +40,10 @@ class Scaler:
         """Put a frame onto a canvas.
 
         Args:
-            frame: In any pixel format.
+            frame: The frame, in any pixel format.
             turn: How the stored picture becomes upright; the small picture is turned, not the large one.
-            canvas: Where the upright picture goes.
-            slot: (canvas.height, canvas.width, 3) uint8, becomes BGR where the picture lies.
+            canvas: Place of the upright picture on the canvas.
+            slot: (canvas.height, canvas.width, 3) uint8; the part with the picture is set, as BGR.
         """
         upright = canvas.part(slot)
         height, width = upright.shape[1::-1] if turn.is_sideways else upright.shape[:2]
@@ -59,7 +59,7 @@ class Scaler:
                 turn.apply(target, upright)
 
     def _fit(self, width: int, height: int) -> None:
-        """Take memory for small pictures of width x height pixels as they are stored."""
+        """Allocate buffers for scaled pictures of width x height pixels as stored."""
         self._stored = np.empty((height, width, 3), np.uint8)  # pages that nothing is written to cost no memory
         self._planar = np.empty((height * 3 // 2, width), np.uint8)  # I420: luma, then the two chroma planes
         self._luma = self._planar[:height]

@@ -1,4 +1,4 @@
-"""Decoded frames in host memory, as surfaces: scaled for the detector, and cut from the full picture for crops."""
+"""Decoded frames in host memory, as surfaces that are scaled for the detector and cropped for the analyzer."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from visaged.pipelines.source.picture.scaler import Scaler
 class VideoSurface(HostSurface):
     """A decoded frame that stays in its own pixel format; only the regions that are asked for become BGR.
 
-    A face is a hundredth of a 1080p frame, whose conversion as a whole costs 1 ms and 6 MB. The picture is upright and
-    has square pixels here, however it is stored; only regions are turned and stretched.
+    A face is a hundredth of a 1080p frame, and to convert the whole frame costs 1 ms and 6 MB. Coordinates are those of
+    the upright picture with square pixels, however it is stored; only the regions are turned and stretched.
 
     Args:
-        frame: In any pixel format.
-        presentation: How it is shown; None for as it is stored.
-        scaler: Scales it; the frames of a stream share one. None for one of its own.
+        frame: The frame, in any pixel format.
+        presentation: How the frame is shown; None for as it is stored.
+        scaler: Scales the frame; the frames of a stream share one. None for a new one.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class VideoSurface(HostSurface):
         self._scaler.scale(self._frame, self._presentation.turn, canvas, slot)
 
     def region(self, left: int, top: int, right: int, bottom: int) -> Image:
-        """Return the pixels of a region that lies inside the upright picture with square pixels."""
+        """Return a region inside the upright picture with square pixels, (bottom - top, right - left, 3) uint8 BGR."""
         shown = self._presentation
         if shown.scale == (1.0, 1.0):
             return self._upright(left, top, right, bottom)
-        # A pixel's centre lies half a pixel from its corner; one stored pixel more on every side to interpolate with.
+        # A pixel's centre is half a pixel from its corner; one more stored pixel on every side is for interpolation.
         across, down = shown.scale
         x0, y0 = max(0, int(left / across) - 1), max(0, int(top / down) - 1)
         x1, y1 = min(shown.width, int(right / across) + 2), min(shown.height, int(bottom / down) + 2)

@@ -1,1 +1,1 @@
-"""When frames were captured, and when they are due."""
+"""Times of frames: when they were captured, and when they are to be delivered."""

@@ -1,16 +1,16 @@
-"""The capture times that a camera gives by its own clock, and whether to believe them.
+"""Capture times by a camera's own clock, and whether they are plausible.
 
-RTSP cameras send the time of their clock every few seconds (RTCP sender reports), some fragmented MP4s carry it too.
-FFmpeg puts it into `start_time_realtime` once, when the first report comes, and never again (rtsp.c); a camera's clock
-and its RTP clock drift apart by some 100 ppm, which is 8 s a day. But every packet carries the time by the newest
-report (side data `prft`), so that is read, packet by packet; a clock that is set while it streams is seen as well.
+RTSP cameras send the time of their clock every few seconds (RTCP sender reports); some fragmented MP4s carry it too.
+FFmpeg sets `start_time_realtime` only once, at the first report (rtsp.c), but a camera's clock and its RTP clock drift
+apart by some 100 ppm, which is 8 s a day. Every packet carries the time by the newest report (side data `prft`),
+so that is read for each packet, and a clock that is set while it streams is noticed.
 
-A clock is judged by the stream's own arrivals. `Timeline` knows when a frame was captured if the fastest frames took
-no time; the camera's time is earlier by what those really took, and off by what the clock is wrong. Which of both it
-is, nobody can know: a camera that is always 1.5 s late looks like one whose clock is 1.5 s slow. A live camera's
-fastest frames take less than half a second, and a clock may be wrong by half a second in either direction; what is
-beyond is taken for a wrong clock. Lateness that comes and goes (bursts, a stall) is known from the arrivals, and is
-no matter of the clock.
+A clock is judged by the arrivals of frames. `Timeline` returns when a frame was captured under the assumption that the
+fastest frames took no time. The camera's time differs from that by the real delay of those frames, and by the error of
+its clock. Only their sum is known: a camera that is always 1.5 s late looks like one whose clock is 1.5 s slow. The
+fastest frames of a live camera take less than half a second, and its clock may be wrong by half a second in either
+direction; a larger difference counts as a wrong clock. Lateness that comes and goes (bursts, a stall) is known from the
+arrivals, and does not count.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 _MOST_WRONG_S = 0.5
 _MOST_DELAY_S = 0.5
-# The first frames of a connection have waited while it was opened, and come at once: they say nothing of a delay.
+# The first frames of a connection waited while it was opened, and come at once, so they do not show the delay.
 _BACKLOG_S = 2.0
 
 
 class CameraClock:
-    """Gives capture times by one camera's clock where it sends them and they are plausible.
+    """Returns capture times by one camera's clock, if the camera sends its clock and it is plausible.
 
     Args:
-        camera: Its name, for the log.
+        camera: Name of the camera, for the log.
     """
 
     def __init__(self, camera: str) -> None:
@@ -42,13 +42,13 @@ class CameraClock:
         self.begin(0.0)
 
     def begin(self, opening_s: float) -> None:
-        """Begin a connection that is opened from this time on, in monotonic seconds."""
+        """Begin a connection, whose opening starts at `opening_s`, monotonic seconds."""
         self._opening_s = opening_s
         self._first_s: float | None = None
         self._zero_at: float | None = None  # when the stream's position was 0, seconds since 1970
 
     def report(self, packet: Packet[VideoStream], start_time_realtime: int | None) -> None:
-        """Take the clock's time from a packet; from the container's start, in microseconds, where packets have none."""
+        """Note the camera's time from a packet, or else from the container's start in microseconds since 1970."""
         if packet.pts is not None and packet.has_sidedata("prft"):
             # AVProducerReferenceTime: microseconds since 1970, then flags.
             (microseconds,) = struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))
@@ -62,10 +62,10 @@ class CameraClock:
         """Return when a frame was captured by the camera's clock, seconds since 1970; None if that is not known.
 
         Args:
-            position_s: The frame's time stamp on the stream's own time line.
-            motion_s: When it was captured by the stream's arrivals, monotonic seconds.
-            arrived_s: When it arrived, monotonic seconds.
-            monotonic_to_wall_s: What to add to monotonic seconds for this machine's seconds since 1970.
+            position_s: The frame's time stamp on the stream's own time line; None if it has none.
+            motion_s: Time of capture by the stream's arrivals, monotonic seconds.
+            arrived_s: Time of arrival, monotonic seconds.
+            monotonic_to_wall_s: Seconds to add to monotonic seconds for this machine's seconds since 1970.
         """
         if self._first_s is None:
             self._first_s = arrived_s

@@ -1,37 +1,37 @@
-"""When a frame is due whose source can give it sooner than it was captured.
+"""Holds back frames of sources that deliver them faster than real time.
 
-A file gives its frames as fast as they are asked for, and so does a recording behind a URL. Live segments (HLS, DASH)
-come in bursts of seconds. Both are held back in the reading thread until each frame's stamp says that it is due; what
-comes after it waits in the file or in TCP's buffers. What a camera sends by itself (RTSP, plain HTTP) is not delayed,
-except where it has run so far ahead of the clock that it cannot be live.
+A file, and a recording behind a URL, delivers frames as fast as they are read. Live segments (HLS, DASH) come in bursts
+of seconds. Both are held back in the reading thread until each frame is due by its stamp; later frames wait in the file
+or in TCP's buffers. A stream that a camera sends by itself (RTSP, plain HTTP) is not delayed, unless it has run so far
+ahead of the clock that it cannot be live.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-# A step in the stamps that is larger than this, forwards, is a cut in the recording and no pause, in formats that may
-# have cuts; FFmpeg's own programs draw the line there too.
+# In formats that may have cuts, a forward step in the stamps that is larger than this is a cut and no pause; FFmpeg's
+# own programs use the same limit.
 _CUT_S = 10.0
 _BACK_S = 0.1
 
 
 class Pace(Protocol):
-    """Says how long to hold back a frame."""
+    """Decides how long to hold back a frame."""
 
     def wait_s(self, stamp_s: float, now_s: float, read_s: float) -> float:
-        """Return how long to wait before a frame is handed on; to be asked once for every frame, in order.
+        """Return how many seconds to wait before a frame is delivered; to be called once for every frame, in order.
 
         Args:
-            stamp_s: The frame's stamp on the stream's time line.
-            now_s: Monotonic seconds now, after reading it.
-            read_s: How long reading its packet took.
+            stamp_s: The frame's stamp on the stream's time line, seconds.
+            now_s: Monotonic seconds now, after the frame was read.
+            read_s: Seconds that reading the frame's packet took.
         """
         ...
 
 
 class Unpaced:
-    """Every frame is due when it comes."""
+    """Holds back no frame."""
 
     def wait_s(self, stamp_s: float, now_s: float, read_s: float) -> float:
         """Return 0."""
@@ -42,7 +42,7 @@ class FilePace:
     """Plays a recording at its own speed; one that falls behind by more than a second does not catch up.
 
     Args:
-        may_have_cuts: Whether its format may have steps in its stamps, which are then not waited for.
+        may_have_cuts: Whether the format may have steps in its stamps, which are then not waited for.
     """
 
     _MOST_BEHIND_S = 1.0
@@ -66,9 +66,9 @@ class FilePace:
 class SegmentPace:
     """Plays live segments at their own speed, as far behind the newest one as the first frame was.
 
-    Segments that come late move everything back by as much, so that the frames after them are still evenly spread. When
-    that adds up to more than `MOST_LATE_S`, frames are not held back until one had to be waited for: that one is the
-    newest there is, and counting starts again from it.
+    A segment that comes late delays all later frames by as much, so that frames stay evenly spread. When the delays add
+    up to more than `MOST_LATE_S`, frames are not held back until reading had to wait for one: that frame is the newest,
+    and the delay is counted from it again.
     """
 
     MOST_LATE_S = 10.0
@@ -95,11 +95,11 @@ class SegmentPace:
 
 
 class LeadPace:
-    """Holds back nothing, until the stream has run ahead of the clock as no camera does.
+    """Holds back no frame, until the stream has run so far ahead of the clock that it is no camera.
 
-    A live stream begins with what the server had kept, seconds of it. What is `MOST_LEAD_S` ahead after less than a
-    quarter of that time is a recording that is sent as fast as it is read; from then on it is played at its own speed.
-    Stamps that merely run at a wrong rate get ahead more slowly: holding those frames back would make them ever later.
+    A live stream may begin with some seconds that the server had buffered. A stream that is `MOST_LEAD_S` ahead, at
+    more than four times real time, is a recording that is sent as fast as it is read; from then on it is played at its
+    own speed. Stamps at a wrong rate get ahead more slowly; to hold those frames back would make them later and later.
     """
 
     MOST_LEAD_S = 15.0

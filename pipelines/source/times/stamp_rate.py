@@ -1,11 +1,11 @@
 """How fast a stream's time stamps run, compared with real time.
 
 A camera with a mislabelled frame rate or a slow RTP clock stamps its frames at 0.84 of real time, say. Compared with
-arrivals, its stamps then fall behind by 0.19 s every second, for ever. What looks alike for a while, and must not be
-taken for it:
+arrivals, its stamps then fall behind by 0.19 s every second, for ever. These look the same for a while, and must not be
+taken for a wrong rate:
 
 - A stall after which the stream goes on late: one step, and no slope before or after it. Steps are left out.
-- A stream that catches up after a stall: it falls while it is late. Falling counts only for a stream on time.
+- A stream that catches up after a stall: its lateness falls. A falling slope counts only for a stream that is on time.
 - Bursts and jitter: only the fastest frame of each second counts.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-# Pauses before key frames take up to half a second; the fastest frame of a whole second is not one of those held back.
+# Cameras hold frames back before key frames for up to half a second; the fastest frame of a second is not one of them.
 _BUCKET_S = 1.0
 # The longest stretch of even slope is taken, so that a rate that changed is found within seconds, and a small
 # deviation within minutes. In buckets.
@@ -25,25 +25,25 @@ _WINDOWS = (240, 60, 20, 10, 6)
 # A rising slope makes ages grow and is followed as soon as it can be told. A falling one does not, and the backlog
 # with which a connection begins falls too, for some seconds.
 _FEWEST_RISING, _FEWEST_FALLING = 5, 10
-# More than this between two seconds, against their usual difference, is a stall's or a jump's.
+# A step between two buckets that differs from the usual one by more than this comes from a stall or a jump.
 _STEP_S = 0.1
-# When half of this many at the end of a stretch are such steps, they are another rate.
+# If half of this many steps at the end of a stretch are such steps, the rate has changed.
 _NEWEST = 6
-# A line whose points are further off than this on average is not straight: the rate changed, or the network does.
+# A line whose points are further off than this on average is not straight: the rate or the network changes.
 _UNEVEN_S = 0.06
-# A slope is told from noise when it adds up to this much, and to this many times the noise.
+# A slope is significant if it adds up to this many seconds, and this many times the noise.
 _SURE_S, _SURE_TIMES = 0.02, 4.0
-# A deviation below this is left to the time line's slack, see there.
+# `Timeline` tolerates a deviation below this (`_DRIFT_PER_S`).
 LEAST_DEVIATION = 0.001
-# Outside these the stamps are no clock of a live camera, but those of a recording that is sent as fast as it goes.
+# Rates outside of these are not those of a live camera, but of a recording that is sent as fast as possible.
 _BOUNDS = (0.4, 2.5)
-# Rates are only spoken of after this long: a network that fills up looks like a slow clock for some seconds.
+# Rates are reported only after this long: a network that fills up looks like a slow clock for some seconds.
 _SETTLED_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """The fastest frame of a bucket: its stamp, its arrival, how late it was, and on which run of stamps it lies."""
+    """The fastest frame of a bucket: its stamp, arrival and lateness, and the run of stamps to which it belongs."""
 
     stamp_s: float
     arrival_s: float
@@ -53,7 +53,7 @@ class _Point:
 
 @dataclass(frozen=True, slots=True)
 class _Slope:
-    """Seconds by which arrivals fall behind the stamps for each second of stamps, and for how long they were seen."""
+    """Seconds by which arrivals fall behind for each second of stamps, and the span over which that was measured."""
 
     value: float
     span_s: float
@@ -64,7 +64,7 @@ class StampRate:
 
     Attributes:
         real_per_stamp: The estimate; exactly 1 unless the stamps are known to run at another rate.
-        settled: Whether it was seen for long enough to be spoken of.
+        settled: Whether the rate was measured for long enough to be reported.
     """
 
     def __init__(self) -> None:
@@ -77,13 +77,13 @@ class StampRate:
         self._until_fit = 0
 
     def jump(self) -> None:
-        """Say that the next stamp does not follow the last one."""
+        """Note that the next stamp does not continue from the last one."""
         self._close_bucket()
         self._bucket_end_s = -math.inf
         self._run += 1
 
     def add(self, stamp_s: float, arrival_s: float, late_s: float) -> None:
-        """Take a frame's stamp, its arrival in monotonic seconds, and how late it is by the present estimate."""
+        """Add a frame: its stamp, its arrival in monotonic seconds, and how late it is by the present estimate."""
         if arrival_s >= self._bucket_end_s:
             if self._close_bucket():
                 self._estimate()
@@ -126,7 +126,7 @@ def _may_fall(points: list[_Point]) -> bool:
 
 
 def _slope(points: list[_Point]) -> _Slope | None:
-    """Return the slope of arrival less stamp over stamp; None where the points lie on no straight line."""
+    """Return the slope of (arrival - stamp) over stamp; None if the points do not lie on a straight line."""
     steps = [
         (b.stamp_s - a.stamp_s, (b.arrival_s - a.arrival_s) - (b.stamp_s - a.stamp_s))
         for a, b in pairwise(points)

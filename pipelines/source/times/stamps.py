@@ -1,4 +1,4 @@
-"""One time line for a source's frames, whatever stamps they come with."""
+"""Puts the frames of a source on one time line, with or without usable time stamps."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from av.video.stream import VideoStream
 class Stamps:
     """One time line for the frames of a connection, or of all rounds of a looping file.
 
-    Frames have their own stamps where those can be trusted. Without them live frames follow as they arrive, those of
-    a file at its nominal rate.
+    Frames keep their own stamps if those can be trusted. Otherwise live frames are stamped by their arrival, frames of
+    a file by its nominal rate.
     """
 
     def __init__(self, live: bool) -> None:
@@ -22,19 +22,19 @@ class Stamps:
         self.interval_s = 0.04
 
     def begin(self, trusted: bool, interval_s: float) -> None:
-        """Begin a round: say whether its stamps can be trusted, and its nominal seconds from frame to frame."""
+        """Begin a round; `trusted` is whether its stamps can be trusted, `interval_s` its nominal frame interval."""
         self.trusted = trusted
         self.interval_s = interval_s
         self._shift = 0.0 if self._last is None else None
 
     def of_packet(self, packet: Packet[VideoStream]) -> float | None:
-        """Return the stamp that the packet's frame will have, if it can be known."""
+        """Return the stamp in seconds that the packet's frame will have; None if it is not known."""
         if packet.pts is None or self._shift is None or not self.trusted:
             return None
         return float(packet.pts * packet.time_base) + self._shift
 
     def of_frame(self, position_s: float | None, arrived_s: float) -> float:
-        """Return a frame's stamp; to be asked once for every frame, in order."""
+        """Return a frame's stamp in seconds; to be called once for every frame, in order."""
         follows = 0.0 if self._last is None else self._last + self.interval_s
         if position_s is not None and self.trusted:
             if self._shift is None:

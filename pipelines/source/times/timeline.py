@@ -1,12 +1,12 @@
-"""When frames were captured, and which of them to look at.
+"""Computes when frames were captured, and chooses the frames to analyse.
 
-A stream's own time stamps are smooth but count from anywhere, and some run at another rate than real time; arrival
-times are the machine's own but carry the network's bursts. `Timeline` puts the first onto the second: the fastest
-arrivals tell where the stream's zero lies, and how fast its clock runs.
+A stream's own time stamps are smooth, but count from an arbitrary zero, and some run at another rate than real time.
+Arrival times are in the machine's own time, but have the network's bursts. `Timeline` maps the first to the second: the
+fastest arrivals show where the stream's zero is, and how fast its clock runs.
 
-A stream that goes on late after a stall really shows the scene of some seconds ago, so its frames are that old, and
-stay so. Two kinds of stream cannot say so by their stamps: one whose stamps run at a wrong rate, and one that has
-only begun, whose rate is not known. For those the fastest of the recent arrivals counts as on time.
+A stream that goes on late after a stall shows the scene of some seconds ago, so its frames are that old, and stay so.
+For two kinds of stream, stamps cannot show this: those whose stamps run at a wrong rate, and those that have only
+begun, whose rate is not known. For these, the fastest of the recent arrivals counts as on time.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _JUMP_S = 5.0
 _BACK_S = 0.1
 # Frames may arrive late by a full network buffer; later than this, the stream paused and its stamps did not.
 _STALE_S = 30.0
-# Camera and machine clocks drift apart by up to some 100 ppm. The estimate gives way by this much a second, so that
-# a slow camera clock does not add up to hours of age; what is above is seen as a wrong rate.
+# Camera and machine clocks drift apart by up to some 100 ppm. The estimate follows by this much a second, so that a
+# slow camera clock does not add up to hours of age; a faster drift is noticed as a wrong rate.
 _DRIFT_PER_S = LEAST_DEVIATION
-# Until it can be known how fast the stamps run, frames are late only against this much of the past. Longer than the
-# half second for which cameras hold frames back at key frames; short, because stamps at 0.84 of real time make
-# frames seem older by 0.19 s for each second of it.
+# Until the rate of the stamps is known, lateness is measured against only this much of the past: longer than the half
+# second for which cameras hold frames back at key frames, but short, because stamps at 0.84 of real time make frames
+# seem older by 0.19 s for each second.
 _YOUNG_S, _YOUNG_MEMORY_S = 6.0, 0.6
-# The same for stamps at a wrong rate, which is known to a few per cent at first, and to one per cent when it was seen
-# for longer: 0.1 s of age at most.
+# How much of the past lateness is measured against for stamps at a wrong rate, which is known to a few per cent at
+# first, and later to one per cent: an error of 0.1 s of age at most.
 _UNSETTLED_MEMORY_S, _WRONG_RATE_MEMORY_S = 2.0, 10.0
-# A change of the estimate by more than this is a change of the rate, and not only a better estimate.
+# A larger change of the estimate than this is a change of the rate, not only a better estimate.
 _RATE_CHANGED = 0.01
-# The fastest frame of each such stretch is remembered.
+# Seconds of a stretch of which the fastest frame is remembered.
 _STRETCH_S = 0.15
 
 
@@ -50,12 +50,12 @@ class _Fastest:
         self._stretch_end_s = -math.inf
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all frames."""
         self._frames.clear()
         self._stretch_end_s = -math.inf
 
     def add(self, stamp_s: float, arrival_s: float, real_per_stamp: float) -> None:
-        """Take a frame."""
+        """Add a frame."""
         if arrival_s >= self._stretch_end_s:
             self._frames.append((stamp_s, arrival_s))
             self._stretch_end_s = arrival_s + _STRETCH_S
@@ -67,7 +67,7 @@ class _Fastest:
                 self._frames[-1] = stamp_s, arrival_s
 
     def due(self, stamp_s: float, real_per_stamp: float, since_s: float) -> float:
-        """Return when a frame would have come that is as fast as the fastest that arrived since then."""
+        """Return when a frame would have arrived if it were as fast as the fastest one that arrived after `since_s`."""
         due = math.inf
         for stamp, arrival in reversed(self._frames):
             if arrival < since_s:
@@ -80,11 +80,11 @@ class Timeline:
     """Maps a stream's time stamps to monotonic seconds of capture.
 
     Args:
-        live: Whether the stream's frames come when they were captured, so that the rate of its stamps can be told
-            from their arrivals. A file's stamps are right whatever the speed at which it is read.
+        live: Whether frames come when they were captured, so that the rate of the stamps can be measured by their
+            arrivals. The stamps of a file are right at whatever speed it is read.
 
     Attributes:
-        jumps: How often the stamps started anew.
+            jumps: How often the stamps started anew.
         scene_s: Time of the newest frame on a clock that runs as the scene does, monotonic seconds at the first frame.
             It goes by the stamps alone, corrected for their rate, and by arrivals only where the stamps jump: what is
             late after a stall was in the picture all the time, and trackers measure motion by this clock.
@@ -94,7 +94,7 @@ class Timeline:
         self._live = live
         self._rate = StampRate()
         self._fastest = _Fastest()
-        self._line_s: float | None = None  # when the last frame was captured, were it as fast as the fastest
+        self._line_s: float | None = None  # when the last frame was captured, if it was as fast as the fastest
         self._began_s = 0.0
         self._last_stamp = 0.0
         self._last_capture = -math.inf
@@ -105,26 +105,26 @@ class Timeline:
 
     @property
     def stamp_rate(self) -> float:
-        """Seconds of stamps that pass in a real second; exactly 1 unless it is known to be another rate."""
+        """Seconds of stamps that pass in a real second; exactly 1 unless another rate is known."""
         return 1.0 / self._real_per_stamp
 
     @property
     def stamp_rate_settled(self) -> bool:
-        """Whether `stamp_rate` was seen for long enough to be reported."""
+        """Whether `stamp_rate` was measured for long enough to be reported."""
         return self._rate.settled
 
     def real(self, stamp_s: float) -> float:
-        """Return a stamp corrected to run with real time; without a break when the estimate of the rate changes.
+        """Return a stamp corrected to the rate of real time, without a step when the estimate of the rate changes.
 
-        May be asked of packets whose frames have not come yet.
+        May be called for packets whose frames have not been decoded yet.
         """
         return stamp_s * self._real_per_stamp + self._shift_s
 
     def capture(self, stamp_s: float | None, arrival_s: float) -> float:
-        """Return when a frame was captured, never later than it arrived and never before the frame ahead of it.
+        """Return the monotonic time of a frame's capture, never after its arrival or before that of the last frame.
 
         Args:
-            stamp_s: The frame's presentation time on the stream's own clock; None where it has none.
+            stamp_s: The frame's presentation time on the stream's own clock; None if it has none.
             arrival_s: Monotonic seconds when it arrived.
         """
         self._advance_scene(stamp_s, arrival_s)
@@ -175,7 +175,7 @@ class Timeline:
         if rate != self._real_per_stamp:
             self._shift_s += (self._real_per_stamp - rate) * stamp_s
             if abs(rate - self._real_per_stamp) > _RATE_CHANGED:
-                # By the old rate, frames seemed late or early that were not.
+                # By the old rate, frames seemed late or early although they were not.
                 self._began_s = arrival_s
                 self._fastest.clear()
             self._real_per_stamp = rate
@@ -189,7 +189,7 @@ class Timeline:
 
 
 class Sampler:
-    """Chooses frames by time stamp, `fps` of them a second on average, whatever rate they come at.
+    """Chooses frames by time stamp: `fps` per second on average, at whatever rate they come.
 
     Args:
         fps: Frames a second to keep; None keeps all.
@@ -203,16 +203,16 @@ class Sampler:
         self._due: float | None = None
 
     def certainly_not(self, stamp_s: float) -> bool:
-        """Return whether `keep` cannot want the frame with that stamp, whatever comes before it.
+        """Return whether `keep` will be False for the frame with that stamp, whatever frames come before it.
 
-        May be asked of packets before decoding, in decoding order.
+        May be called for packets before decoding, in decoding order.
         """
         if self._interval is None or self._due is None:
             return False
         return self._due - self._interval - _BACK_S <= stamp_s < self._due - self._ROUNDING_S
 
     def keep(self, stamp_s: float) -> bool:
-        """Return whether to look at the frame with that stamp; to be asked once for every frame, in order."""
+        """Return whether to analyse the frame with that stamp; to be called once for every frame, in order."""
         if self._interval is None:
             return True
         late = math.inf if self._due is None else stamp_s - self._due
