@@ -321,7 +321,7 @@ class MqttOutput:
             self._losses.count("events", "shutdown", events, quietly=True)
             log.warning("%d events were not acknowledged by the broker before the end and are lost", events)
         self._outbox.close()
-        # If the offline status was not acknowledged, no DISCONNECT is sent, so that the broker publishes the last will.
+        # Without an acknowledged offline status, no DISCONNECT is sent, so that the broker publishes the last will.
         self._link.close(0.5, orderly=published)
         self._metrics.mqtt_connected.set(False)
 
