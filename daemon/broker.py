@@ -37,7 +37,7 @@ class EmbeddedBroker:
         self._bind = f"{host}:{port}"
         self.ready = threading.Event()
         self.failure: Exception | None = None
-        # amqtt logs tracebacks for clients that misbehave, which help nobody; errors that end the broker are raised.
+        # amqtt logs useless tracebacks for clients that misbehave; errors that end the broker are raised.
         for noisy in ("amqtt", "transitions"):
             logging.getLogger(noisy).setLevel(logging.CRITICAL)
 

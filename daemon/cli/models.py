@@ -57,7 +57,7 @@ def _fail(text: str, code: int = EXIT_WRONG_USAGE) -> NoReturn:
 def list_command(manifest: _File = _OWN) -> None:
     """List the networks of a manifest."""
     _, entries = _entries(manifest, None)
-    table = Table("name", "task", "version", "date", "licence", "tells", box=box.SIMPLE, pad_edge=False)
+    table = Table("name", "task", "version", "date", "licence", "outputs", box=box.SIMPLE, pad_edge=False)
     for entry in entries:
         tells = "boxes, 5 points" if isinstance(entry, DetectorEntry) else ", ".join(head.name for head in entry.heads)
         table.add_row(entry.name, entry.task, entry.version, entry.date.isoformat(), entry.licence, tells)

@@ -263,7 +263,7 @@ def signature_v4(secret: str, scope: str, signed: bytes) -> str:
 def _check_unambiguous(request: OssRequest) -> None:
     texts = [request.key, *(value for name, value in request.query if name in SUBRESOURCES)]
     if any(_PARAMETER.search(text) for text in texts):
-        text = "What version 1 signs would not tell this key or parameter from several parameters; sign with version 4."
+        text = "A version 1 signature would also be valid for this text as several parameters; sign with version 4."
         raise OssError("InvalidArgument", text)
 
 

@@ -22,7 +22,7 @@ _BUCKET_S = 1.0
 # The longest stretch of even slope is taken, so that a rate that changed is found within seconds, and a small
 # deviation within minutes. In buckets.
 _WINDOWS = (240, 60, 20, 10, 6)
-# A rising slope makes ages grow and is followed as soon as it can be told. A falling one does not, and the backlog
+# A rising slope makes ages grow and is followed as soon as it is significant. A falling one does not, and the backlog
 # with which a connection begins falls too, for some seconds.
 _FEWEST_RISING, _FEWEST_FALLING = 5, 10
 # A step between two buckets that differs from the usual one by more than this comes from a stall or a jump.
