@@ -108,9 +108,9 @@ class RequestLog:
             elif not noted.complete:
                 raise  # so that the server cuts off the answer, part of which has been sent
         finally:
-            self._tell(scope, noted, self._clock() - began_s)
+            self._report(scope, noted, self._clock() - began_s)
 
-    def _tell(self, scope: Scope, noted: _Noted, seconds: float) -> None:
+    def _report(self, scope: Scope, noted: _Noted, seconds: float) -> None:
         key = scope.get(KEY, NO_KEY)
         status = "none" if noted.status is None else str(noted.status)
         self._metrics.http_requests.labels(key, status).inc()

@@ -46,8 +46,8 @@ class _Track:
     read_s: float = -math.inf
     read_quality: float = 0.0
     estimates: dict[str, Estimate] = field(default_factory=dict)
-    told_s: float = -math.inf
-    told_quality: float = 0.0
+    published_s: float = -math.inf
+    published_quality: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class CameraTracks:
             for (_, track), face in zip(observation.seen, faces, strict=True):
                 if track is None or track.number not in self._tracks:  # the track ended while it was read
                     continue
-                kind = self._worth_telling(track, now_s)
+                kind = self._event_kind(track, now_s)
                 if kind is not None:
                     events.append(self._event(kind, track, face, frame.captured_s))
             return faces, events
@@ -262,23 +262,23 @@ class CameraTracks:
             {name: estimate.value(now_s) for name, estimate in sorted(track.estimates.items())}, self._spec.least
         )
 
-    def _worth_telling(self, track: _Track, now_s: float) -> EventKind | None:
-        if track.told_s == -math.inf:
+    def _event_kind(self, track: _Track, now_s: float) -> EventKind | None:
+        if track.published_s == -math.inf:
             kind: EventKind = "begin"
-        elif now_s - track.told_s >= self._spec.update_s and (
-            track.read_s > track.told_s or track.best.quality > track.told_quality
+        elif now_s - track.published_s >= self._spec.update_s and (
+            track.read_s > track.published_s or track.best.quality > track.published_quality
         ):
             kind = "update"
         else:
             return None
-        track.told_s, track.told_quality = now_s, track.best.quality
+        track.published_s, track.published_quality = now_s, track.best.quality
         return kind
 
     def _end(self, numbers: Sequence[int], captured_s: float, reason: EndReason) -> None:
         """Drop tracks; `end` events of those whose `begin` was returned are kept for `_take_ended`."""
         for number in numbers:
             track = self._tracks.pop(number, None)
-            if track is not None and track.told_s > -math.inf:
+            if track is not None and track.published_s > -math.inf:
                 face = Face(track.newest, number, self._known(track, track.seen_s))
                 self._ended.append(self._event("end", track, face, captured_s, reason))
 
