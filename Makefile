@@ -10,12 +10,14 @@ CAMERA ?=
 run: $(VENV)/.run
 	@$(BIN)/visaged run $(if $(CONFIG),--config '$(CONFIG)') $(if $(CAMERA),--camera '$(CAMERA)')
 
+# Most tests wait more than they compute, so two run at a time; those that look at times run alone.
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not alone'
+	$(BIN)/pytest -m alone
 
 # The unit tests of everything but the training, less those that take seconds each: for between two changes.
 test-fast: $(VENV)/.dev
-	$(BIN)/pytest -q -m 'not slow' tests/unit/daemon tests/unit/pipelines tests/unit/test_imports.py
+	$(BIN)/pytest -q -n 2 -m 'not slow' tests/unit/daemon tests/unit/pipelines tests/unit/test_imports.py
 
 check: $(VENV)/.dev .types/visaged
 	$(BIN)/ruff check

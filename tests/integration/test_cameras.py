@@ -35,6 +35,8 @@ from visaged.pipelines.source.video import SourceConfig
 from visaged.pipelines.tracking.job import FrameJob, FrameStage
 from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -13,6 +13,8 @@ from tests.support.sources import SourceRun
 from tests.support.ts_camera import ts_camera
 from visaged.pipelines.records import Frame
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -19,6 +19,8 @@ from visaged.daemon.app import Daemon
 from visaged.daemon.settings import parse
 from visaged.pipelines.outputs.messages import Message
 
+pytestmark = pytest.mark.alone
+
 PATIENCE_S = 60.0
 HOLD_S = 3.5  # more than the two seconds for which a face may be out of sight
 # Of the stream. Before, the age of a stream is not known yet: what is held up then seems to go on in time.

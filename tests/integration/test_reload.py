@@ -21,6 +21,8 @@ from tests.support.program import START_S, RunningDaemon
 from tests.support.subscriber import Message, Subscriber
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.alone
+
 SECRET = "s3cr3t-hunter2"
 
 

@@ -16,6 +16,8 @@ from tests.support.odd_servers import begin, http_server
 from tests.support.sources import SourceRun, failure_of
 from tests.support.web_files import file_server, live_segments, playlist, write_segments
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

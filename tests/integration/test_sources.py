@@ -25,6 +25,8 @@ from tests.support.requirements import RTSP_SERVER, require
 from tests.support.rtsp import PASSWORD, USER, RtspServer
 from tests.support.sources import SourceRun, failure_of
 
+pytestmark = pytest.mark.alone
+
 SLACK_S = 6.0
 
 
