@@ -76,8 +76,22 @@ def test_no_key(running: Running) -> None:
         "visaged_é".encode("latin-1"),
         b"x" * 10_000,
     ],
+    ids=[
+        "another",
+        "cut",
+        "longer",
+        "upper case",
+        "without prefix",
+        "its hash",
+        "empty",
+        "short",
+        "byte order mark",
+        "UTF-8",
+        "Latin-1",
+        "long",
+    ],
 )
-@pytest.mark.parametrize("header", [b"Authorization: Bearer ", b"X-API-Key: "])
+@pytest.mark.parametrize("header", [b"Authorization: Bearer ", b"X-API-Key: "], ids=["bearer", "x-api-key"])
 def test_wrong_keys(running: Running, header: bytes, value: bytes) -> None:
     status, headers, body = running.ask(b"GET /id HTTP/1.1\r\nHost: a\r\n" + header + value + b"\r\n\r\n")
     assert status == 401
