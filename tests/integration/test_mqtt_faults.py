@@ -175,7 +175,8 @@ def test_a_broker_that_closes_every_connection_costs_no_event_and_is_tried_less_
 def test_two_clients_of_one_id_are_recognized(
     broker: MosquittoBroker, start: Start, caplog: pytest.LogCaptureFixture, protocol: str
 ) -> None:
-    one, two = (start(broker.port, protocol=protocol, client_id="twin") for _ in range(2))
+    # With pauses that grow, one of them is connected for long enough to send.
+    one, two = (start(broker.port, protocol=protocol, client_id="twin", reconnect_most_s=8) for _ in range(2))
     until(lambda: len(about(caplog, 'client id "twin"', "mqtt.client_id")) >= 2, PATIENCE_S)
     for each in (one, two):
         each.publisher.submit_event(event())
