@@ -42,8 +42,6 @@ from visaged.daemon.app import Daemon
 from visaged.daemon.errors import StartError
 from visaged.daemon.settings import parse
 
-pytestmark = pytest.mark.alone
-
 VISAGED = Path(sys.executable).with_name("visaged")
 START_S = 60.0
 STOP_S = 5.0

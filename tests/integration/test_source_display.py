@@ -28,8 +28,6 @@ from visaged.pipelines.presentation import Turn
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
-pytestmark = pytest.mark.alone
-
 
 def picture() -> Image:
     """The demo's picture, 640 x 360."""

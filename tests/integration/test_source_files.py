@@ -30,8 +30,6 @@ from visaged.pipelines.source.picture.scaler import Scaler
 from visaged.pipelines.source.picture.surface import VideoSurface
 from visaged.pipelines.source.video import SourceError
 
-pytestmark = pytest.mark.alone
-
 HERE = Path(__file__).parents[2]
 
 

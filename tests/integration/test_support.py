@@ -23,8 +23,6 @@ from tests.support.process import ManagedProcess, ProcessError
 from tests.support.rtsp import PASSWORD, USER, RtspServer
 from tests.support.subscriber import RefusedError, Subscriber
 
-pytestmark = pytest.mark.alone
-
 # The bounds are for a busy machine; what a test waits for comes far earlier.
 OPEN_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 15.0
