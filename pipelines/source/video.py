@@ -43,7 +43,7 @@ from visaged.pipelines.source.opening.demuxing import packets
 from visaged.pipelines.source.opening.hardware import Hardware
 from visaged.pipelines.source.opening.opener import Opener, has_end, pace_of
 from visaged.pipelines.source.picture.canvases import CanvasPool
-from visaged.pipelines.source.picture.display import Display
+from visaged.pipelines.source.picture.display import Display, LastTurn
 from visaged.pipelines.source.picture.scaler import Scaler
 from visaged.pipelines.source.picture.surface import VideoSurface
 from visaged.pipelines.source.times.camera_clock import CameraClock
@@ -156,6 +156,7 @@ class VideoSource:
         self._sampler = Sampler(config.fps)
         self._camera_clock.begin(self._clock())
         self._rounds = 0
+        self._last_turn = LastTurn()
         self._wanted = True
         while True:
             self._opened = False
@@ -236,7 +237,7 @@ class VideoSource:
         if context is None:
             raise SourceError("invalid", f"{redact(self._config.url)}: no decoder for its video")
         self._hardware.check(context)
-        self._display = Display(self._camera, self._config, stream)
+        self._display = Display(self._camera, self._config, stream, self._last_turn)
         stream.thread_type = "FRAME" if self._config.decoder_threads > 1 else "NONE"
         stream.thread_count = self._config.decoder_threads
 

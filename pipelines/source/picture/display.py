@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import cast
 
@@ -17,6 +18,23 @@ from visaged.pipelines.source.config import SourceConfig
 log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class LastTurn:
+    """What the frames of a source said about their turn when they were looked at.
+
+    In PyAV the container of a frame's side data refers to the frame, and the frame to it, so that Python frees both
+    only when it looks for such circles: frames that were all asked for theirs held 500 MB and more. So a frame is asked
+    only where its angle, which costs nothing, is another one than before.
+
+    Attributes:
+        rotation: The angle that came with the frame, in PyAV's degrees; None before the first frame.
+        turn: How pictures become upright since then.
+    """
+
+    rotation: int | None = None
+    turn: Turn = UPRIGHT
+
+
 class Display:
     """Returns how the frames of one connection are to be shown.
 
@@ -28,26 +46,26 @@ class Display:
         camera: Name of the camera, for the log.
         config: Configuration whose `rotate` and `aspect` override the stream.
         stream: The video, before its first packet is decoded.
+        last: The turn of the frames that came before on the same source.
     """
 
-    def __init__(self, camera: str, config: SourceConfig, stream: VideoStream) -> None:
+    def __init__(self, camera: str, config: SourceConfig, stream: VideoStream, last: LastTurn) -> None:
         self._camera = camera
         self._config = config
         self._context = stream.codec_context
         container = stream.sample_aspect_ratio
         self._container_aspect = None if container == self._context.sample_aspect_ratio else container
         self._warned = False
-        self._turn = UPRIGHT
+        self._last = last
 
     def of(self, frame: av.VideoFrame) -> Presentation:
         """Return how a frame is shown that this stream's decoder has just returned."""
+        last = self._last
         if self._config.rotate is not None:
-            self._turn = Turn(self._config.rotate)
-        else:
-            turn = _turn(frame)
-            if turn is not None or frame.key_frame:
-                self._turn = turn or UPRIGHT
-        return Presentation(frame.width, frame.height, self._turn, self._aspect(frame.width, frame.height))
+            last.turn = Turn(self._config.rotate)
+        elif last.rotation is None or (frame.key_frame and frame.rotation != last.rotation):
+            last.rotation, last.turn = frame.rotation, _turn(frame)
+        return Presentation(frame.width, frame.height, last.turn, self._aspect(frame.width, frame.height))
 
     def _aspect(self, width: int, height: int) -> float:
         """Return the width of a stored pixel relative to its height."""
@@ -70,12 +88,12 @@ class Display:
         return float(aspect)
 
 
-def _turn(frame: av.VideoFrame) -> Turn | None:
-    """Return how a frame becomes upright by what came with it; None where nothing did."""
+def _turn(frame: av.VideoFrame) -> Turn:
+    """Return how a frame becomes upright by what came with it."""
     try:
         side_data = cast(SideDataContainer, frame.side_data)
         matrix = side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV does not know another kind of side data in it; it then has only the angle
         quarters = round(-frame.rotation / 90) % 4
-        return Turn((0, 90, 180, 270)[quarters]) if frame.rotation else None
-    return None if matrix is None else Turn.from_matrix(np.frombuffer(matrix, np.int32).reshape(3, 3))
+        return Turn((0, 90, 180, 270)[quarters])
+    return UPRIGHT if matrix is None else Turn.from_matrix(np.frombuffer(matrix, np.int32).reshape(3, 3))
