@@ -83,6 +83,8 @@ class Metrics:
             "stage_seconds", "Time that a frame spends in a stage: decode, queue, inference, publish", "stage",
             buckets=_AGES[:-2],
         )  # fmt: skip
+        # Looked up once, and not for every frame.
+        self.frame_stages = {name: self.stage.labels(name) for name in ("decode", "queue", "inference")}
         self.waiting = gauge("waiting", "Items that wait for inference", "lane")
 
         self.mqtt_connected = gauge("mqtt_connected", "1 while the broker is connected")

@@ -79,10 +79,10 @@ class FrameStage:
         counters.analysed.inc()
         counters.faces.inc(len(result.faces))
         counters.tracks.inc(sum(event.kind == "begin" for event in result.events))
-        times = self.metrics.stage
-        times.labels("decode").observe(frame.ready_s - frame.arrived_s)
-        times.labels("queue").observe(result.started_s - frame.ready_s)
-        times.labels("inference").observe(result.finished_s - result.started_s)
+        stages = self.metrics.frame_stages
+        stages["decode"].observe(frame.ready_s - frame.arrived_s)
+        stages["queue"].observe(result.started_s - frame.ready_s)
+        stages["inference"].observe(result.finished_s - result.started_s)
 
     def _hand_on(self, result: FrameResult) -> None:
         try:
