@@ -30,6 +30,9 @@ WEIGHTS = {
     "blur": 2.0,
 }
 
+TAUGHT_WEIGHTS = {"taught_age": 0.8, "taught_emotion": 2.0, "taught_female": 1.5, "taught_attractiveness": 30.0}
+"""For a network that learns from a larger one too: what `taught_losses` adds to the terms of WEIGHTS."""
+
 _LEAST_SEX_AGE = 4
 """Younger faces say too little of it."""
 _SMOOTHING = 0.01
@@ -48,6 +51,13 @@ class Batch:
 
     images: Tensor
     targets: dict[str, Tensor]
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device, copied only where it lies on another."""
+        return Batch(
+            self.images.to(device, non_blocking=True, memory_format=torch.channels_last),
+            {name: value.to(device, non_blocking=True) for name, value in self.targets.items()},
+        )
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -82,6 +92,28 @@ def analyzer_losses(outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> d
         error = _distance(outputs[name][:, 0].sigmoid(), targets[name])
         losses[name] = _mean(_huber(error, 0.1), targets[name])
     return losses
+
+
+def taught_losses(outputs: dict[str, Tensor], taught: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return how far a network is from what a larger one says of the same crops, by the names of TAUGHT_WEIGHTS.
+
+    Every crop counts, whatever labels it has: a grey 48 px face learns an age, and a portrait an emotion. The classes'
+    probabilities are compared as they are, not softened by a temperature (after "Knowledge distillation: A good teacher
+    is patient and consistent", Beyer et al., 2022, whose student also sees the teacher's very crops).
+
+    Args:
+        outputs: float32, raw, as `Analyzer` gives them.
+        taught: the same of the larger network, without gradients.
+    """
+    losses = {
+        f"taught_{name}": F.kl_div(
+            F.log_softmax(outputs[name], 1), F.log_softmax(taught[name], 1), reduction="batchmean", log_target=True
+        )
+        for name in ("age", "emotion")
+    }
+    losses["taught_female"] = F.binary_cross_entropy_with_logits(outputs["female"], taught["female"].sigmoid())
+    apart = (outputs["attractiveness"].sigmoid() - taught["attractiveness"].sigmoid()).abs()
+    return losses | {"taught_attractiveness": _huber(apart, 0.1).mean()}
 
 
 def total(losses: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
@@ -123,7 +155,7 @@ def _glasses(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _age(logits: Tensor, years: Tensor) -> dict[str, Tensor]:
     """Cross entropy with a bell around the true age, wider for older faces, and the error of the mean."""
-    bins = torch.arange(float(AGES))
+    bins = torch.arange(float(AGES), device=logits.device)
     age = years.nan_to_num(30.0)[:, None]
     bell = torch.exp(-0.5 * ((bins - age) / (1.5 + 0.04 * age)).square())
     chances = F.log_softmax(logits, 1)

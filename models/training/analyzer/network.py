@@ -44,6 +44,20 @@ class AnalyzerShape:
     dropout: float = 0.3
 
 
+SHAPES = {
+    "s": AnalyzerShape(),
+    "l": AnalyzerShape(
+        channels=(48, 96, 192, 320),
+        blocks=(2, 4, 4),
+        spatial=64,
+        global_features=384,
+        local_features=192,
+        dropout=0.5,
+    ),
+}
+"""By the names of the command line: `s` is shipped; `l`, some six times the weights, is for teaching it."""
+
+
 class Analyzer(nn.Module):
     """(B, 3, 112, 112) BGR 0..255 to raw outputs by head, and `points` (B, 106, 2) in crop pixels."""
 
