@@ -83,6 +83,7 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
             200: {"description": "Faces, most confident first.", "content": {"application/json": {"schema": _ANSWER}}},
             **responses(
                 HTTPStatus.BAD_REQUEST,
+                HTTPStatus.FORBIDDEN,
                 HTTPStatus.REQUEST_TIMEOUT,
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,

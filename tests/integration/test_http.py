@@ -502,7 +502,7 @@ def test_requests_that_are_no_http(server: Server) -> None:
 
 
 def test_connections_dropped_in_the_middle(server: Server, jpeg: bytes) -> None:
-    line = f"POST {FACES} HTTP/1.1\r\nHost: x\r\n".encode()
+    line = f"POST {FACES} HTTP/1.1\r\nHost: localhost\r\n".encode()
     head = line + f"Content-Length: {len(jpeg)}\r\n\r\n".encode()
     form = line + b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 99999\r\n\r\n"
     for start in (
@@ -669,7 +669,7 @@ def raw_post(running: Daemon, pieces: list[bytes], length: int, pause_s: float =
     """Sends pieces of a body, never all of it, and returns all that is answered until the server closes."""
     address = urlsplit(running.web.http_address)
     with socket.create_connection((address.hostname, address.port), ANSWER_S) as connection:
-        connection.sendall(f"POST {FACES} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+        connection.sendall(f"POST {FACES} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode())
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for piece in pieces:
                 connection.sendall(piece)
