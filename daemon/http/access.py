@@ -138,7 +138,7 @@ class KeyGuard:
         if not is_open:
             self._metrics.http_refused.labels(NO_KEY, cause).inc()
             # Behind a proxy, the address comes from a header, which may hold anything.
-            client = re.sub(r"[^\w.:%-]", "?", (scope.get("client") or ("an unknown client",))[0])[:64]
+            client = re.sub(r"[^\w.:%-]", "?", (scope.get("client") or ("an unknown client",))[0][:64])
             self._complain("a request of %s was refused: %s API key", client, cause)
         return Problem(HTTPStatus.UNAUTHORIZED, f"key-{cause}", detail, {"WWW-Authenticate": challenge})
 

@@ -88,7 +88,7 @@ class PageGuard:
 
     def _unknown_host(self, host: str) -> Problem:
         self._metrics.http_refused.labels(NO_KEY, "host").inc()
-        host = re.sub(r"[^\w.:\[\]-]", "?", host, flags=re.ASCII)[:100]
+        host = re.sub(r"[^\w.:\[\]-]", "?", host[:100], flags=re.ASCII)
         self._complain("a request for the host %s was refused; if that is this server, list it in http.hosts", host)
         detail = (
             f"this server is not known as {host} (the Host header), and a web page may have made that name lead here; "
