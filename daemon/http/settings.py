@@ -63,7 +63,8 @@ class HttpSettings(StrictConfig):
     keys: list[ApiKeySettings] = Field(default=[])
     """API keys. With any, every request but those for health and documentation must have one, on loopback too."""
     without_keys: bool = False
-    """Listen beyond loopback without keys, because a proxy in front has a login of its own."""
+    """Listen beyond loopback without keys, because a proxy in front has a login of its own. The names that the proxy
+    passes on as Host belong in `hosts`."""
     open_metrics: bool = False
     """Answer `/metrics` without a key. The answer contains the names of cameras and keys."""
     tls: TlsSettings | None = None
