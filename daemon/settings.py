@@ -82,8 +82,8 @@ def _host_alone(text: str) -> str:
     scheme, mark, rest = text.rpartition("://")
     login, at, site = rest.partition("/")[0].rpartition("@")
     found = re.fullmatch(r"(?:\[(?P<address>[^\[\]\s]+)\]|(?P<name>[^:\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?", site)
-    bare = re.fullmatch(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[^\s\[\]/@]+)?", text)
-    if bare is not None:
+    bare = re.fullmatch(r"[0-9A-Fa-f:.]+(%[^\s\[\]/@]+)?", text)
+    if bare is not None and text.partition("%")[0].count(":") > 1:
         return text
     if found is None:
         raise ValueError("is not a host; give a name or an address alone, and the port as port")

@@ -19,6 +19,8 @@ from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.http.access import KeyGuard
+from visaged.daemon.http.browsers.guard import PageGuard
+from visaged.daemon.http.browsers.headers import SafeHeaders
 from visaged.daemon.http.request_log import RequestLog
 from visaged.daemon.http.server import Limits, Server
 from visaged.daemon.management.api import install_management
@@ -68,18 +70,18 @@ class Web:
         self._metrics = metrics
         self._listeners: dict[str, _Listener] = {}
         http, oss = settings.http, settings.oss
+        self._access_log = http.access_log
         self._limits = Limits(head_s=http.header_timeout_s, connections=http.max_connections)
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
-        guarded: ASGIApp
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
-            guarded = kit.KitEdge(KeyGuard(app, http, metrics, kit.refuse))
+            guarded = kit.guarded(app, http, settings.kit, metrics)
         else:
-            guarded = KeyGuard(app, http, metrics)
+            guarded = KeyGuard(PageGuard(app, http, metrics), http, metrics)
         try:
-            self._listen("http", http.host, http.port, RequestLog(guarded, metrics, http.access_log), http.tls)
+            self._listen("http", http.host, http.port, guarded, http.tls)
             if oss.enabled:
                 # Most daemons do not serve this endpoint, so its modules are imported only here.
                 from visaged.daemon.api.aliyun_oss.app import OssApp
@@ -88,7 +90,7 @@ class Web:
                     oss_app = OssApp(pictures, oss, metrics, version)
                 except ValueError as error:
                     raise StartError(f"oss: {error}") from None
-                self._listen("oss", oss.host, oss.port, RequestLog(oss_app, metrics, http.access_log), oss.tls)
+                self._listen("oss", oss.host, oss.port, oss_app, oss.tls)
         except StartError:
             self.close()
             raise
@@ -127,12 +129,13 @@ class Web:
         await asyncio.gather(*servers)
         await self._fetcher.close()
 
-    def _listen(self, name: str, host: str, port: int, app: RequestLog, tls: TlsSettings | None) -> None:
+    def _listen(self, name: str, host: str, port: int, app: ASGIApp, tls: TlsSettings | None) -> None:
         try:
             context = None if tls is None else tls.context()
         except TlsError as error:
             raise StartError(f"{name}.tls: {error}") from None
-        server = Server(app, self._limits, self._metrics, name, context)
+        logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log))
+        server = Server(logged, self._limits, self._metrics, name, context)
         self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
 
     def _fetched(self, result: str, seconds: float, size: int) -> None:

@@ -4,15 +4,42 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 """Letters, digits, `_`, `.`, `-`; it becomes a level of MQTT topics and a label of metrics."""
+
+_LABEL = "[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?"
+_HOST = rf"{_LABEL}(\.{_LABEL})*"
+
+
+def fitting(pattern: str, words: str) -> AfterValidator:
+    """Return a validator that refuses a text in words: pydantic's own error would show only the pattern."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise ValueError(f"is not {words}")
+        return text
+
+    return AfterValidator(check)
+
+
+HostName = Annotated[
+    str,
+    Field(max_length=253),
+    fitting(
+        _HOST,
+        "a host's name alone, in lower case, without scheme, port and path; not ASCII: in its form xn--...",
+    ),
+    WithJsonSchema({"type": "string", "maxLength": 253, "pattern": f"^{_HOST}$"}),
+]
+"""A DNS name in lower case, without a port."""
 
 
 def is_loopback(host: str) -> bool:

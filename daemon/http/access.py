@@ -85,14 +85,14 @@ class KeyGuard:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_open = self._is_open(scope)
+        is_open = scope["path"] in self._open
         try:
             holder = self._holder(scope, is_open)
             scope[KEY] = holder.name
             scope[_HOLDER] = holder
         except Problem as refused:
             if not is_open:
-                await self._refuse(_closing(refused, scope), Request(scope))(scope, receive, send)
+                await self._refuse(closing(refused, scope), Request(scope))(scope, receive, send)
                 return
             scope[_UNKNOWN] = True
         if is_open:  # health checks must succeed even when their key is at its limits
@@ -104,7 +104,7 @@ class KeyGuard:
             kind = refusal.cause.replace("_", "-")
             headers = {"Retry-After": str(refusal.retry_after_s)}
             problem = Problem(HTTPStatus.TOO_MANY_REQUESTS, kind, refusal.detail, headers)
-            await self._refuse(_closing(problem, scope), Request(scope))(scope, receive, send)
+            await self._refuse(closing(problem, scope), Request(scope))(scope, receive, send)
             return
         active = self._metrics.http_active.labels(holder.name)
         active.inc()
@@ -138,19 +138,13 @@ class KeyGuard:
         if not is_open:
             self._metrics.http_refused.labels(NO_KEY, cause).inc()
             # Behind a proxy, the address comes from a header, which may hold anything.
-            client = re.sub(r"[^\w.:%-]", "?", (scope.get("client") or ("an unknown client",))[0])[:64]
+            client = re.sub(r"[^\w.:%-]", "?", (scope.get("client") or ("an unknown client",))[0][:64])
             self._complain("a request of %s was refused: %s API key", client, cause)
         return Problem(HTTPStatus.UNAUTHORIZED, f"key-{cause}", detail, {"WWW-Authenticate": challenge})
 
-    def _is_open(self, scope: Scope) -> bool:
-        if scope["path"] in self._open:
-            return True
-        # Browsers send no key with a CORS preflight request.
-        names = {name for name, _ in scope["headers"]}
-        return scope["method"] == "OPTIONS" and {b"origin", b"access-control-request-method"} <= names
 
-
-def _closing(problem: Problem, scope: Scope) -> Problem:
+def closing(problem: Problem, scope: Scope) -> Problem:
+    """Return a refusal after which the connection is closed if its next bytes are ambiguous."""
     # A client that sent `Expect: 100-continue` may send the body now or not, so the next bytes are ambiguous.
     if any(name == b"expect" for name, _ in scope["headers"]):
         problem.headers = {**(problem.headers or {}), "Connection": "close"}

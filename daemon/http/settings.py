@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from visaged.daemon.config.base import Name, is_loopback
+from visaged.daemon.config.base import HostName, Name, is_loopback
 from visaged.daemon.config.document import ConfigProblem
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
@@ -57,10 +57,14 @@ class HttpSettings(StrictConfig):
     """Address to listen on. Beyond loopback it takes `keys` (or `without_keys`)."""
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port to listen on; 0 for any free one."""
+    hosts: list[HostName] = Field(default=[])
+    """Names of this server in the URLs of clients that send no key, besides localhost. IP addresses need no entry.
+    Requests without a key for other names are refused, because a web page could have made such a name lead here."""
     keys: list[ApiKeySettings] = Field(default=[])
     """API keys. With any, every request but those for health and documentation must have one, on loopback too."""
     without_keys: bool = False
-    """Listen beyond loopback without keys, because a proxy in front has a login of its own."""
+    """Listen beyond loopback without keys, because a proxy in front has a login of its own. The names that the proxy
+    passes on as Host belong in `hosts`."""
     open_metrics: bool = False
     """Answer `/metrics` without a key. The answer contains the names of cameras and keys."""
     tls: TlsSettings | None = None

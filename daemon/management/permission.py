@@ -1,8 +1,7 @@
 """Who may change the configuration over HTTP: holders of an admin key; without keys, programs of this machine.
 
-Without keys, a web page that a browser on this machine shows must not be able to make changes. It could send a
-cross-site request, which browsers mark with `Origin` and `Sec-Fetch-Site`, or use a domain of its own that resolves to
-this machine (DNS rebinding), which `Host` shows.
+Requests that a page of another site caused in a browser do not come this far (`PageGuard`). Without keys, changes are
+bound to this machine besides: `Host` must be a loopback address, and no proxy may have passed the request on.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import Request
 
 from visaged.daemon.config.base import is_loopback
 from visaged.daemon.http.access import holder_of
+from visaged.daemon.http.browsers.hosts import host_name
 from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.settings import HttpSettings
 
@@ -43,7 +42,7 @@ def check_may_change(request: Request, settings: HttpSettings) -> None:
         return
     if settings.without_keys or not is_loopback(settings.host):
         raise _forbidden(f"without keys, changes are possible only where the server listens on loopback; {_KEY}")
-    trouble = _of_a_browser_or_proxy(request)
+    trouble = _from_elsewhere(request)
     if trouble is not None:
         raise _forbidden(f"without keys, changes are only for programs of this machine, and {trouble}; {_KEY}")
 
@@ -66,27 +65,13 @@ def check_may_name(request: Request, camera: Mapping[str, Any]) -> None:
         raise _forbidden(f"without keys, {' and '.join(named)} can be set in the configuration's file alone; {_KEY}")
 
 
-def _of_a_browser_or_proxy(request: Request) -> str | None:
-    """Return what shows that a request comes from a web page or through a proxy; None if nothing does."""
-    host = request.headers.get("host", "")
-    if not is_loopback(_name(host)):
+def _from_elsewhere(request: Request) -> str | None:
+    """Return what shows that a request comes from another machine or through a proxy; None if nothing does."""
+    if not is_loopback(host_name(request.headers.get("host", "")) or ""):
         return "the Host header is neither localhost nor a loopback address"
-    origin = request.headers.get("origin")
-    if origin is not None and origin.lower() != f"{request.url.scheme}://{host}".lower():
-        return "the Origin header shows a page of another site"
-    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        return "the Sec-Fetch-Site header shows a page of another site"
     if any(name in request.headers for name in _PROXIES):
         return "a header shows that a proxy passed this on"
     return None
-
-
-def _name(host: str) -> str:
-    """Return the name or address of a Host header, without its port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
 
 
 def _forbidden(detail: str) -> Problem:

@@ -108,7 +108,7 @@ class Metrics:
         self.http_requests = counter("http_requests", "HTTP requests answered", "key", "status")
         self.http_seconds = histogram("http_request_seconds", "An HTTP request, headers to answer", buckets=_AGES)
         self.http_active = gauge("http_requests_active", "HTTP requests in work", "key")
-        self.http_refused = counter("http_refused", "Requests refused for their key or its limits", "key", "cause")
+        self.http_refused = counter("http_refused", "Requests refused: for their key, Host, ...", "key", "cause")
         self.http_connections = gauge("http_connections", "Open connections", "listener")
         self.http_cut = counter("http_connections_cut", "Connections that were cut off", "listener", "cause")
         self.oss_requests = counter(

@@ -150,14 +150,6 @@ def test_metrics_need_a_key_unless_they_are_open(running: Running) -> None:
         is_problem(server.client.get("/id"), 401, "key-missing")
 
 
-def test_browsers_may_ask_whether_they_may_ask(running: Running) -> None:
-    asks = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
-    assert running.client.options("/echo", headers=asks).status_code == 405  # it came through
-    for headers in ({}, {"Origin": "https://shop.example"}):
-        is_problem(running.client.options("/echo", headers=headers), 401, "key-missing")
-    is_problem(running.client.post("/echo", headers=asks), 401, "key-missing")
-
-
 def test_without_keys_everybody_may() -> None:
     with Running(keys=[]) as server:
         assert server.client.get("/readyz").json() == {"details": True}

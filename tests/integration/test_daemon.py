@@ -225,7 +225,7 @@ Detector.detect = slowly
             return 0
 
     with socket.create_connection((address.hostname, address.port), 30) as half, ThreadPoolExecutor(10) as pool:
-        half.sendall(b"POST /v1/faces HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf of it")
+        half.sendall(b"POST /v1/faces HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf of it")
         answers = [pool.submit(post, number) for number in range(10)]
         until(lambda: metric(get(f"{http}/metrics").text, "visaged_waiting", lane="pictures") >= 5, START_S)
         code, took_s = program.end()

@@ -30,6 +30,7 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.pictures import cut, encoded
+from tests.support import access_server
 from tests.support.bitmaps import RLE4, RLE8, bitmap, run_lengths
 from tests.support.broker import free_port
 from tests.support.process import ManagedProcess
@@ -501,8 +502,30 @@ def test_requests_that_are_no_http(server: Server) -> None:
     assert server.client.get("/healthz").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET /v1/cameras HTTP/1.1\r\nHost: localhost", 200),
+        ("GET /v1/cameras HTTP/1.0", 200),
+        ("GET /v1/cameras HTTP/1.0\r\nHost: evil.example", 421),
+        ("GET /v1/cameras HTTP/1.1", 400),
+        ("GET /v1/cameras HTTP/1.1\r\nHost: localhost\r\nHost: evil.example", 400),
+        ("GET http://evil.example/v1/cameras HTTP/1.1\r\nHost: localhost", 400),
+        ("GET http://localhost/v1/cameras HTTP/1.1\r\nHost: evil.example", 400),
+        ("GET /v1/cameras HTTP/1.1\r\nHost: evil.example\r\nUpgrade: websocket\r\nConnection: Upgrade", 421),
+        ("GET /v1/cameras HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade", 200),
+        ("GET /v1/cameras HTTP/1.1\r\nHost: evil.example\r\nX-Forwarded-Host: localhost", 421),
+        ("POST /v1/reload HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nOrigin: null", 403),
+    ],
+)
+def test_requests_for_other_hosts_byte_by_byte(server: Server, head: str, status: int) -> None:
+    with server.raw() as connection:
+        connection.sendall(f"{head}\r\n\r\n".encode())
+        assert access_server.answer(connection)[0] == status
+
+
 def test_connections_dropped_in_the_middle(server: Server, jpeg: bytes) -> None:
-    line = f"POST {FACES} HTTP/1.1\r\nHost: x\r\n".encode()
+    line = f"POST {FACES} HTTP/1.1\r\nHost: localhost\r\n".encode()
     head = line + f"Content-Length: {len(jpeg)}\r\n\r\n".encode()
     form = line + b"Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 99999\r\n\r\n"
     for start in (
@@ -604,7 +627,7 @@ def test_docs_and_openapi(server: Server) -> None:
     assert api["openapi"].startswith("3.1")
     assert set(api["paths"]) >= {FACES, "/v1/cameras", "/healthz", "/readyz", "/metrics"}
     answers = api["paths"][FACES]["post"]["responses"]
-    assert {"200", "400", "408", "413", "415", "422", "500", "503"} == set(answers)
+    assert {"200", "400", "403", "408", "413", "415", "422", "500", "503"} == set(answers)
     schema = answers["415"]["content"][PROBLEM]["schema"]
     jsonschema.Draft202012Validator(schema).validate(server.client.post(FACES, content=b"x").json())
 
@@ -669,7 +692,7 @@ def raw_post(running: Daemon, pieces: list[bytes], length: int, pause_s: float =
     """Sends pieces of a body, never all of it, and returns all that is answered until the server closes."""
     address = urlsplit(running.web.http_address)
     with socket.create_connection((address.hostname, address.port), ANSWER_S) as connection:
-        connection.sendall(f"POST {FACES} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+        connection.sendall(f"POST {FACES} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n".encode())
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for piece in pieces:
                 connection.sendall(piece)

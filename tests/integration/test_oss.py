@@ -578,6 +578,30 @@ def test_headers_that_a_client_wants(endpoint: Endpoint) -> None:
     is_error(response, body, 400, "InvalidArgument")
 
 
+def test_pages_of_other_origins(endpoint: Endpoint, open_endpoint: Endpoint) -> None:
+    page = {"Origin": "https://shop.example", "Sec-Fetch-Site": "cross-site"}
+    work = "person.jpg?x-oss-process=image/faces"
+    for response, body in (
+        open_endpoint.ask(f"/imm-demo/{work}", headers=page),
+        endpoint.ask(f"/everybody/{work}", headers=page),
+    ):
+        assert "page of another site" in is_error(response, body, 403, "AccessDenied")["Message"]
+    # A page that has a signed URL may use it, and show what it leads to.
+    signed = urlsplit(bucket_of(endpoint).sign_url("GET", "person.jpg", 60, params={"x-oss-process": "image/faces"}))
+    response, body = endpoint.ask(f"{signed.path}?{signed.query}", headers=page)
+    assert (response.status, len(json.loads(body)["Figures"])) == (200, 4)
+    signed = urlsplit(bucket_of(endpoint).sign_url("GET", "person.jpg", 60))
+    response, _ = endpoint.ask(f"{signed.path}?{signed.query}", headers=page)
+    assert response.headers["cross-origin-resource-policy"] == "cross-origin"
+    # HTML that a signature asks for is saved, and would have no origin in the browser.
+    wanted = {"response-content-type": "text/html", "response-content-disposition": "inline; filename=a.htm"}
+    signed = urlsplit(bucket_of(endpoint).sign_url("GET", "person.jpg", 60, params=wanted))
+    response, _ = endpoint.ask(f"{signed.path}?{signed.query}", headers=page)
+    assert response.headers["content-type"] == "text/html"
+    assert response.headers["content-disposition"] == "attachment; filename=a.htm"
+    assert response.headers["content-security-policy"] == "sandbox"
+
+
 def test_heads_have_no_body(open_endpoint: Endpoint) -> None:
     response, body = open_endpoint.ask("/imm-demo/absent.jpg", "HEAD")
     assert response.status == 404

@@ -97,7 +97,9 @@ def test_keys_guard_everything_but_health(start: Start) -> None:
         refused = client.post("/prod/face_detection", json=body)
         assert refused.status_code == 401
         assert refused.headers["content-type"].startswith("text/plain")
-        assert refused.headers["access-control-allow-origin"] == "*"
+        assert "access-control-allow-origin" not in refused.headers
+        page = client.post("/prod/face_detection", json=body, headers={"Origin": "https://shop.example"})
+        assert (page.status_code, page.headers["access-control-allow-origin"]) == (401, "*")
         answer = client.post("/prod/face_detection", json=body, headers={"X-API-Key": KEY})
         assert len(answer.json()["Faces"]) == 1
         metrics = client.get("/metrics", headers={"Authorization": f"Bearer {KEY}"}).text

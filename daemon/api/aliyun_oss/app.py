@@ -27,6 +27,7 @@ from visaged.daemon.api.aliyun_oss.requests import HostRouter, OssRequest, read_
 from visaged.daemon.api.aliyun_oss.settings import ATTRIBUTES, OssSettings
 from visaged.daemon.api.aliyun_oss.signature import Verifier
 from visaged.daemon.api.pictures import Pictures
+from visaged.daemon.http.browsers.headers import RESOURCE_POLICY, SAFE
 from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.request_log import rename_request
 from visaged.pipelines.images.job import PictureQuery
@@ -42,6 +43,9 @@ _ANSWERS: dict[str, Callable[..., answers.Document]] = {
     "imm/detecface": answers.detectface,  # as one page of OSS's documents spells it
     "image/faces": answers.figures,
 }
+# Objects come from anybody who can write to a bucket. Should a browser render one all the same, it has no origin and
+# runs no script (`sandbox`); images and other media are still shown.
+_SAFE = {**SAFE, "Content-Security-Policy": "sandbox"}
 # Query parameters of OSS operations that are not served here.
 _ELSEWHERE = frozenset(
     {b"acl", b"append", b"callback", b"delete", b"restore", b"symlink", b"tagging", b"uploadId", b"uploads",
@@ -81,6 +85,7 @@ class OssApp:
         keys = {key.access_key_id: key.secret() for key in settings.keys}
         self._has_keys = bool(keys)
         self._verifier = Verifier(keys, settings.region, clock)
+        self._embedding = settings.embedding
         self._server = f"visaged/{version}"
         self._requests = metrics.oss_requests
 
@@ -109,6 +114,8 @@ class OssApp:
         response.headers["x-oss-request-id"] = request_id
         response.headers["x-oss-server-time"] = str(round((time.monotonic() - began_s) * 1000))
         response.headers["server"] = self._server
+        for name, value in _SAFE.items():
+            response.headers.setdefault(name, value)
         await response(scope, receive, send)
 
     async def _answer(self, request: OssRequest, operation: str, request_id: str) -> Response:
@@ -116,11 +123,14 @@ class OssApp:
             text = "The specified method is not allowed against this resource: objects are read here, not written."
             details = {"Method": request.method, "ResourceType": "OBJECT" if request.key else "BUCKET"}
             raise OssError("MethodNotAllowed", text, details, {"Allow": "GET, HEAD"})
-        if not self._has_keys and not self._names.knows(request.host):
-            text = "The endpoint is not known under this name; list it in oss.endpoints, or ask for 127.0.0.1."
-            raise OssError("AccessDenied", text)
         is_signed = self._verifier.verify(request)
-        if not is_signed and request.bucket not in self._public:
+        if not is_signed and not self._names.knows(request.host):
+            text = (
+                "The endpoint is not known under this name; list it in oss.endpoints, ask for an IP address or "
+                "localhost, or sign the request with a key of oss.keys."
+            )
+            raise OssError("AccessDenied", text)
+        if not is_signed and self._has_keys and request.bucket not in self._public:
             # The answer must not show whether the bucket exists to clients that may not read it.
             raise OssError("AccessDenied", "You have no right to access this object because of bucket acl.")
         if not request.bucket:
@@ -137,7 +147,12 @@ class OssApp:
                 raise OssError("NotImplemented", text)
         key = request.key_text()
         if operation in ("get", "head"):
-            return await run_in_threadpool(_read, bucket, key, request, is_signed)
+            response = await run_in_threadpool(_read, bucket, key, request, is_signed)
+            response.headers[RESOURCE_POLICY] = self._embedding or ("cross-origin" if is_signed else "same-origin")
+            return response
+        if request.page is not None and not is_signed:
+            text = f"{request.page}; such pages may have objects processed by signed requests alone."
+            raise OssError("AccessDenied", text[0].upper() + text[1:])
         return await self._process(bucket, key, request, request_id)
 
     async def _process(self, bucket: Bucket, key: str, request: OssRequest, request_id: str) -> Response:

@@ -25,6 +25,14 @@ _OVERRIDES = {
 }
 
 
+_HARMLESS = re.compile(
+    r"(?:(?:image|audio|video)/(?P<kind>[a-z0-9.+-]+)|text/plain|application/(?:json|octet-stream))"
+    r"(?: ?; ?charset=(?:[a-z0-9_-]+|\"[a-z0-9_-]+\"))?",
+    re.IGNORECASE,
+)
+"""Content types that hold no scripts, strictly: browsers take the last of several types, and mend what is malformed."""
+
+
 class ObjectResponse(StreamingResponse):
     """Sends bytes of an object, and closes it however the answer ends, also if the client goes away before it begins.
 
@@ -73,7 +81,7 @@ def check_conditions(request: OssRequest, meta: Meta) -> Response | None:
 
 def head_response(request: OssRequest, meta: Meta, is_signed: bool) -> Response:
     """Return the answer to HEAD."""
-    return Response(None, HTTPStatus.OK, _headers(meta) | _overrides(request, is_signed))
+    return Response(None, HTTPStatus.OK, _headers(request, meta, is_signed))
 
 
 def get_response(request: OssRequest, stored: StoredObject, is_signed: bool) -> Response:
@@ -83,7 +91,7 @@ def get_response(request: OssRequest, stored: StoredObject, is_signed: bool) -> 
         OssError: The range is not satisfiable (InvalidRange), or a `response-*` parameter is not valid.
     """
     meta = stored.meta
-    headers = _headers(meta) | _overrides(request, is_signed)
+    headers = _headers(request, meta, is_signed)
     start, length = 0, meta.size
     status = HTTPStatus.OK
     wanted = byte_range(request.header(b"range"), meta.size, request.header(b"x-oss-range-behavior") == b"standard")
@@ -128,8 +136,8 @@ def byte_range(header: bytes, size: int, standard: bool) -> tuple[int, int] | No
     return None
 
 
-def _headers(meta: Meta) -> dict[str, str]:
-    return {
+def _headers(request: OssRequest, meta: Meta, is_signed: bool) -> dict[str, str]:
+    headers = {
         "Accept-Ranges": "bytes",
         "Content-Length": str(meta.size),
         "Content-Type": meta.content_type,
@@ -137,7 +145,30 @@ def _headers(meta: Meta) -> dict[str, str]:
         "Last-Modified": _http_date(meta.modified),
         "x-oss-object-type": meta.object_type,
         "x-oss-storage-class": "Standard",
-    }
+    } | _overrides(request, is_signed)
+    if not is_harmless(headers["Content-Type"]):
+        # The type stays as it is for programs; OSS does the same with HTML at its own host names.
+        headers["Content-Disposition"] = _as_attachment(headers.get("Content-Disposition", ""))
+        headers["x-oss-force-download"] = "true"
+    return headers
+
+
+def is_harmless(content_type: str) -> bool:
+    """Return whether a browser may show objects of a type: pictures, sound, video, plain text, JSON, and raw bytes.
+
+    Others may hold scripts, as HTML, SVG and XML do, or parts of any type, and are for saving only.
+    """
+    found = _HARMLESS.fullmatch(content_type)
+    if found is None:
+        return False
+    kind = (found["kind"] or "").lower()
+    return not kind.startswith("svg") and not kind.endswith("xml")
+
+
+def _as_attachment(disposition: str) -> str:
+    """Return a Content-Disposition that has the browser save the object, with the file name of the given one."""
+    _, semicolon, parameters = disposition.partition(";")
+    return f"attachment{semicolon}{parameters}"
 
 
 def _overrides(request: OssRequest, is_signed: bool) -> dict[str, str]:
@@ -148,7 +179,8 @@ def _overrides(request: OssRequest, is_signed: bool) -> dict[str, str]:
         if value is None:
             continue
         if not is_signed:
-            raise OssError("InvalidArgument", f"{name.decode()} is for signed requests alone.")
+            text = f"{name.decode()} is for requests alone that are signed with one of the endpoint's keys (oss.keys)."
+            raise OssError("InvalidArgument", text)
         if not re.fullmatch(rb"[\x20-\x7e\x80-\xff]{1,1024}", value) or value != value.strip(b" "):
             raise OssError("InvalidArgument", f"{name.decode()} is no value of a header.")
         found[header.title()] = value.decode("latin-1")

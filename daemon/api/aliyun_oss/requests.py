@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from visaged.daemon.api.aliyun_oss.errors import OssError
+from visaged.daemon.http.browsers.hosts import KnownHosts, host_name
+from visaged.daemon.http.browsers.origins import foreign_page
 
 MAX_KEY_BYTES = 1023
 """Longest key in bytes, as in OSS."""
@@ -29,6 +31,7 @@ class OssRequest:
         query: Names and values of the query parameters, decoded, in the order sent.
         headers: Names in lower case and values of the headers, in the order sent.
         host: Value of the Host header.
+        page: What shows that a web page of another origin caused the request in a browser; None if nothing does.
     """
 
     method: str
@@ -37,6 +40,7 @@ class OssRequest:
     query: tuple[tuple[bytes, bytes], ...]
     headers: tuple[tuple[bytes, bytes], ...]
     host: str
+    page: str | None = None
 
     def argument(self, name: bytes) -> bytes | None:
         """Return the first value of a query parameter; None if it was not sent."""
@@ -69,33 +73,26 @@ class HostRouter:
     """
 
     def __init__(self, endpoints: Iterable[str], domains: Mapping[str, str]) -> None:
+        endpoints = tuple(endpoints)
         self._suffixes = tuple(f".{name}" for name in endpoints)
+        self._hosts = KnownHosts(endpoints)
         self._domains = dict(domains)
 
     def knows(self, host: str) -> bool:
-        """Return whether a Host header is one that clients of this endpoint send: an IP address or a configured name.
+        """Return whether a Host header has a name of this endpoint: an IP address, localhost or a configured name.
 
-        A web page could make a name of its own resolve to 127.0.0.1 (DNS rebinding), and read what is served there.
+        A web page could make a name of its own lead here (DNS rebinding), and read what is served without a signature.
         """
-        name = _name(host)
-        try:
-            ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-        except ValueError:
-            return name == "" or f".{name}" in self._suffixes or self.bucket(host) is not None
-        return True
+        return self._hosts.know(host) or self.bucket(host) is not None
 
     def bucket(self, host: str) -> str | None:
         """Return the bucket that a Host header names; None where the path names it."""
-        name = _name(host)
+        name = host_name(host) or ""
         if name in self._domains:
             return self._domains[name]
         # The longest suffix, so that the right one of the endpoints `a.b` and `b` is removed.
         fitting = [suffix for suffix in self._suffixes if name.endswith(suffix) and len(name) > len(suffix)]
         return name.removesuffix(max(fitting, key=len)) if fitting else None
-
-
-def _name(host: str) -> str:
-    return re.sub(r":\d*$", "", host.strip().lower()).removesuffix(".")
 
 
 def read_request(scope: Scope, names: HostRouter) -> OssRequest:
@@ -117,7 +114,8 @@ def read_request(scope: Scope, names: HostRouter) -> OssRequest:
         # Bytes that are not ASCII become U+FFFD, which no bucket has in its name.
         bucket, key = unquote_to_bytes(found["bucket"]).decode("ascii", "replace") or None, found["key"]
     query = tuple(_pair(part) for part in scope["query_string"].split(b"&") if part)
-    return OssRequest(scope["method"], bucket, unquote_to_bytes(key), query, headers, host)
+    page = foreign_page(Headers(scope=scope), scope["scheme"])
+    return OssRequest(scope["method"], bucket, unquote_to_bytes(key), query, headers, host, page)
 
 
 def _pair(part: bytes) -> tuple[bytes, bytes]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     Field,
     SecretStr,
     WithJsonSchema,
@@ -18,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from visaged.daemon.config.base import Name, is_loopback
+from visaged.daemon.config.base import HostName, Name, fitting, is_loopback
 from visaged.daemon.config.document import ConfigProblem
 from visaged.daemon.config.secrets import Secret
 from visaged.daemon.config.tls import TlsError, TlsSettings
@@ -34,33 +32,13 @@ ATTRIBUTES = frozenset(
 """The attributes that have a field in the answers of this endpoint."""
 
 
-def _fitting(pattern: str, words: str) -> AfterValidator:
-    """Return a validator that refuses a text in words: pydantic's own error would show only the pattern."""
-
-    def check(text: str) -> str:
-        if re.fullmatch(pattern, text) is None:
-            raise ValueError(f"is not {words}")
-        return text
-
-    return AfterValidator(check)
-
-
 def _schema(pattern: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
 
 
-_LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
-_HOST = rf"{_LABEL}(\.{_LABEL})*"
 _BUCKET = "[a-z0-9][a-z0-9-]{1,61}[a-z0-9]"
 _ACCESS_KEY_ID = r"[\x21-\x2b\x2d-\x39\x3b-\x7e]{1,128}"
 _REGION = "[a-z0-9-]{1,64}"
-HostName = Annotated[
-    str,
-    Field(max_length=253),
-    _fitting(_HOST, "a host's name alone, in lower case, without scheme, port and path"),
-    WithJsonSchema({"type": "string", "maxLength": 253, "pattern": f"^{_HOST}$"}),
-]
-"""A DNS name in lower case, without a port."""
 
 
 class BucketSettings(StrictConfig):
@@ -68,7 +46,7 @@ class BucketSettings(StrictConfig):
 
     name: Annotated[
         str,
-        _fitting(_BUCKET, "3 to 63 lower-case letters, digits and, inside, hyphens"),
+        fitting(_BUCKET, "3 to 63 lower-case letters, digits and, inside, hyphens"),
         _schema(_BUCKET),
     ]
     """Name by which clients know the bucket: 3 to 63 lower-case letters, digits and hyphens, as in OSS."""
@@ -121,7 +99,7 @@ class AccessKeySettings(StrictConfig):
     """Name of the key, such as that of its holder; only for people."""
     access_key_id: Annotated[
         str,
-        _fitting(_ACCESS_KEY_ID, "1 to 128 ASCII characters without spaces, commas and colons"),
+        fitting(_ACCESS_KEY_ID, "1 to 128 ASCII characters without spaces, commas and colons"),
         _schema(_ACCESS_KEY_ID),
     ]
     """Id that clients send, without spaces, commas and colons. Make one up: no key of Alibaba Cloud is needed."""
@@ -160,14 +138,18 @@ class OssSettings(StrictConfig):
     """Certificate and key for HTTPS, which clients use if the endpoint's URL has no scheme; null for HTTP."""
     endpoints: list[HostName] = Field(["localhost"])
     """Host names by which clients know the endpoint; `<bucket>.<name>` means the bucket (virtual-host style). For the
-    names themselves and for IP addresses, the bucket is the first part of the path (path style); with `keys`, for all
-    other names too."""
-    region: Annotated[str, _fitting(_REGION, "a region such as cn-hangzhou"), _schema(_REGION)] | None = None
+    names themselves, localhost and IP addresses, the bucket is the first part of the path (path style); for all other
+    names too, under which only requests with a signature are answered."""
+    region: Annotated[str, fitting(_REGION, "a region such as cn-hangzhou"), _schema(_REGION)] | None = None
     """Only region for which V4 signatures are accepted, such as `cn-hangzhou`; null for any."""
     buckets: list[BucketSettings] = Field([])
     """The buckets."""
     keys: list[AccessKeySettings] = Field([])
     """The access keys. Without any, every request is answered, signed or not; that is for loopback alone."""
+    embedding: Literal["same-origin", "same-site", "cross-origin"] | None = None
+    """Web pages that may show objects, say as images: those of this endpoint (`same-origin`), of its site, or all
+    (`cross-origin`). null: all pages for signed requests, whose URL no other page knows, and none of other origins for
+    requests without a signature. Browsers read it in the header Cross-Origin-Resource-Policy."""
     attributes: dict[str, bool] = Field({})
     """Attributes switched on or off in the answers of this endpoint; attributes that are not named are on."""
     max_object_mb: Annotated[float, Field(gt=0, le=1000)] = 100

@@ -56,7 +56,7 @@ class Verifier:
     """Verifies the signatures of requests.
 
     Args:
-        secrets: Secrets by access key id; without any, every request is accepted.
+        secrets: Secrets by access key id; without any, no signature can be verified.
         region: The only region for which V4 signatures are accepted; None for any.
         clock: Returns seconds since 1970.
     """
@@ -67,13 +67,13 @@ class Verifier:
         self._clock = clock
 
     def verify(self, request: OssRequest) -> bool:
-        """Return whether a request is signed; without configured keys all count as signed.
+        """Return whether a request has a valid signature; without configured keys none has.
 
         Raises:
             OssError: The request is signed, but the signature is not valid.
         """
         if not self._secrets:
-            return True
+            return False
         authorization = request.header(b"authorization").decode("latin-1")
         if authorization.startswith(f"{V4} "):
             self._header_v4(request, authorization.removeprefix(f"{V4} "))

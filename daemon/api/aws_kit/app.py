@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from visaged.daemon.api.aws_kit import request as kit_request
 from visaged.daemon.api.aws_kit.answer import ATTRIBUTES, SCHEMA, answer_document
@@ -33,9 +35,13 @@ from visaged.daemon.api.aws_kit.settings import KitSettings
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.fetch.errors import FetchError, Reason
 from visaged.daemon.http import problems
+from visaged.daemon.http.access import KeyGuard
+from visaged.daemon.http.browsers.guard import PageGuard, allow_page
 from visaged.daemon.http.problems import Problem
+from visaged.daemon.http.settings import HttpSettings
 from visaged.daemon.http.uploads import read_body
 from visaged.pipelines.images.job import PictureQuery
+from visaged.pipelines.runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +100,7 @@ class Fetches(Protocol):
 
 
 def install_kit(app: FastAPI, pictures: Pictures, fetcher: Fetches, settings: KitSettings, version: str) -> None:
-    """Add the kit's paths to an application. A `KitEdge` must wrap the application and its `KeyGuard`.
+    """Add the kit's paths to an application, which must then be `guarded`.
 
     Args:
         app: The application.
@@ -201,58 +207,63 @@ def _accepts_problems(request: Request) -> bool:
     return any(kind == problems.MEDIA_TYPE and not re.fullmatch(r"q=0(\.0*)?", weight) for kind, _, weight in wanted)
 
 
+def guarded(app: ASGIApp, http: HttpSettings, settings: KitSettings, metrics: Metrics) -> ASGIApp:
+    """Return an application with the kit's paths behind its guards, with errors in the kit's form at those paths.
+
+    Args:
+        app: The application.
+        http: Keys and names of the server.
+        settings: Configuration of the kit.
+        metrics: Counts refused requests.
+    """
+    guards = KeyGuard(PageGuard(app, http, metrics, refuse), http, metrics, refuse)
+    return KitEdge(guards, settings.page_origins(with_keys=bool(http.keys)))
+
+
 class KitEdge:
-    """Adds CORS headers to all answers at the kit's paths, answers preflight requests, and refuses methods but POST.
+    """Refuses methods but POST at the kit's paths, and lets web pages of the given origins use them (CORS).
 
     It must wrap the `KeyGuard`: preflight requests carry no key, and browsers hide errors without CORS headers from
     pages.
+
+    Args:
+        app: The application with its guards.
+        origins: Origins of pages that may use the kit's paths; `*` for all.
     """
 
     _METHODS = "OPTIONS, POST"
-    # The headers that API Gateway lists, which browsers send with requests signed by AWS's libraries.
-    _HEADERS = (
-        "Content-Type, Authorization, X-API-Key, X-Amz-Date, X-Amz-Security-Token, X-Amz-User-Agent, "
-        "X-Amz-Content-Sha256, X-Amz-Target, X-Request-Id"
-    )
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
         self._app = app
+        self._cors = CORSMiddleware(
+            self._posts_alone,
+            allow_origins=origins,
+            allow_methods=("POST",),
+            # Browsers send a dozen headers with requests signed by AWS's libraries, and users may add more.
+            allow_headers=("*",),
+            # Pages of the Internet that may use a server on this network or machine.
+            allow_private_network=True,
+            expose_headers=("Retry-After", "X-Request-Id", "X-Visaged-Problem"),
+        )
+        self._answer: ASGIApp = self._cors if origins else self._posts_alone
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
-        if scope["type"] != "http" or not _PATH.fullmatch(scope["path"]):
-            await self._app(scope, receive, send)
-            return
+        is_kit = scope["type"] == "http" and _PATH.fullmatch(scope["path"]) is not None
+        await (self._answer if is_kit else self._app)(scope, receive, send)
 
-        async def send_with_cors(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                headers["Access-Control-Allow-Origin"] = "*"
-                headers["Access-Control-Expose-Headers"] = "Retry-After, X-Request-Id, X-Visaged-Problem"
-            await send(message)
-
+    async def _posts_alone(self, scope: Scope, receive: Receive, send: Send) -> None:
+        origins = Headers(scope=scope).getlist("origin")
+        if origins and all(self._cors.is_allowed_origin(origin) for origin in origins):
+            allow_page(scope)
         answer: ASGIApp = self._app
         if scope["method"] == "OPTIONS":
-            answer = self._preflight(Request(scope))
+            answer = Response(status_code=HTTPStatus.NO_CONTENT, headers={"Allow": self._METHODS})
         elif scope["method"] != "POST":
             detail = f"{scope['method']} is not possible here; use POST"
             problem = Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", detail, {"Allow": self._METHODS})
             answer = refusal(problem, Request(scope))
-        await answer(scope, receive, send_with_cors)
-
-    def _preflight(self, request: Request) -> Response:
-        # `*` would not cover Authorization, and `x-amz-*` is not possible, so each AWS header that the request names is
-        # allowed by its name.
-        asked = re.findall(
-            r"\bx-amz-[a-z0-9-]{1,40}", request.headers.get("access-control-request-headers", "").lower()
-        )
-        headers = {
-            "Allow": self._METHODS,
-            "Access-Control-Allow-Methods": self._METHODS,
-            "Access-Control-Allow-Headers": ", ".join([self._HEADERS, *asked[:20]]),
-            "Access-Control-Max-Age": "600",
-        }
-        return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
+        await answer(scope, receive, send)
 
 
 _ERRORS = problems.responses(

@@ -17,7 +17,14 @@ NAMES = HostRouter(["oss.example.com", "example.com", "localhost"], {"pictures.e
 
 def scope(path: bytes, host: str = "127.0.0.1:8081", query: bytes = b"", **headers: str) -> dict[str, Any]:
     pairs = [(b"host", host.encode()), *((name.encode(), value.encode()) for name, value in headers.items())]
-    return {"method": "GET", "raw_path": path, "query_string": query, "headers": pairs}
+    return {
+        "type": "http",
+        "scheme": "http",
+        "method": "GET",
+        "raw_path": path,
+        "query_string": query,
+        "headers": pairs,
+    }
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,8 @@ def test_bad_signatures(authorization: str, code: str) -> None:
     assert "nobody-may-see" not in str(caught.value) + str(caught.value.details)
 
 
-def test_without_keys_everything_is_let_in() -> None:
-    assert Verifier({}, None, lambda: 0.0).verify(signed(V4_REQUEST, "OSS nobody:nothing"))
+def test_without_keys_no_signature_counts() -> None:
+    assert Verifier({}, None, lambda: 0.0).verify(signed(V4_REQUEST, "OSS nobody:nothing")) is False
     assert Verifier({"ak": "sk"}, None, lambda: 0.0).verify(V4_REQUEST) is False
 
 

@@ -31,8 +31,6 @@ def holder(role: Role) -> Holder:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:8080", "localhost", "LocalHost:1", "[::1]:8080", "127.9.9.9"])
 def test_a_program_of_this_machine_may(host: str) -> None:
     check_may_change(request(host=host), LOCAL)
-    check_may_change(request(host=host, origin=f"http://{host}", sec_fetch_site="same-origin"), LOCAL)
-    check_may_change(request(host=host, sec_fetch_site="none"), LOCAL)
 
 
 @pytest.mark.parametrize(
@@ -46,18 +44,12 @@ def test_a_program_of_this_machine_may(host: str) -> None:
         {"host": "192.168.1.5:8080"},
         {"host": "0.0.0.0:8080"},
         {"host": "[::1"},
-        {"origin": "http://evil.example"},
-        {"origin": "null"},
-        {"origin": "http://127.0.0.1:3000"},
-        {"origin": "https://127.0.0.1:8080"},
-        {"sec_fetch_site": "cross-site"},
-        {"sec_fetch_site": "same-site"},
         {"x_forwarded_for": "192.0.2.1"},
         {"forwarded": "for=192.0.2.1"},
         {"via": "1.1 proxy"},
     ],
 )
-def test_a_page_in_a_browser_and_a_proxy_may_not(headers: dict[str, str]) -> None:
+def test_another_machine_and_a_proxy_may_not(headers: dict[str, str]) -> None:
     with pytest.raises(Problem, match="--role admin") as caught:
         check_may_change(request(**headers), LOCAL)
     assert (caught.value.status, caught.value.kind) == (403, "forbidden")
@@ -70,6 +62,6 @@ def test_behind_a_proxy_with_a_login_it_takes_a_key(settings: HttpSettings) -> N
 
 
 def test_with_keys_the_role_decides_alone() -> None:
-    check_may_change(request(holder("admin"), host="faces.example", origin="https://faces.example"), LOCAL)
+    check_may_change(request(holder("admin"), host="faces.example"), LOCAL)
     with pytest.raises(Problem, match="role reader"):
         check_may_change(request(holder("reader")), LOCAL)
