@@ -12,7 +12,7 @@ from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Manifest
 from visaged.models.self_test import self_test
-from visaged.models.session import SessionConfig
+from visaged.models.session import SessionConfig, expects_gpu
 from visaged.pipelines.attributes import AnalyzerReader, AttributeReader, NoReader
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -49,7 +49,7 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
     config = SessionConfig(inference.provider, inference.require_gpu, inference.gpu_memory_mb, inference.cache)
     try:
         manifest = Manifest(wanted.manifest)
-        detector = Detector.load(manifest, wanted.detector, config, floor)
+        detector = _load_detector(manifest, wanted.detector, config, floor)
         loaded: list[Detector | Analyzer] = [detector]
         reader: AttributeReader = NoReader()
         analyzer_version = None
@@ -62,10 +62,23 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
         if wanted.manifest != PACKAGED and inference.provider != "tensorrt":
             for model in loaded:
                 self_test(model)
-        versions = (manifest.detector(wanted.detector).version, analyzer_version)
+        versions = (manifest.detector(detector.name).version, analyzer_version)
     except ModelError as error:
         raise StartError(str(error)) from error
     for model in loaded:
         log.info("%s runs on %s", model.name, model.provider)
         metrics.provider.labels(model.name, model.provider).set(1)
     return Networks(detector, reader, versions)
+
+
+def _load_detector(manifest: Manifest, name: str | None, config: SessionConfig, floor: float) -> Detector:
+    """Load the detector of that name, or without one the manifest's for what it really runs on."""
+    if name is not None:
+        return Detector.load(manifest, name, config, floor)
+    chosen = manifest.default_detector(on_gpu=expects_gpu(config.provider))
+    detector = Detector.load(manifest, chosen.name, config, floor)
+    if chosen.gpu and not detector.on_gpu:
+        other = manifest.default_detector(on_gpu=False)
+        log.warning("%s is made for a GPU, which did not start; %s is used instead", chosen.name, other.name)
+        return Detector.load(manifest, other.name, config, floor)
+    return detector

@@ -30,7 +30,7 @@ from visaged.daemon.fetch.settings import check as check_fetch
 from visaged.daemon.http.settings import HttpSettings, check_http, http_warnings
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Head, Manifest
-from visaged.models.session import Provider
+from visaged.models.session import Provider, expects_gpu
 from visaged.pipelines.attributes import COMPUTED
 from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.runtime.config import NotBoolean, StrictConfig
@@ -146,8 +146,9 @@ class ModelSettings(StrictConfig):
 
     manifest: Path = PACKAGED
     """File that lists the networks; for networks of your own, write a manifest of your own."""
-    detector: str = "detector-v4"
-    """Name of the detector in the manifest."""
+    detector: str | None = None
+    """Name of the detector in the manifest; null takes the one that the manifest has for a GPU where a GPU computes,
+    and the one for a CPU elsewhere."""
     analyzer: str | None = "analyzer-v1"
     """Name of the analyzer; null for faces without attributes."""
 
@@ -322,7 +323,9 @@ def _check_models(settings: Settings) -> list[ConfigProblem]:
     except ModelError as error:
         return [ConfigProblem("models.manifest", str(error))]
     try:
-        manifest.file(manifest.detector(settings.models.detector))
+        name = settings.models.detector
+        gpu = expects_gpu(settings.inference.provider)
+        manifest.file(manifest.detector(name) if name is not None else manifest.default_detector(on_gpu=gpu))
     except ModelError as error:
         problems.append(ConfigProblem("models.detector", str(error)))
     if settings.models.analyzer is not None:

@@ -169,6 +169,8 @@ class DetectorEntry(_Entry):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """A sane smallest confidence."""
     nms_iou: Annotated[float, Field(gt=0, lt=1)] = 0.45
+    gpu: bool = False
+    """Made for a GPU and too slow for a CPU: `Manifest.default_detector` returns it for a GPU alone."""
 
     @model_validator(mode="after")
     def _outputs_fit(self) -> Self:
@@ -252,6 +254,17 @@ class Manifest:
     def detector(self, name: str) -> DetectorEntry:
         """Return the detector of that name; `ModelError` if there is none."""
         return self._find(name, DetectorEntry)
+
+    def default_detector(self, *, on_gpu: bool) -> DetectorEntry:
+        """Return the first detector that is made for a GPU, or for a CPU; the first of all where none is.
+
+        Raises:
+            ModelError: There is no detector.
+        """
+        detectors = [entry for entry in self.entries if isinstance(entry, DetectorEntry)]
+        if not detectors:
+            raise ModelError(f"there is no detector in {self.path}")
+        return next((entry for entry in detectors if entry.gpu == on_gpu), detectors[0])
 
     def analyzer(self, name: str) -> AnalyzerEntry:
         """Return the analyzer of that name; `ModelError` if there is none."""

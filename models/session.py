@@ -121,10 +121,19 @@ def pad_batch(value: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([value, np.zeros((size - len(value), *value.shape[1:]), value.dtype)])
 
 
+def expects_gpu(provider: Provider) -> bool:
+    """Return whether a network is going to be loaded for a GPU; whether it then starts, only its session shows."""
+    return _resolved(provider) in _GPU
+
+
+def _resolved(provider: Provider) -> Provider:
+    if provider != "auto":
+        return provider
+    return "cuda" if nvidia_driver_present() and _built_in("cuda") else "cpu"
+
+
 def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
-    wanted = config.provider
-    if wanted == "auto":
-        wanted = "cuda" if nvidia_driver_present() and _built_in("cuda") else "cpu"
+    wanted = _resolved(config.provider)
     if config.require_gpu and wanted not in _GPU:
         raise ProviderError(
             f"a GPU is required, but the provider is {wanted}: "

@@ -248,7 +248,7 @@ def _banner(settings: Settings, daemon: Daemon) -> None:
     rows = [
         ("MQTT", f"{mqtt.host}:{mqtt.port} ({kind}), topics {mqtt.prefix}/#"),
         ("HTTP", f"{daemon.web.http_address}/docs  (POST /v1/faces, /v1/cameras, /healthz, /readyz, /metrics)"),
-        ("Networks", f"{settings.models.detector}, {settings.models.analyzer or 'no analyzer'} on "
+        ("Networks", f"{daemon.detector.name}, {settings.models.analyzer or 'no analyzer'} on "
          f"{daemon.detector.provider}"),
     ]  # fmt: skip
     if daemon.web.oss_address is not None:

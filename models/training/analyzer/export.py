@@ -12,24 +12,20 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from visaged.models.training.analyzer.heads import AGES, POSE_UNIT, SIZE
 from visaged.models.training.analyzer.network import Analyzer, load_checkpoint
 from visaged.models.training.common import command
-from visaged.models.training.common.export_onnx import take_bytes, traced, write
+from visaged.models.training.common.export_onnx import store_half, take_bytes, traced, write
 from visaged.models.training.common.pixels import MEAN, SCALE
 
 OUTPUTS = (
     *("points", "age", "age_deviation", "female", "emotion", "mask", "glasses", "beard", "hat"),
     *("right_eye", "left_eye", "pose", "attractiveness", "quality", "blur"),
 )
-_LEAST_STORED_HALF = 1000
-"""Initializers with at least so many numbers are stored in half precision."""
 
 
 class ExportedOutputs(nn.Module):
@@ -76,23 +72,8 @@ def export(outputs: ExportedOutputs, path: Path) -> None:
     axes = {name: {0: "batch"} for name in ["pixels", *names]}
     network = traced(outputs, torch.zeros(2, 3, SIZE, SIZE), path, names, axes)
     take_bytes(network.graph, "crop", SIZE, SIZE)
-    _store_half(network.graph)
+    store_half(network.graph)
     write(network, path)
-
-
-def _store_half(graph: onnx.GraphProto) -> None:
-    """Store large weights as float16; ONNX Runtime folds the casts when it loads the file."""
-    casts = []
-    for weight in list(graph.initializer):
-        values = numpy_helper.to_array(weight)
-        if values.dtype != np.float32 or values.size < _LEAST_STORED_HALF:
-            continue
-        half = f"{weight.name}_half"
-        graph.initializer.remove(weight)
-        graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), half))
-        casts.append(helper.make_node("Cast", [half], [weight.name], name=f"{weight.name}_cast", to=TensorProto.FLOAT))
-    for node in reversed(casts):
-        graph.node.insert(0, node)
 
 
 def largest_differences(outputs: ExportedOutputs, path: Path) -> dict[str, float]:

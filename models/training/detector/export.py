@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from visaged.models.training.common import command
-from visaged.models.training.common.export_onnx import take_bytes, traced, write
+from visaged.models.training.common.export_onnx import store_half, take_bytes, traced, write
 from visaged.models.training.common.pixels import MEAN, SCALE
 from visaged.models.training.detector.network import Detector, load_checkpoint
 from visaged.models.training.detector.shapes import STRIDES
@@ -36,13 +36,15 @@ class ExportedOutputs(nn.Module):
         return tuple(maps.permute(0, 2, 3, 1) for maps in self.model.maps(pixels))
 
 
-def export(model: Detector, path: Path) -> None:
-    """Write the network to a file."""
+def export(model: Detector, path: Path, *, half: bool = False) -> None:
+    """Write the network to a file, with its weights in half precision if asked for."""
     names = [f"cells_{stride}" for stride in STRIDES]
     axes = {"pixels": {0: "batch", 2: "height", 3: "width"}}
     axes |= {f"cells_{s}": {0: "batch", 1: f"rows_{s}", 2: f"columns_{s}"} for s in STRIDES}
     network = traced(ExportedOutputs(model.eval()), torch.zeros(2, 3, 320, 384), path, names, axes)
     take_bytes(network.graph, "image", "height", "width")
+    if half:
+        store_half(network.graph)
     write(network, path)
 
 
@@ -66,9 +68,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("onnx", type=Path)
+    parser.add_argument("--half", action="store_true", help="store the weights in half precision: half the file")
     arguments = parser.parse_args()
     model, checkpoint = load_checkpoint(arguments.checkpoint)
-    export(model, arguments.onnx)
+    export(model, arguments.onnx, half=arguments.half)
     difference = largest_difference(model, arguments.onnx)
     print(f"{arguments.onnx}: after {checkpoint['seen']} samples; differs from PyTorch by at most {difference:.2g}")
 
