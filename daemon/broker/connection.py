@@ -9,7 +9,7 @@ from typing import Protocol
 
 from visaged.daemon.broker import packets
 from visaged.daemon.broker.exchange import Exchange
-from visaged.daemon.broker.limits import Limits
+from visaged.daemon.broker.limits import UNIT_BYTES, Limits
 from visaged.daemon.broker.outgoing import Outgoing
 from visaged.daemon.broker.packets import Answer, Connect, Kind, Packet, ProtocolError, Publish
 from visaged.daemon.broker.turns import Turns
@@ -88,6 +88,11 @@ class Connection(asyncio.Protocol):
     def __str__(self) -> str:
         return f"client {self.client_id[:_SHOWN]!r} at {self._peer}" if self._connect else f"a client at {self._peer}"
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last packet of the client."""
+        return self._clock() - self._packet_s
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; called by asyncio."""
         assert isinstance(transport, asyncio.Transport)
@@ -128,7 +133,7 @@ class Connection(asyncio.Protocol):
     def send(self) -> None:
         """Send what waits for the client, as far as it takes it."""
         self._flush()
-        self.outgoing.look_up()
+        self._units -= self.outgoing.look_up()
         size = 0
         for _ in range(self._limits.turn):
             packet = self.outgoing.next() if self._is_writable and size < self._limits.buffer_bytes else None
@@ -200,7 +205,7 @@ class Connection(asyncio.Protocol):
                 if packet is None:
                     break
                 self._packet_s = self._began_s = self._clock()
-                self._units -= 1
+                self._units -= 1 + len(packet.body) // UNIT_BYTES
                 self._handle(packet)
         except ProtocolError as error:
             self._end("protocol", "disconnects %s: %s", self, error)
@@ -303,7 +308,7 @@ class Connection(asyncio.Protocol):
             self._write(packets.numbered(Kind.PUBREC, message.number))
 
     def _subscribe(self, number: int, wanted: list[tuple[str, int]]) -> None:
-        self._units -= len(wanted) * (1 + len(self._exchange.retained) // 2)
+        self._units -= len(wanted)
         self._write(packets.suback(number, [self._exchange.subscribe(self, text, qos) for text, qos in wanted]))
         self.send()
 

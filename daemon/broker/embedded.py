@@ -29,7 +29,10 @@ from visaged.pipelines.runtime.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
 
-_CHECK_S = 0.25
+_CHECK_S = 0.1
+# asyncio accepts as many connections before it reads those that came earlier. `Limits.strangers` is twice as many, so
+# that a flood of connections does not close the daemon's own before its CONNECT was read.
+_BACKLOG = 100
 _FAREWELL_S = 0.7
 _DEFAULT = Limits()
 
@@ -75,7 +78,7 @@ class EmbeddedBroker:
             return Connection(self._places, self._exchange, turns, self._limits, loop.time, loop.call_later)
 
         try:
-            server = await loop.create_server(connect, host, port)
+            server = await loop.create_server(connect, host, port, backlog=_BACKLOG)
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
             self.failure = OSError(f"cannot listen on {host}:{port}: {reason}; set mqtt.port to a free one")

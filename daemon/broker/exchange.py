@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Protocol
 
-from visaged.daemon.broker.limits import Limits
+from visaged.daemon.broker.limits import UNIT_BYTES, Limits
 from visaged.daemon.broker.outgoing import Backlog, Outgoing
 from visaged.daemon.broker.packets import FAILED, Publish
 from visaged.daemon.broker.topics import Subscriptions, is_filter, is_topic
@@ -86,7 +86,7 @@ class Exchange:
             message: The message, with a valid topic.
 
         Returns:
-            How much had to be looked at.
+            How much work that was, in units.
         """
         found, looked = self._subscriptions.matching(message.topic)
         for subscriber, qos in found.items():
@@ -95,7 +95,7 @@ class Exchange:
             subscriber.send()
         if message.retain:
             self._retain(client, message)
-        return looked
+        return looked + len(found) * (len(message.payload) // UNIT_BYTES)
 
     def subscribe(self, client: Client, text: str, qos: int) -> int:
         """Add a filter of a client, which is sent the retained messages that match; return its code in SUBACK."""

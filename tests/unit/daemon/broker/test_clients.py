@@ -119,6 +119,19 @@ def test_the_daemon_finds_a_place_when_all_are_taken(broker: Broker, caplog: pyt
     assert broker.client("one-5").sends(PINGREQ) == PINGRESP  # takes a place over
 
 
+def test_a_silent_client_makes_room_when_all_places_are_taken(broker: Broker) -> None:
+    crowd = [broker.client(f"one-{index}") for index in range(LIMITS.clients)]
+    broker.passes(LIMITS.silent_s - 10)
+    for one in crowd[:30] + crowd[31:]:
+        one.sends(PINGREQ)
+    assert broker.socket().sends(connect("more")) == b"\x20\x02\0\x03"
+    broker.passes(11)
+    more = broker.client("more")
+    assert [index for index, one in enumerate(crowd) if one.is_over] == [30]
+    assert broker.socket().sends(connect("yet more")) == b"\x20\x02\0\x03"
+    assert more.sends(PINGREQ) == PINGRESP
+
+
 @pytest.mark.parametrize("login", [None, ("visaged", ""), ("visaged", "guess"), ("Visaged", LOGIN[1]), ("", "")])
 def test_a_client_without_the_daemons_login_is_not_the_daemon(broker: Broker, login: tuple[str, str] | None) -> None:
     daemon, heard = broker.daemon("same"), broker.client("heard")

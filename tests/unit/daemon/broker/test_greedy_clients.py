@@ -54,6 +54,18 @@ def test_filters_and_subscribers_count_as_work(broker: Broker) -> None:
     assert greedy.is_paused
 
 
+def test_large_messages_count_as_work(broker: Broker) -> None:
+    crowd = [broker.client(f"one-{index}") for index in range(50)]
+    for one in crowd:
+        one.sends(subscribe("a"))
+    sender = broker.client("sender")
+    sender.sends(publish("a", bytes(200_000)) * 10)
+    heard = len(crowd[0].sends())
+    assert heard < 2 * 200_100
+    broker.passes(1.0)
+    assert len(crowd[0].heard) < 200_100 * (LIMITS.units_per_s / (50 * 200_000 / 4096) + 1)
+
+
 def test_the_daemons_messages_are_not_slowed_down(broker: Broker) -> None:
     heard, daemon = broker.client("heard"), broker.daemon()
     heard.sends(subscribe("visaged/#"))
