@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 
 from visaged.daemon.api.pictures import Pictures
-from visaged.daemon.broker import EmbeddedBroker
+from visaged.daemon.broker.embedded import EmbeddedBroker
 from visaged.daemon.config.document import SettingsError
 from visaged.daemon.errors import StartError
 from visaged.daemon.management.configuration import Configuration
@@ -109,6 +109,8 @@ class Daemon:
         self.detector, self._reader = networks.detector, networks.reader
         self._batcher = self._make_batcher()
         composer = Composer(settings.node, int(time.time() * 1000) if epoch is None else epoch)
+        mqtt = settings.mqtt
+        self._broker = EmbeddedBroker(mqtt.host, mqtt.port, mqtt.prefix) if mqtt.embedded else None
         self._mqtt = self._make_mqtt(composer, version)
         self._outputs: list[Output] = [self._mqtt, *outputs]
         self._fan_out = FanOut(composer, self._outputs, self.metrics)
@@ -122,14 +124,16 @@ class Daemon:
             configuration or Configuration.of_settings(settings), self.apply, self.call, self.metrics
         )
         self.web = Web(settings, self, self.manager, self._pictures, self.metrics, version, networks.versions)
-        self._broker = EmbeddedBroker(settings.mqtt.host, settings.mqtt.port) if settings.mqtt.embedded else None
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
         count = settings.inference.workers or (1 if self.detector.on_gpu else os.cpu_count() or 1)
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]
         self._fan_out_worker = self._worker("fan-out", self._fan_out.run)
         self._output_workers = [self._worker(output.name, output.run) for output in self._outputs]
         self._http_worker = self._worker("http", self.web.run)
-        self._broker_worker = None if self._broker is None else self._worker("broker", self._broker.run)
+        self._broker_workers = []
+        if self._broker is not None:
+            probe = self._broker.probe
+            self._broker_workers = [self._worker("broker", self._broker.run), self._worker("broker-probe", probe.run)]
 
     def run(self) -> int:
         """Run until `stop` is called or a part dies, and return the exit code of the process: 0 or 1."""
@@ -137,8 +141,7 @@ class Daemon:
             self._start()
         except StartError:
             self.web.close()
-            if self._broker_worker is not None:
-                self._broker_worker.join(1.0)
+            _not_joined(self._broker_workers, time.monotonic() + 1.0)
             raise
         try:
             self._watch()
@@ -183,8 +186,8 @@ class Daemon:
         return changes
 
     def _start(self) -> None:
-        if self._broker is not None and self._broker_worker is not None:
-            self._broker_worker.start()
+        if self._broker is not None:
+            self._broker_workers[0].start()
             if not self._broker.ready.wait(_BROKER_START_S):
                 raise StartError(
                     f"the embedded MQTT broker did not start within {_BROKER_START_S:g} s; start visaged again, or set "
@@ -192,6 +195,7 @@ class Daemon:
                 )
             if self._broker.failure is not None:
                 raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
+            self._broker_workers[1].start()
         for worker in [*self._output_workers, self._fan_out_worker, *self._inference_workers, self._http_worker]:
             worker.start()
         self._cameras.apply(self._specs)
@@ -233,9 +237,9 @@ class Daemon:
             worker.stop()
         left += _not_joined(self._output_workers, deadline_s - _OUTPUTS_RESERVE_S)
         left += _not_joined([self._http_worker], deadline_s)
-        if self._broker_worker is not None:
-            self._broker_worker.stop()
-            left += _not_joined([self._broker_worker], max(deadline_s, time.monotonic() + _BROKER_LEAST_S))
+        for worker in self._broker_workers:
+            worker.stop()
+        left += _not_joined(self._broker_workers, max(deadline_s, time.monotonic() + _BROKER_LEAST_S))
         self.left_behind = bool(left)
         if left:
             log.warning("did not end in time and were left behind: %s", ", ".join(worker.name for worker in left))
@@ -262,7 +266,8 @@ class Daemon:
         config = self.settings.mqtt
         outbox = MemoryOutbox(config.max_waiting_events, config.max_waiting_mb * 1_000_000)
         try:
-            return MqttOutput(config, composer, self.metrics, version, outbox, config.login())
+            login = config.login() if self._broker is None else self._broker.login
+            return MqttOutput(config, composer, self.metrics, version, outbox, login)
         except (OSError, ValueError) as error:
             raise StartError(f"the MQTT connection cannot be set up: {error}") from error
 
@@ -298,11 +303,14 @@ class Daemon:
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Return whether the daemon is ready, and a document with the states of models, broker and cameras.
 
-        It is ready once the broker has been reached or could not be reached, until it stops or a part dies.
+        It is ready once the broker has been reached or could not be reached, until it stops or a part dies. An embedded
+        broker is a part of the daemon, which is not ready while that does not pass messages on.
         """
         mqtt = self._mqtt.state()
         known = mqtt.connected or bool(mqtt.trouble)
-        ready = known and self._failure is None and not self._stop_wanted
+        probe = None if self._broker is None else self._broker.probe.health
+        works = probe is None or bool(probe.works)
+        ready = known and works and self._failure is None and not self._stop_wanted
         models = {
             "detector": self.detector.name,
             "provider": self.detector.provider,
@@ -311,7 +319,12 @@ class Daemon:
         return ready, {
             "status": "ready" if ready else "not ready",
             "models": models,
-            "mqtt": {"broker": mqtt.address, "connected": mqtt.connected, "error": mqtt.trouble or None},
+            "mqtt": {
+                "broker": mqtt.address,
+                "connected": mqtt.connected,
+                "error": mqtt.trouble or None,
+                "embedded": None if probe is None else {"works": probe.works, "error": probe.error or None},
+            },
             "cameras": {status.camera: status.state for status, _ in self._cameras.statuses()},
         }
 

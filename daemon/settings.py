@@ -125,7 +125,7 @@ class MqttSettings(PublisherConfig, _Login):
 
     embedded: bool = False
     """Run a small broker inside the daemon, for trying things out: on `host` (loopback only) and `port`, without
-    logins. For lasting use, run mosquitto or another separate broker."""
+    logins; only the daemon publishes below `prefix` there. For lasting use, run mosquitto or another broker."""
 
     @field_validator("host")
     @classmethod

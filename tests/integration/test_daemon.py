@@ -442,7 +442,7 @@ def die(self, *args, **kwargs):
         ("camera-door", "from visaged.pipelines.source.camera import Camera as C; C._supervise = die"),
         ("inference-", "from visaged.pipelines.batcher import Batcher as B; B.take = die"),
         ("http", "import uvicorn; uvicorn.Server.serve = die"),
-        ("broker", "from visaged.daemon.broker import EmbeddedBroker as E\nrun = E.run\n"
+        ("broker", "from visaged.daemon.broker.embedded import EmbeddedBroker as E\nrun = E.run\n"
          "def dies(self, stopping):\n    self.ready.set()\n    die(self)\nE.run = dies"),
     ],
 )  # fmt: skip

@@ -179,6 +179,7 @@ def test_refusals(open_endpoint: Endpoint, target: str, status: int, code: str, 
         "link.txt",
         "up/secret.txt",
         "up/bucket-beside/secret.txt",
+        "up/bucket/hello.txt",
         "loop",
         "loop/person.jpg",
         "pipe.jpg",
@@ -213,7 +214,7 @@ def test_head_is_of_the_object_whatever_the_process(open_endpoint: Endpoint) -> 
 
 
 def test_a_link_inside_the_folder_is_followed(open_endpoint: Endpoint) -> None:
-    for key in ("way.txt", "up/bucket/hello.txt"):
+    for key in ("way.txt", "here/hello.txt"):
         assert open_endpoint.ask(f"/imm-demo/{key}")[1] == bytes(range(100))
 
 

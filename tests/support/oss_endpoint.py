@@ -147,6 +147,7 @@ def make_folder(root: Path) -> Path:
     (bucket / "link.txt").symlink_to(root / "secret.txt")
     (bucket / "way.txt").symlink_to(bucket / "hello.txt")
     (bucket / "up").symlink_to(root)
+    (bucket / "here").symlink_to("sub/..")
     (bucket / "loop").symlink_to(bucket / "loop")
     (bucket / "seen.txt").symlink_to(bucket / ".hidden.jpg")
     os.mkfifo(bucket / "pipe.jpg")

@@ -21,9 +21,9 @@ UPWARD = {
 }
 # What a layer must do without: it belongs to those above.
 FOREIGN = {
-    "models": {"av", "paho", "prometheus_client", "amqtt", "pydantic_settings", "fastapi", "starlette", "uvicorn",
+    "models": {"av", "paho", "prometheus_client", "pydantic_settings", "fastapi", "starlette", "uvicorn",
                "typer", "rich", "orjson"},
-    "pipelines": {"amqtt", "pydantic_settings", "fastapi", "starlette", "uvicorn", "typer", "rich"},
+    "pipelines": {"pydantic_settings", "fastapi", "starlette", "uvicorn", "typer", "rich"},
     "daemon": set(),
 }  # fmt: skip
 # Part of the training, which is not installed: a client of the daemon, and of its broker, from outside.

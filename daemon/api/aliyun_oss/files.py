@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import stat
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
+from visaged.daemon.api.aliyun_oss.beneath import open_beneath, open_file
 from visaged.daemon.api.aliyun_oss.bucket import Meta, StoredObject, content_type, no_such_key, too_large
 from visaged.daemon.api.aliyun_oss.errors import OssError
 from visaged.pipelines.runtime.ratelimit import LimitedLog
@@ -43,23 +43,33 @@ class FileBucket:
 
     def open(self, key: str, most_bytes: int | None = None) -> StoredObject:
         """Open an object; raises `OssError`."""
-        stored = StoredFile(self._path(key), key)
+        try:
+            descriptor = self._descriptor(key)
+        except PermissionError:
+            _complain("the daemon may not read the file of the object %r, or a folder on the way to it", key)
+            raise OssError("AccessDenied", "The daemon may not read the object's file.") from None
+        except (OSError, RuntimeError, ValueError):  # a loop of links; a name that is too long
+            raise no_such_key(key) from None
+        stored = StoredFile(descriptor, key)
         if most_bytes is not None and stored.meta.size > most_bytes:
             stored.close()
             raise too_large(stored.meta.size, most_bytes)
         return stored
 
-    def _path(self, key: str) -> Path:
+    def _descriptor(self, key: str) -> int:
+        """Return a descriptor of an object's file; raises OSError, RuntimeError or ValueError if there is none."""
         if key not in self._files:
             raise no_such_key(key)
-        return self._files[key]
+        return open_file(self._files[key])
 
 
 class FolderBucket(FileBucket):
     """A bucket of the files in a folder.
 
     Nothing outside of the folder is ever served: keys with `.` or `..`, empty parts, backslashes or NUL do not exist,
-    and symbolic links are followed before the check. Hidden files (with a leading dot) are not served either.
+    and symbolic links are followed only while they stay in the folder, also if it changes meanwhile. Hidden files (with
+    a leading dot) are not served either. A hard link cannot be told from the file itself and is served; the system lets
+    only those make one who own the file or may write to it.
 
     Args:
         folder: The folder.
@@ -69,51 +79,28 @@ class FolderBucket(FileBucket):
         super().__init__({})
         self._folder = folder
 
-    def _path(self, key: str) -> Path:
+    def _descriptor(self, key: str) -> int:
         parts = key.split("/")
         # On Windows, a colon begins a path on a drive, or names a stream of a file.
         bad = "\\\0:" if os.name == "nt" else "\\\0"
         if any(not part or part.startswith(".") or any(char in part for char in bad) for part in parts):
             raise no_such_key(key)
-        try:
-            folder = self._folder.resolve(strict=True)
-            path = folder.joinpath(*parts).resolve(strict=True)
-        except (OSError, RuntimeError, ValueError):  # a loop of links; a name that is too long
-            raise no_such_key(key) from None
-        inside = path.relative_to(folder).parts if path.is_relative_to(folder) else (".",)
-        if any(part.startswith(".") for part in inside):
-            raise no_such_key(key)
-        return path
+        return open_beneath(self._folder, parts)
 
 
 class StoredFile:
-    """A file as an object.
+    """A file as an object. It is sent with the size that it had when it was opened.
 
     Args:
-        path: Path of the file.
+        descriptor: Descriptor of the file, which is regular; it is closed with the object.
         key: Key of the object, whose ending gives the MIME type.
-
-    Raises:
-        OssError: The path is no regular file, or cannot be read.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
-        # O_NONBLOCK, because opening a pipe would wait for its writer; what is no regular file is refused below.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    def __init__(self, descriptor: int, key: str) -> None:
         try:
-            descriptor = os.open(path, flags)
-        except PermissionError:
-            _complain("the daemon may not read %s", path)
-            raise OssError("AccessDenied", "The daemon may not read the object's file.") from None
-        except OSError:
-            raise no_such_key(key) from None
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise no_such_key(key)
             self._file: BinaryIO = open(descriptor, "rb", closefd=False)  # noqa: SIM115 - closed by `close`
             self._descriptor: int | None = descriptor
-            self.meta = self._describe(status, key)
+            self.meta = self._describe(descriptor, key)
         except BaseException:
             os.close(descriptor)
             raise
@@ -135,20 +122,32 @@ class StoredFile:
             self._file.close()
             os.close(descriptor)
 
-    def _describe(self, status: os.stat_result, key: str) -> Meta:
-        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        is_digest = status.st_size <= _MAX_DIGESTED
-        if is_digest:
-            digest = _DIGESTS(identity, self._file)
-        else:
-            digest = hashlib.md5(repr(identity).encode(), usedforsecurity=False).hexdigest().upper() + "-1"
+    def _describe(self, descriptor: int, key: str) -> Meta:
+        status = os.fstat(descriptor)
+        digest = None
+        if status.st_size <= _MAX_DIGESTED:
+            digest = _DIGESTS(_identity(status), self._file, lambda: _identity(os.fstat(descriptor)))
+        tag = digest or hashlib.md5(repr(_identity(status)).encode(), usedforsecurity=False).hexdigest().upper() + "-1"
         return Meta(
             size=status.st_size,
-            etag=f'"{digest}"',
+            etag=f'"{tag}"',
             modified=datetime.fromtimestamp(status.st_mtime_ns // 1_000_000_000, UTC),
             content_type=content_type(key),
-            object_type="Normal" if is_digest else "Multipart",
+            object_type="Normal" if digest else "Multipart",
         )
+
+
+class _Identity(NamedTuple):
+    """What changes when the bytes of a file do."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+
+def _identity(status: os.stat_result) -> _Identity:
+    return _Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class _Digests:
@@ -156,11 +155,17 @@ class _Digests:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._known: OrderedDict[tuple[int, ...], str] = OrderedDict()
+        self._known: OrderedDict[_Identity, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def __call__(self, identity: tuple[int, ...], file: BinaryIO) -> str:
-        """Return the upper-case hex digest of an open file, cached by device, inode, size and time."""
+    def __call__(self, identity: _Identity, file: BinaryIO, look: Callable[[], _Identity]) -> str | None:
+        """Return the upper-case hex digest of an open file; None if the file changed while it was read.
+
+        Args:
+            identity: Identity of the file before.
+            file: The file; no more than the size in `identity` is read, however fast it grows.
+            look: Returns the identity of the file now.
+        """
         with self._lock:
             known = self._known.get(identity)
             if known is not None:
@@ -168,8 +173,12 @@ class _Digests:
                 return known
         digest = hashlib.md5(usedforsecurity=False)
         file.seek(0)
-        while chunk := file.read(_CHUNK):
+        left = identity.size
+        while left > 0 and (chunk := file.read(min(_CHUNK, left))):
+            left -= len(chunk)
             digest.update(chunk)
+        if look() != identity:
+            return None
         text = digest.hexdigest().upper()
         with self._lock:
             self._known[identity] = text

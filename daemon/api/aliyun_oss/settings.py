@@ -52,7 +52,7 @@ class BucketSettings(StrictConfig):
     """Name by which clients know the bucket: 3 to 63 lower-case letters, digits and hyphens, as in OSS."""
     folder: Path | None = None
     """Folder whose files are the objects; the key `a/b.jpg` is the file `b.jpg` in its folder `a`. Hidden files and
-    folders (with a leading dot) are not served, nor are targets of symbolic links outside of the folder."""
+    folders (with a leading dot) are not served, nor is what symbolic links reach by a way out of the folder."""
     objects: dict[str, Path] | None = None
     """Files that are the objects, by the keys by which clients know them."""
     s3: S3Settings | None = None
