@@ -92,6 +92,29 @@ def test_an_unknown_name_is_answered_with_the_known_ones(write: Write) -> None:
         Manifest(write(detector())).analyzer("x")
 
 
+@pytest.mark.parametrize(
+    ("gpu", "on_gpu", "found"),
+    [
+        ((False, True), False, "first"),
+        ((False, True), True, "second"),
+        ((True, False), False, "second"),
+        ((True, False), True, "first"),
+        ((False, False), True, "first"),
+        ((True, True), False, "first"),
+    ],
+)
+def test_a_manifest_has_a_detector_for_where_it_runs(
+    write: Write, gpu: tuple[bool, bool], on_gpu: bool, found: str
+) -> None:
+    entries = [detector(name=name, gpu=made) for name, made in zip(("first", "second"), gpu, strict=True)]
+    assert Manifest(write(*entries)).default_detector(on_gpu=on_gpu).name == found
+
+
+def test_a_manifest_without_a_detector_has_none_for_anywhere(write: Write) -> None:
+    with pytest.raises(ModelError, match=r"no detector in .*manifest\.yaml"):
+        Manifest(write(analyzer(AGE))).default_detector(on_gpu=False)
+
+
 def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
     assert "cannot read the model manifest" in refusal(tmp_path / "nowhere.yaml")
 

@@ -13,7 +13,7 @@ import yaml
 from tests.support.certificates import Certificates
 from visaged.daemon.config.base import is_loopback
 from visaged.daemon.config.document import SettingsError, read
-from visaged.daemon.settings import ModelSettings, Settings, check, load, parse, warnings
+from visaged.daemon.settings import Settings, check, load, parse, warnings
 from visaged.models.manifest import WEIGHTS, Head
 
 SECRET = "s3cr3t-hunter2"
@@ -338,9 +338,9 @@ def test_manifests_that_cannot_be_used(tmp_path: Path) -> None:
     broken = tmp_path / "broken.yaml"
     broken.write_text("models: [")
     assert "not YAML" in world_problems({"models": {"manifest": str(broken)}})["models.manifest"]
-    found = world_problems({"models": {"detector": "detector-v99", "analyzer": ModelSettings().detector}})
+    found = world_problems({"models": {"detector": "detector-v99", "analyzer": "detector-v4"}})
     assert "no detector named 'detector-v99'" in found["models.detector"]
-    assert f"no analyzer named '{ModelSettings().detector}'" in found["models.analyzer"]
+    assert "no analyzer named 'detector-v4'" in found["models.analyzer"]
 
 
 def test_switches_of_attributes_that_do_not_exist() -> None:
