@@ -20,7 +20,9 @@ from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.http.access import KeyGuard
 from visaged.daemon.http.request_log import RequestLog
-from visaged.daemon.http.server import Limits, Server
+from visaged.daemon.http.server import Server
+from visaged.daemon.http.wire.limits import Limits
+from visaged.daemon.http.wire.turns import Turns
 from visaged.daemon.management.api import install_management
 from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
@@ -68,7 +70,12 @@ class Web:
         self._metrics = metrics
         self._listeners: dict[str, _Listener] = {}
         http, oss = settings.http, settings.oss
-        self._limits = Limits(head_s=http.header_timeout_s, connections=http.max_connections)
+        self._limits = Limits(
+            head_s=http.header_timeout_s,
+            connections=http.max_connections,
+            connections_each=http.max_connections_per_address,
+        )
+        self._turns = Turns()
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
@@ -132,7 +139,7 @@ class Web:
             context = None if tls is None else tls.context()
         except TlsError as error:
             raise StartError(f"{name}.tls: {error}") from None
-        server = Server(app, self._limits, self._metrics, name, context)
+        server = Server(app, self._limits, self._metrics, name, context, self._turns)
         self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
 
     def _fetched(self, result: str, seconds: float, size: int) -> None:

@@ -73,7 +73,7 @@ def test_without_file_descriptors_connections_are_closed(caplog: pytest.LogCaptu
     refused: list[None] = []
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        Listening(listener, 100, lambda: refused.append(None)) as listening,
+        Listening(listener, lambda *_: True, lambda: refused.append(None)) as listening,
         contextlib.ExitStack() as stack,
     ):
         listening.setblocking(False)
