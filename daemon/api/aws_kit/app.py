@@ -35,6 +35,7 @@ from visaged.daemon.fetch.errors import FetchError, Reason
 from visaged.daemon.http import problems
 from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.uploads import read_body
+from visaged.daemon.http.wire.memory import Upload
 from visaged.pipelines.images.job import PictureQuery
 
 log = logging.getLogger(__name__)
@@ -120,10 +121,13 @@ class _Kit:
     async def detect(self, request: Request) -> Response:
         name = "img"
         try:
-            async with self._pictures.admitted():
-                given = await self._given(request)
+            async with self._pictures.request() as upload:
+                given = await self._given(request, upload)
                 name = given.parameter
-                data = given.data if name == "img" else await self._fetch(given.url)
+                data = given.data
+                if name == "url":
+                    data = await self._fetch(given.url)
+                    upload.add(len(data))
                 answer = await self._analyse(data)
         except Problem as problem:
             return refusal(problem, request, name)
@@ -133,10 +137,10 @@ class _Kit:
             return refusal(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail), request, name)
         return Response(answer, media_type="application/json")
 
-    async def _given(self, request: Request) -> KitInput:
+    async def _given(self, request: Request, upload: Upload) -> KitInput:
         most_bytes = self._pictures.most_bytes
         try:
-            body = await read_body(request, most_bytes * 4 // 3 + _SPARE_BYTES)
+            body = await read_body(request, most_bytes * 4 // 3 + _SPARE_BYTES, upload)
         except Problem as problem:
             if problem.kind == "body-too-large":  # its text names the limit for the base64, not the configured one
                 problem.detail = f"the picture is larger than {most_bytes / 1e6:.4g} MB (http.max_body_mb)"
