@@ -166,3 +166,17 @@ def test_no_answer_leads_to_the_host_that_a_client_names(target: Target, method:
         assert 400 <= status < 500, text
         assert b"location" not in text.lower()
         assert HOST.encode() not in text
+
+
+def test_connections_beyond_the_seats_are_closed_after_their_answer(target: Target) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            stack.enter_context(target.raw())
+        with target.raw() as connection:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            status, headers, _ = answer(connection)
+            assert (status, headers["connection"]) == (200, "close")
+            assert rest(connection) == b""
+        with target.raw() as connection:
+            assert answer(connection)[0] == 503
+            assert rest(connection) == b""

@@ -86,7 +86,6 @@ class Connection(asyncio.Protocol):
         self._is_idle = False  # between an answer and the first byte of the next request
         self._is_queued = False
         self._is_paused = False
-        self._is_last = False  # the server stops
         self._lingers = False
         self._dropped = 0
 
@@ -147,9 +146,10 @@ class Connection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Close the connection, after the answer to its request if there is one; the server calls this."""
-        self._is_last = True
         if self._exchange is None:
             self._transport.close()
+        else:
+            self._exchange.last = True
 
     def write(self, data: bytes) -> None:
         """Send a part of an answer."""
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
             self._service.seats.end(self._seat)
         self._service.state.total_requests += 1
         is_over = exchange is not None and exchange.body.over
-        if not (keep and is_over) or self._is_last:
+        if not (keep and is_over):
             self._close(lingers=not is_over or bool(self._received))
         elif self._received:
             self._arm(self._service.limits.head_s, self._head_overdue)
@@ -225,6 +225,7 @@ class Connection(asyncio.Protocol):
         scheme = "https" if get("sslcontext") is not None else "http"
         scope = scope_of(request, scheme, _address(get("peername")), _address(get("sockname")))
         self._exchange = Exchange(self, parser, body, scope, self._service.state.default_headers)
+        self._exchange.last = not may_all  # others may want to ask for health, too
         task = self._loop.create_task(self._exchange.run(self._service.app))
         self._service.state.tasks.add(task)
         task.add_done_callback(self._service.state.tasks.discard)

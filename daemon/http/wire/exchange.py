@@ -167,8 +167,8 @@ class Exchange:
             raise RuntimeError(f"an answer does not begin with {message['type']}")
         headers = [*self._more_headers, *message.get("headers", ())]
         # The rest of a body that the application did not want is not parsed, so that no next request can be found.
-        unwanted = self._has_body and not self._delivered
-        if unwanted and not any(name.lower() == b"connection" for name, _ in headers):
+        self.last |= self._has_body and not self._delivered
+        if self.last and not any(name.lower() == b"connection" for name, _ in headers):
             headers.append(_CLOSE)
         status = message["status"]
         self.started = True

@@ -12,6 +12,8 @@ HEAD_BYTES = 16_384
 """Longest head in bytes."""
 HEAD_LINES = 100
 """Most lines of a head. h11 takes 10 us for each."""
+PARAMETERS = 100
+"""Most parameters of a query. The applications take 10 us for each."""
 
 _END = re.compile(rb"\n\r?\n")
 
@@ -51,6 +53,8 @@ class HeadReader:
         except h11.RemoteProtocolError as error:
             raise Malformed(f"this is not HTTP/1.1 ({_reason(error)})") from None
         assert isinstance(request, h11.Request)
+        if request.target.count(b"&") >= PARAMETERS:
+            raise Malformed(f"the query has more than {PARAMETERS} parameters")
         return connection, request
 
 

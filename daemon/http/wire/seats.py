@@ -5,8 +5,8 @@
 - An address of another machine may have only some of the seats. Addresses of IPv6 count by their networks of 64 bits,
   as a single machine is given one.
 - The last of the seats are for programs of this machine.
-- A few connections are taken beyond the seats. They may ask for health alone, so that supervisors are answered however
-  many others there are; any other request is answered with 503.
+- A few connections are taken beyond the seats. They may ask for health alone, once and without delay, so that
+  supervisors are answered however many others there are; any other request is answered with 503.
 """
 
 from __future__ import annotations
@@ -79,12 +79,14 @@ class Seats:
         address, is_local = _counted(host)
         seat = Seat(connection, address, is_local, self._clock())
         own = [other for other in self._taken.values() if other.address == address]
-        if not is_local and len(own) >= self._most_each and not self._make_room(own):
+        if not is_local and len(own) >= self._most_each and not self._make_room(own, SILENT_S):
             self._cut()
             return False
-        if not self._has_room(is_local) and not self._make_room(list(self._taken.values())):
+        seated = [other for other in self._taken.values() if not other.is_beyond]
+        if not self._has_room(is_local) and not self._make_room(seated, SILENT_S):
             seat.is_beyond = True
-            if sum(other.is_beyond for other in self._taken.values()) >= BEYOND:
+            beyond = [other for other in self._taken.values() if other.is_beyond]
+            if len(beyond) >= BEYOND and not self._make_room(beyond, 0.0):
                 self._cut()
                 return False
         self._taken[connection.fileno()] = seat
@@ -110,11 +112,11 @@ class Seats:
         taken = sum(not seat.is_beyond and seat.connection.fileno() >= 0 for seat in self._taken.values())
         return taken < (self._most if is_local else self._most_remote)
 
-    def _make_room(self, seats: list[Seat]) -> bool:
-        """End the connection that has been silent for longest, if there is one that gives way."""
-        seated = [seat for seat in seats if not seat.is_busy and not seat.is_beyond]
-        oldest = min(seated, key=lambda seat: seat.silent_since_s, default=None)
-        if oldest is None or self._clock() - oldest.silent_since_s < SILENT_S:
+    def _make_room(self, seats: list[Seat], silent_s: float) -> bool:
+        """End the connection that has been silent for longest, if there is one and that is a while."""
+        silent = [seat for seat in seats if not seat.is_busy]
+        oldest = min(silent, key=lambda seat: seat.silent_since_s, default=None)
+        if oldest is None or self._clock() - oldest.silent_since_s < silent_s:
             return False
         del self._taken[oldest.connection.fileno()]
         self._cut()

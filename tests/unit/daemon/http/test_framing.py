@@ -159,6 +159,7 @@ def test_a_head_is_found_however_it_comes(at_a_time: int) -> None:
         head(20_000),
         b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * HEAD_BYTES,
         b"GET /" + b"a" * HEAD_BYTES + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /?" + b"a&" * 100 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n b\r\n" * 100 + b"\r\n",
         b"\x16\x03\x01",
         b"\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",

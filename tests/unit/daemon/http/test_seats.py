@@ -61,15 +61,18 @@ def test_beyond_the_seats_there_is_room_for_some_who_ask_for_health(scene: Scene
     assert not any(seat.is_beyond for seat in seated)
     assert all(seat.is_beyond for seat in beyond)
     assert scene.cut == 0
-    assert scene.come() is None
-    assert scene.cut == 1
     assert scene.seats.begin(seated[0])
     assert not scene.seats.begin(beyond[0])
+    # Who asks without delay is not kept out by those who do not.
+    assert scene.sit().is_beyond
+    assert scene.cut == 1
+    assert is_ended(beyond[1])
+    assert not is_ended(beyond[0])
     # A seat that is free again is for whoever begins a request first.
     seated[1].connection.close()
-    assert scene.seats.begin(beyond[1])
-    assert not beyond[1].is_beyond
-    assert not scene.seats.begin(beyond[2])
+    assert scene.seats.begin(beyond[2])
+    assert not beyond[2].is_beyond
+    assert not scene.seats.begin(beyond[3])
 
 
 def test_the_longest_silent_gives_way(scene: Scene) -> None:
@@ -136,3 +139,11 @@ def test_closed_connections_leave_their_seats(scene: Scene) -> None:
         assert not seat.is_beyond
         seat.connection.close()
     assert scene.cut == 0
+
+
+def test_beyond_the_seats_all_may_be_busy(scene: Scene) -> None:
+    for _ in range(4 + BEYOND):
+        scene.seats.begin(scene.sit())
+    scene.now += 100
+    assert scene.come() is None
+    assert scene.cut == 1
