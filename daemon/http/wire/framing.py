@@ -21,7 +21,7 @@ _PATIENT_READS = 1024
 _LEAST_BYTES = 64
 
 # The number of digits is bounded so that a size cannot be a number of any length.
-_SIZE = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n\0]*)?")
+_SIZE = re.compile(rb"(?P<size>[0-9A-Fa-f]{1,16})(?:;[^\r\n\0]*|[ \t]*)")
 _TRAILER = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\r\n\0]*")
 
 

@@ -28,7 +28,7 @@ class Turns:
         self._is_scheduled = False
 
     def add(self, step: Callable[[], None]) -> None:
-        """Have a step made soon, in the running event loop; it must not raise."""
+        """Have a step made soon, in the running event loop."""
         self._waiting.append(step)
         self._schedule()
 
@@ -39,7 +39,9 @@ class Turns:
 
     def _turn(self) -> None:
         self._is_scheduled = False
-        for _ in range(min(self._steps, len(self._waiting))):
-            self._waiting.popleft()()
-        if self._waiting:
-            self._schedule()
+        try:
+            for _ in range(min(self._steps, len(self._waiting))):
+                self._waiting.popleft()()
+        finally:  # a step that fails is an error of the server; the other connections go on
+            if self._waiting:
+                self._schedule()

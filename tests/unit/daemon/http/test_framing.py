@@ -36,7 +36,7 @@ def test_bodies_come_out_as_they_went_in(size: int, at_a_time: int) -> None:
     data = random.Random(0).randbytes(10_000)
     next_request = b"GET / HTTP/1.1\r\n"
     assert taken(SizedBody(len(data)), data + next_request, at_a_time)[:1] == (data,)
-    for extension in (b"", b";a=b", b' ; name="text"', b"  "):
+    for extension in (b"", b";a=b", b';name="text"', b"  "):
         body, rest, _ = taken(ChunkedBody(), chunked(data, size, extension) + next_request, at_a_time)
         assert body == data
         assert next_request.startswith(rest)
@@ -94,6 +94,7 @@ def test_a_large_chunk_does_not_pay_for_tiny_ones_without_end() -> None:
         b"5\r\nhello\r\r\n",
         b"f" * 17 + b"\r\n",
         b"5;" + b"a" * 300,
+        b"5 ;a\r\nhello\r\n",
         b"5;a\0b\r\nhello\r\n",
         b"5;a\rb\r\nhello\r\n",
         b"0\r\nno trailer\r\n\r\n",

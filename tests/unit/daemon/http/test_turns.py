@@ -49,3 +49,16 @@ def test_who_asks_again_goes_to_the_back() -> None:
         assert len(made) <= 6
 
     asyncio.run(scene())
+
+
+def test_a_step_that_fails_keeps_nobody_waiting() -> None:
+    async def scene() -> None:
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context["exception"]))
+        turns, made = Turns(), []
+        turns.add(lambda: [][0])
+        turns.add(lambda: made.append("other"))
+        await turns_until(lambda: bool(made))
+        assert isinstance(failures[0], IndexError)
+
+    asyncio.run(scene())
