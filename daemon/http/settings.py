@@ -72,8 +72,8 @@ class HttpSettings(StrictConfig):
     """Most open connections; one more takes the place of one that is silent, or is answered with 503 and closed. Some
     are kept for this machine, and a few more may ask for health alone."""
     max_connections_per_address: Annotated[int, Field(ge=1, le=100_000)] = 100
-    """Most open connections of an address of another machine (of IPv6, of a network of 64 bits); further ones are
-    closed. For a proxy on another machine, as many as it may open."""
+    """Most open connections of an address of another machine (of IPv6, of a network of 64 bits); one more takes the
+    place of one that is silent, or may ask for health alone. For a proxy on another machine, as many as it opens."""
     header_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     """Longest time in seconds from the start of a connection to the end of a request's headers."""
     max_body_mb: Annotated[float, Field(gt=0, le=100)] = 20

@@ -2,8 +2,8 @@
 
 - A new connection takes the seat of the one that has been silent for longest, where none is free and that is a while.
   Connections whose requests are being answered keep theirs.
-- An address of another machine may have only some of the seats. Addresses of IPv6 count by their networks of 64 bits,
-  as a single machine is given one.
+- An address of another machine may have only some of the seats, within which its own connections give way. Addresses
+  of IPv6 count by their networks of 64 bits, as a single machine is given one.
 - The last of the seats are for programs of this machine.
 - A few connections are taken beyond the seats. They may ask for health alone, once and without delay, so that
   supervisors are answered however many others there are; any other request is answered with 503.
@@ -78,12 +78,7 @@ class Seats:
         self._taken = {number: seat for number, seat in self._taken.items() if seat.connection.fileno() >= 0}
         address, is_local = _counted(host)
         seat = Seat(connection, address, is_local, self._clock())
-        own = [other for other in self._taken.values() if other.address == address]
-        if not is_local and len(own) >= self._most_each and not self._make_room(own, SILENT_S):
-            self._cut()
-            return False
-        seated = [other for other in self._taken.values() if not other.is_beyond]
-        if not self._has_room(is_local) and not self._make_room(seated, SILENT_S):
+        if not self._sits(seat):
             seat.is_beyond = True
             beyond = [other for other in self._taken.values() if other.is_beyond]
             if len(beyond) >= BEYOND and not self._make_room(beyond, 0.0):
@@ -98,8 +93,8 @@ class Seats:
 
     def begin(self, seat: Seat) -> bool:
         """Note that a request begins, and return whether it may ask for anything, or for health alone."""
-        if seat.is_beyond and self._has_room(seat.is_local):
-            seat.is_beyond = False
+        if seat.is_beyond:
+            seat.is_beyond = not self._has_room(seat) or not self._has_share(seat)
         seat.is_busy = True
         return not seat.is_beyond
 
@@ -108,9 +103,26 @@ class Seats:
         seat.is_busy = False
         seat.silent_since_s = self._clock()
 
-    def _has_room(self, is_local: bool) -> bool:
-        taken = sum(not seat.is_beyond and seat.connection.fileno() >= 0 for seat in self._taken.values())
-        return taken < (self._most if is_local else self._most_remote)
+    def _sits(self, seat: Seat) -> bool:
+        """Return whether there is a seat for a new connection, made free by another's end if necessary."""
+        if not self._has_share(seat):
+            own = [other for other in self._seated() if other.address == seat.address]
+            return self._make_room(own, SILENT_S)
+        if self._has_room(seat):
+            return True
+        # The seats that are kept for this machine are not taken from it.
+        return self._make_room([other for other in self._seated() if seat.is_local or not other.is_local], SILENT_S)
+
+    def _has_share(self, seat: Seat) -> bool:
+        """Return whether an address may have one more seat."""
+        return seat.is_local or sum(one.address == seat.address for one in self._seated()) < self._most_each
+
+    def _has_room(self, seat: Seat) -> bool:
+        """Return whether one more seat is free."""
+        return len(self._seated()) < (self._most if seat.is_local else self._most_remote)
+
+    def _seated(self) -> list[Seat]:
+        return [seat for seat in self._taken.values() if not seat.is_beyond and seat.connection.fileno() >= 0]
 
     def _make_room(self, seats: list[Seat], silent_s: float) -> bool:
         """End the connection that has been silent for longest, if there is one and that is a while."""

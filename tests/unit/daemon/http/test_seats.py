@@ -96,13 +96,18 @@ def test_the_longest_silent_gives_way(scene: Scene) -> None:
 
 def test_an_address_of_another_machine_has_some_seats_and_its_own_give_way() -> None:
     scene = Scene(100, 2)
-    first, _ = scene.sit(THERE), scene.sit(THERE)
-    assert scene.come(THERE) is None
-    assert scene.sit(ELSEWHERE)
+    first, second = scene.sit(THERE), scene.sit(THERE)
+    assert not first.is_beyond
+    beyond = scene.sit(THERE)
+    assert beyond.is_beyond
+    assert not scene.seats.begin(beyond)
+    assert not scene.sit(ELSEWHERE).is_beyond
     scene.now += SILENT_S
-    assert scene.sit(THERE)
+    assert not scene.sit(THERE).is_beyond
     assert is_ended(first)
-    assert len([scene.sit() for _ in range(20)]) == 20  # programs of this machine have no such bound
+    second.connection.close()
+    assert scene.seats.begin(beyond)
+    assert not any(scene.sit().is_beyond for _ in range(20))  # programs of this machine have no such bound
     scene.close()
 
 
@@ -118,8 +123,8 @@ def test_an_address_of_another_machine_has_some_seats_and_its_own_give_way() -> 
 )
 def test_addresses_of_one_machine_count_as_one(first: str, second: str, is_one: bool) -> None:
     scene = Scene(100, 1)
-    assert scene.sit(first)
-    assert (scene.come(second) is None) == is_one
+    assert not scene.sit(first).is_beyond
+    assert scene.sit(second).is_beyond == is_one
     scene.close()
 
 
@@ -128,8 +133,13 @@ def test_the_last_seats_are_for_this_machine(here: str) -> None:
     scene = Scene(80)
     assert not any(scene.sit(f"192.0.2.{number}").is_beyond for number in range(70))
     assert scene.sit("192.0.2.99").is_beyond
-    assert not any(scene.sit(here).is_beyond for _ in range(10))
+    own = [scene.sit(here) for _ in range(10)]
+    assert not any(seat.is_beyond for seat in own)
     assert scene.sit(here).is_beyond
+    scene.now += SILENT_S
+    for number in range(70):
+        assert not scene.sit(f"192.0.2.{number}").is_beyond
+    assert not any(is_ended(seat) for seat in own)
     scene.close()
 
 
