@@ -110,8 +110,11 @@ class Seats:
             return self._make_room(own, SILENT_S)
         if self._has_room(seat):
             return True
+        seated = self._seated()
         # The seats that are kept for this machine are not taken from it.
-        return self._make_room([other for other in self._seated() if seat.is_local or not other.is_local], SILENT_S)
+        if not seat.is_local and sum(other.is_local for other in seated) <= self._most - self._most_remote:
+            seated = [other for other in seated if not other.is_local]
+        return self._make_room(seated, SILENT_S)
 
     def _has_share(self, seat: Seat) -> bool:
         """Return whether an address may have one more seat."""

@@ -143,6 +143,16 @@ def test_the_last_seats_are_for_this_machine(here: str) -> None:
     scene.close()
 
 
+def test_silent_connections_of_this_machine_keep_no_other_machine_out() -> None:
+    scene = Scene(80)
+    own = [scene.sit() for _ in range(80)]
+    assert scene.sit(THERE).is_beyond
+    scene.now += SILENT_S
+    assert not any(scene.sit(f"192.0.2.{number}").is_beyond for number in range(70))
+    assert sum(is_ended(seat) for seat in own) == 70
+    scene.close()
+
+
 def test_closed_connections_leave_their_seats(scene: Scene) -> None:
     for _ in range(100):
         seat = scene.sit(THERE)
