@@ -86,6 +86,7 @@ class Connection(asyncio.Protocol):
         self._is_idle = False  # between an answer and the first byte of the next request
         self._is_queued = False
         self._is_paused = False
+        self._is_stopping = False
         self._lingers = False
         self._dropped = 0
 
@@ -146,6 +147,7 @@ class Connection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """Close the connection, after the answer to its request if there is one; the server calls this."""
+        self._is_stopping = True
         if self._exchange is None:
             self._transport.close()
         else:
@@ -290,7 +292,7 @@ class Connection(asyncio.Protocol):
         """Close the connection after what was written, and if it lingers, after what still comes."""
         self._disarm()
         self._received.clear()
-        if not lingers or self._transport.is_closing():
+        if not lingers or self._is_stopping or self._transport.is_closing():
             self._transport.close()
             return
         self._lingers = True

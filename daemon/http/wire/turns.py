@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-STEPS = 8
+STEPS = 4
 """Most steps of all connections together in a turn of the event loop. A step takes 2 ms at most."""
 
 

@@ -277,6 +277,24 @@ def test_a_stop_closes_idle_connections_and_lets_the_others_answer() -> None:
         await busy.settle()
         assert b"HTTP/1.1 200 OK" in busy.transport.sent
         assert busy.transport.is_closing()
+        # Nothing lingers when the server stops: its loop would end before the connection does.
+        gate, echo = asyncio.Event(), Echo(413)
+
+        async def late(scope: Any, receive: Any, send: Any) -> None:
+            await gate.wait()
+            await echo(scope, receive, send)
+
+        lingering, answering = Wire(echo), Wire(late)
+        for wire in (lingering, answering):
+            await wire.receive(sized(3))
+            await wire.settle()
+            wire.connection.shutdown()
+        gate.set()
+        for wire in (lingering, answering):
+            await wire.settle()
+            assert b"HTTP/1.1 413" in wire.transport.sent
+            assert wire.transport.is_closing()
+            assert wire is lingering or not wire.transport.has_ended
 
     run(scene())
 
