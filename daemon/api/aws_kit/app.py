@@ -19,6 +19,7 @@ import logging
 import re
 from http import HTTPStatus
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -132,7 +133,7 @@ class _Kit:
         except Problem as problem:
             return refusal(problem, request, name)
         except Exception:
-            log.exception("%s failed", request.url.path)
+            log.exception("%s failed", quote(request.scope["path"]))
             detail = "an error of the server; its log says more"
             return refusal(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail), request, name)
         return Response(answer, media_type="application/json")
