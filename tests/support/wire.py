@@ -37,6 +37,7 @@ class HeldTransport(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         assert not self.has_ended
+        assert not self._is_closing, "asyncio logs this"
         self.sent += bytes(data)
 
     def write_eof(self) -> None:

@@ -31,9 +31,10 @@ class Writing:
         self._drained.set()
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
-        self._written += len(data)
-        self._transport.write(data)
+        """Send bytes, unless the connection is closed: asyncio logs a line for every attempt."""
+        if not self._transport.is_closing():
+            self._written += len(data)
+            self._transport.write(data)
 
     async def drained(self) -> None:
         """Wait until the kernel has taken all, or the connection is lost."""

@@ -320,3 +320,21 @@ def test_an_application_that_fails_is_answered_for(caplog: pytest.LogCaptureFixt
 
     run(scene())
     assert "boom" in caplog.text
+
+
+def test_nothing_is_written_to_a_connection_that_broke() -> None:
+    async def scene() -> None:
+        done = asyncio.Event()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            wire.transport.abort()  # as a failed write does, before the connection is reported as lost
+            await send({"type": "http.response.body", "body": bytes(10_000_000)})
+            done.set()
+
+        wire = Wire(app)
+        await wire.receive(GET)
+        await asyncio.wait_for(done.wait(), 10)
+        assert len(wire.transport.sent) < 1000
+
+    run(scene())

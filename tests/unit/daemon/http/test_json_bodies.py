@@ -13,8 +13,12 @@ from visaged.daemon.http.json_bodies import MOST_BYTES, read_object
 from visaged.daemon.http.problems import Problem
 
 
-async def read(body: bytes) -> dict[str, Any]:
+async def read(body: bytes | None) -> dict[str, Any]:
+    """Read a body; None for one that is cut short."""
+
     async def receive() -> dict[str, Any]:
+        if body is None:
+            return {"type": "http.disconnect"}
         return {"type": "http.request", "body": body, "more_body": False}
 
     headers = [(b"content-type", b"application/json")]
@@ -50,3 +54,9 @@ def test_texts_that_no_setting_can_have_are_refused_wherever_they_stand(body: by
     with pytest.raises(Problem) as refused:
         asyncio.run(read(body))
     assert refused.value.kind == "malformed-json"
+
+
+def test_a_body_that_is_cut_short_is_no_error_of_the_server() -> None:
+    with pytest.raises(Problem) as refused:
+        asyncio.run(read(None))
+    assert refused.value.kind == "body-cut-short"
