@@ -22,7 +22,9 @@ from visaged.daemon.http.access import KeyGuard
 from visaged.daemon.http.browsers.guard import PageGuard
 from visaged.daemon.http.browsers.headers import SafeHeaders
 from visaged.daemon.http.request_log import RequestLog
-from visaged.daemon.http.server import Limits, Server
+from visaged.daemon.http.server import Server
+from visaged.daemon.http.wire.limits import Limits
+from visaged.daemon.http.wire.turns import Turns
 from visaged.daemon.management.api import install_management
 from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
@@ -71,7 +73,12 @@ class Web:
         self._listeners: dict[str, _Listener] = {}
         http, oss = settings.http, settings.oss
         self._access_log = http.access_log
-        self._limits = Limits(head_s=http.header_timeout_s, connections=http.max_connections)
+        self._limits = Limits(
+            head_s=http.header_timeout_s,
+            connections=http.max_connections,
+            connections_each=http.max_connections_per_address,
+        )
+        self._turns = Turns()
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
@@ -135,7 +142,7 @@ class Web:
         except TlsError as error:
             raise StartError(f"{name}.tls: {error}") from None
         logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log))
-        server = Server(logged, self._limits, self._metrics, name, context)
+        server = Server(logged, self._limits, self._metrics, name, context, self._turns)
         self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
 
     def _fetched(self, result: str, seconds: float, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Single pictures for all APIs: admission within bounds of number, time and memory, then analysis."""
+"""Single pictures for all APIs: analysed within bounds of number, time and memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import functools
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, ParamSpec, TypeVar
@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.settings import HttpSettings
+from visaged.daemon.http.wire.memory import BodyMemory, Upload
 from visaged.models.manifest import Head
 from visaged.pipelines.attributes import sure
 from visaged.pipelines.images.analyze import PictureAnalyzer, SlowToDecode
@@ -112,6 +113,7 @@ class Pictures:
         self._metrics = metrics
         self._clock = clock
         self._in_work = 0
+        self._memory = BodyMemory(int(settings.max_bodies_mb * 1e6), clock)
         self.most_bytes = int(settings.max_body_mb * 1e6)
         self._room = PixelBudget(2 * settings.max_pixels)
         self.configure(frozenset(heads), 0.5, {})
@@ -130,24 +132,25 @@ class Pictures:
         self._least = least
 
     @contextlib.asynccontextmanager
-    async def admitted(self) -> AsyncIterator[None]:
-        """Hold a place for one picture, from the first byte of its request to the answer.
+    async def request(self) -> AsyncIterator[Upload]:
+        """Attend to a request for one picture, from its head to the answer.
 
-        Errors with the picture inside the context are raised as `Problem`, as is the refusal when too many wait.
+        Errors with the picture inside the context are raised as `Problem`; so is the refusal, at once, when too many
+        pictures wait already. The context's value counts the bytes of the picture's file, which are held until its end.
+        No place is held: the client decides how long its picture takes to come (`analyse` takes one).
         """
         outcome = "failed"
-        if self._in_work >= self._settings.max_waiting:
-            self._metrics.pictures.labels("refused").inc()
-            raise _overloaded()
-        self._in_work += 1
         try:
-            yield
+            self._check_places()
+            with self._memory.upload() as upload:
+                yield upload
             outcome = "answered"
         except PictureError as error:
             outcome = "refused"
             raise Problem(_STATUS[error.reason], f"picture-{error.reason.replace('_', '-')}", str(error)) from None
         except Problem as problem:
-            outcome = "refused" if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR else "failed"
+            is_refused = problem.status < HTTPStatus.INTERNAL_SERVER_ERROR or problem.kind == "overloaded"
+            outcome = "refused" if is_refused else "failed"
             raise
         except Overloaded:
             outcome = "refused"
@@ -166,35 +169,51 @@ class Pictures:
         except InferenceFailed as error:
             raise Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "inference-failed", str(error)) from None
         finally:
-            self._in_work -= 1
             self._metrics.pictures.labels(outcome).inc()
 
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Within the context, hold a place for a picture whose file is in memory; raises `Problem` if there is none."""
+        self._check_places()
+        self._in_work += 1
+        try:
+            yield
+        finally:
+            self._in_work -= 1
+
+    def _check_places(self) -> None:
+        if self._in_work >= self._settings.max_waiting:
+            raise _overloaded()
+
     async def analyse(self, data: bytes, query: PictureQuery) -> PictureResult:
-        """Find the faces of a picture, and read their attributes; to be called with a place held (`admitted`).
+        """Find the faces of a picture, and read their attributes; to be called within the context of `request`.
 
         Args:
             data: A JPEG, PNG, BMP or WebP file.
             query: Which faces and attributes are wanted.
 
         Raises:
+            Problem: There is no place.
             PictureError: The file is empty, damaged, too large or of an unsupported format.
             Overloaded: Too many pictures wait.
             TimeoutError: The picture was not done within the deadline.
             InferenceFailed: The networks failed.
         """
         began_s = self._clock()
-        async with asyncio.timeout(self._settings.deadline_s):
-            result = None
-            if self._analyzer.is_quick(data):
-                with contextlib.suppress(SlowToDecode):
-                    result = await asyncio.wrap_future(self._analyzer.submit_encoded(data, query))
-            if result is None:
-                result = await self._decoded_ahead(data, query)
+        with self.place():
+            result = await self._result(data, query)
         self._metrics.picture_seconds.observe(self._clock() - began_s)
         if query.unsure:
             return result
         faces = [replace(face, attributes=sure(face.attributes, self._least)) for face in result.faces]
         return replace(result, faces=faces)
+
+    async def _result(self, data: bytes, query: PictureQuery) -> PictureResult:
+        async with asyncio.timeout(self._settings.deadline_s):
+            if self._analyzer.is_quick(data):
+                with contextlib.suppress(SlowToDecode):
+                    return await asyncio.wrap_future(self._analyzer.submit_encoded(data, query))
+            return await self._decoded_ahead(data, query)
 
     async def _decoded_ahead(self, data: bytes, query: PictureQuery) -> PictureResult:
         """Decode a picture in a thread of its own once there is room for its pixels, then queue it for analysis."""
@@ -211,8 +230,8 @@ class Pictures:
     ) -> _Result:
         """Run a function in a thread, which goes on when the caller is cancelled: a thread cannot be stopped.
 
-        Until it ends, it then counts as an admitted picture that holds its pixels. Otherwise clients that send pictures
-        that take long to decode could occupy any number of threads.
+        Until it ends, it then counts as a picture that holds a place and its pixels. Otherwise clients that send
+        pictures that take long to decode could occupy any number of threads.
         """
         work = asyncio.ensure_future(run_in_threadpool(function, *arguments, **more))
         try:

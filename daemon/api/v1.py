@@ -58,6 +58,7 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
         summary="Faces and their attributes, on your own machine.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # the redirect would lead to whatever host the request names
     )
     install(app)
     install_docs(app, with_keys)
@@ -108,8 +109,8 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
         wanted = _chosen(attributes, pictures.attributes)
         confidence = pictures.threshold if min_confidence is None else min_confidence
         query = PictureQuery(confidence, wanted | (pictures.points if landmarks == "106" else frozenset()))
-        async with pictures.admitted():
-            result = await pictures.analyse(await read_picture(request, pictures.most_bytes), query)
+        async with pictures.request() as upload:
+            result = await pictures.analyse(await read_picture(request, pictures.most_bytes, upload), query)
         return _json(
             {
                 "image": {"width": result.width, "height": result.height},

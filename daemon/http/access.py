@@ -92,7 +92,7 @@ class KeyGuard:
             scope[_HOLDER] = holder
         except Problem as refused:
             if not is_open:
-                await self._refuse(closing(refused, scope), Request(scope))(scope, receive, send)
+                await self._refuse(refused, Request(scope))(scope, receive, send)
                 return
             scope[_UNKNOWN] = True
         if is_open:  # health checks must succeed even when their key is at its limits
@@ -104,7 +104,7 @@ class KeyGuard:
             kind = refusal.cause.replace("_", "-")
             headers = {"Retry-After": str(refusal.retry_after_s)}
             problem = Problem(HTTPStatus.TOO_MANY_REQUESTS, kind, refusal.detail, headers)
-            await self._refuse(closing(problem, scope), Request(scope))(scope, receive, send)
+            await self._refuse(problem, Request(scope))(scope, receive, send)
             return
         active = self._metrics.http_active.labels(holder.name)
         active.inc()
@@ -141,11 +141,3 @@ class KeyGuard:
             client = re.sub(r"[^\w.:%-]", "?", (scope.get("client") or ("an unknown client",))[0][:64])
             self._complain("a request of %s was refused: %s API key", client, cause)
         return Problem(HTTPStatus.UNAUTHORIZED, f"key-{cause}", detail, {"WWW-Authenticate": challenge})
-
-
-def closing(problem: Problem, scope: Scope) -> Problem:
-    """Return a refusal after which the connection is closed if its next bytes are ambiguous."""
-    # A client that sent `Expect: 100-continue` may send the body now or not, so the next bytes are ambiguous.
-    if any(name == b"expect" for name, _ in scope["headers"]):
-        problem.headers = {**(problem.headers or {}), "Connection": "close"}
-    return problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -10,6 +11,8 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+
+from visaged.daemon.http.browsers.headers import SAFE
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -60,16 +63,35 @@ class Problem(Exception):
 
 def answer(problem: Problem, request: Request) -> Response:
     """Return a problem as a response."""
-    document: dict[str, Any] = {
+    # Not the path of `request.url`, which is put together with the Host header and read again.
+    document = _document(problem) | {"instance": request.scope["path"]}
+    if problem.errors:
+        document["errors"] = [{"path": path, "text": text} for path, text in problem.errors]
+    return Response(orjson.dumps(document), problem.status, problem.headers, MEDIA_TYPE)
+
+
+def raw_answer(problem: Problem) -> bytes:
+    """Return a problem as the bytes of a whole HTTP response, the last one of a connection."""
+    body = orjson.dumps(_document(problem))
+    headers = {
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        "X-Request-ID": secrets.token_hex(8),
+        **SAFE,
+        **(problem.headers or {}),
+    }
+    fields = [f"{name}: {text}" for name, text in headers.items()]
+    return "\r\n".join([f"HTTP/1.1 {problem.status} {problem.status.phrase}", *fields, "", ""]).encode() + body
+
+
+def _document(problem: Problem) -> dict[str, Any]:
+    return {
         "type": f"urn:visaged:problem:{problem.kind}",
         "title": problem.status.phrase,
         "status": int(problem.status),
         "detail": problem.detail,
-        "instance": request.url.path,
     }
-    if problem.errors:
-        document["errors"] = [{"path": path, "text": text} for path, text in problem.errors]
-    return Response(orjson.dumps(document), problem.status, problem.headers, MEDIA_TYPE)
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -88,8 +110,8 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         status = HTTPStatus(error.status_code)
         details = {
-            HTTPStatus.NOT_FOUND: f"there is nothing at {request.url.path}; /docs lists what there is",
-            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible at {request.url.path}",
+            HTTPStatus.NOT_FOUND: f"there is nothing at {request.scope['path']}; /docs lists what there is",
+            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible at {request.scope['path']}",
         }
         kind = status.phrase.lower().replace(" ", "-")
         return answer(Problem(status, kind, details.get(status, str(error.detail)), error.headers), request)

@@ -73,11 +73,18 @@ class HttpSettings(StrictConfig):
     """Log a line for every request at info. Successful requests for health and metrics, and all requests if this is
     off, are logged at debug."""
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 500
-    """Most open connections; further ones are answered with 503 and closed."""
+    """Most open connections; one more takes the place of one that is silent, or is answered with 503 and closed. Some
+    are kept for this machine, and a few more may ask for health alone."""
+    max_connections_per_address: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Most open connections of an address of another machine (of IPv6, of a network of 64 bits); one more takes the
+    place of one that is silent, or may ask for health alone. For a proxy on another machine, as many as it opens."""
     header_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     """Longest time in seconds from the start of a connection to the end of a request's headers."""
     max_body_mb: Annotated[float, Field(gt=0, le=100)] = 20
     """Largest picture file in megabytes."""
+    max_bodies_mb: Annotated[float, Field(gt=0, le=100_000)] = 256
+    """Most megabytes of pictures' files in memory at a time, as they were sent; one more is refused with 503 and
+    Retry-After, or one that has been coming for long gives way. At least 1.5 times `max_body_mb`."""
     max_megapixels: Annotated[float, Field(gt=0, le=250)] = 50
     """Largest picture in megapixels. Decoding takes up to 13 bytes a pixel, and pictures of twice this many pixels in
     all are decoded at a time."""
@@ -115,6 +122,15 @@ class HttpSettings(StrictConfig):
                 names = ", ".join(sorted({key.name for key in keys if getattr(key, what) in double}))
                 raise ValueError(f"more than one has the same {what} ({names}); give each its own")
         return keys
+
+    @model_validator(mode="after")
+    def _bodies_hold_the_largest(self) -> HttpSettings:
+        if self.max_bodies_mb < 1.5 * self.max_body_mb:  # base64 takes a third more
+            raise ValueError(
+                f"max_bodies_mb is {self.max_bodies_mb:g}, which does not hold a picture of max_body_mb in base64; "
+                f"make it at least {1.5 * self.max_body_mb:g}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _guarded(self) -> HttpSettings:

@@ -585,18 +585,19 @@ def test_connections_are_kept(server: Server, jpeg: bytes) -> None:
     connection.auto_open = 0
     with contextlib.closing(connection):
         connection.connect()
-        # Errors included, even those that are clear before the body is read.
-        for path, status in (
-            (FACES, 200),
-            (f"{FACES}?attributes=x", 400),
-            (FACES, 200),
-            ("/nothing", 404),
-            (FACES, 200),
+        # Errors included, but for those that are clear before the body is read.
+        for method, path, body, status in (
+            ("POST", FACES, jpeg, 200),
+            ("GET", "/nothing", None, 404),
+            ("POST", FACES, b"x", 415),
+            ("POST", FACES, jpeg, 200),
+            ("POST", f"{FACES}?attributes=x", jpeg, 400),
         ):
-            connection.request("POST", path, jpeg)
+            connection.request(method, path, body)
             response = connection.getresponse()
             assert response.status == status
             response.read()
+        assert response.headers["connection"] == "close"
 
 
 def test_cameras(server: Server, demo_clip: Path) -> None:

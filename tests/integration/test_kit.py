@@ -95,7 +95,7 @@ class Server:
         detector, enabled = networks.detector, frozenset(reader.heads) - off
         scales = Scales(640, 1280)
         analyzer = PictureAnalyzer(self.batcher, reader, scales, http.max_pixels, http.deadline_s)
-        pictures = Pictures(http, analyzer, reader.heads, metrics, detector.floor)
+        self.pictures = pictures = Pictures(http, analyzer, reader.heads, metrics, detector.floor)
         # These answers take no notice of the smallest confidences.
         pictures.configure(enabled, detector.face_threshold, dict.fromkeys(reader.heads, 1.0))
         fetcher = Fetcher(fetch)
@@ -517,15 +517,12 @@ def test_a_body_that_ends_too_early(server: Server, dot: dict[str, str]) -> None
 
 def test_too_many_at_once(make: Callable[..., Server], dot: dict[str, str]) -> None:
     with make(http={"max_waiting": 1}) as other:
-        line = f"POST {DETECT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n".encode()
-        with socket.create_connection(("127.0.0.1", other.port), ANSWER_S) as first:
-            first.sendall(line)  # whose body is still to come
-            until(lambda: other.post(dot).status_code == 503, ANSWER_S)
+        with other.pictures.place():
             response = other.post(dot)
             says(response, 503, "too many pictures are waiting; try again", "overloaded")
             assert response.headers["retry-after"] == "1"
             is_problem(other.post(dot, accept=PROBLEM), 503, "overloaded")
-        until(lambda: other.post(dot).status_code == 200, ANSWER_S)
+        assert other.post(dot).status_code == 200
 
 
 def test_no_answer_within_the_deadline(

@@ -236,9 +236,9 @@ def test_objects_are_not_written(open_endpoint: Endpoint, method: str) -> None:
 
 def test_too_many_at_a_time(network: Network, open_endpoint: Endpoint) -> None:
     async def fill() -> None:
-        async with contextlib.AsyncExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             for _ in range(4):
-                await stack.enter_async_context(network.pictures.admitted())
+                stack.enter_context(network.pictures.place())
             target = "/imm-demo/person.jpg?x-oss-process=imm/detectface"
             response, body = await asyncio.to_thread(open_endpoint.ask, target)
             is_error(response, body, 503, "ServiceUnavailable")

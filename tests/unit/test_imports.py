@@ -36,7 +36,6 @@ MODULES = {
     "opencv-python-headless": "cv2",
     "paho-mqtt": "paho",
     "pillow": "PIL",
-    "python-multipart": "python_multipart",
     "pyyaml": "yaml",
 }
 # Tools of the repository, which need more than the daemon does.

@@ -169,7 +169,8 @@ class OssApp:
         if meta.size > self._most_bytes:
             text = f"The image file is too large: {meta.size} bytes; at most {self._most_bytes} are taken."
             raise OssError("ImageTooLarge", text)
-        async with self._pictures.admitted():
+        async with self._pictures.request() as upload:
+            upload.add(meta.size)
             try:
                 data = await run_in_threadpool(read_all, bucket, key, self._most_bytes)
             except OssError as error:

@@ -20,6 +20,7 @@ import re
 from collections.abc import Collection
 from http import HTTPStatus
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -40,6 +41,7 @@ from visaged.daemon.http.browsers.guard import PageGuard, allow_page
 from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.settings import HttpSettings
 from visaged.daemon.http.uploads import read_body
+from visaged.daemon.http.wire.memory import Upload
 from visaged.pipelines.images.job import PictureQuery
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -126,23 +128,26 @@ class _Kit:
     async def detect(self, request: Request) -> Response:
         name = "img"
         try:
-            async with self._pictures.admitted():
-                given = await self._given(request)
+            async with self._pictures.request() as upload:
+                given = await self._given(request, upload)
                 name = given.parameter
-                data = given.data if name == "img" else await self._fetch(given.url)
+                data = given.data
+                if name == "url":
+                    data = await self._fetch(given.url)
+                    upload.add(len(data))
                 answer = await self._analyse(data)
         except Problem as problem:
             return refusal(problem, request, name)
         except Exception:
-            log.exception("%s failed", request.url.path)
+            log.exception("%s failed", quote(request.scope["path"]))
             detail = "an error of the server; its log says more"
             return refusal(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail), request, name)
         return Response(answer, media_type="application/json")
 
-    async def _given(self, request: Request) -> KitInput:
+    async def _given(self, request: Request, upload: Upload) -> KitInput:
         most_bytes = self._pictures.most_bytes
         try:
-            body = await read_body(request, most_bytes * 4 // 3 + _SPARE_BYTES)
+            body = await read_body(request, most_bytes * 4 // 3 + _SPARE_BYTES, upload)
         except Problem as problem:
             if problem.kind == "body-too-large":  # its text names the limit for the base64, not the configured one
                 problem.detail = f"the picture is larger than {most_bytes / 1e6:.4g} MB (http.max_body_mb)"

@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from visaged.daemon.http.access import RefusalResponse, closing, holder_of
+from visaged.daemon.http.access import RefusalResponse, holder_of
 from visaged.daemon.http.browsers.hosts import KnownHosts
 from visaged.daemon.http.browsers.origins import foreign_page
 from visaged.daemon.http.problems import Problem, answer
@@ -69,7 +69,7 @@ class PageGuard:
         if problem is None:
             await self._app(scope, receive, send)
         else:
-            await self._refuse(closing(problem, scope), Request(scope))(scope, receive, send)
+            await self._refuse(problem, Request(scope))(scope, receive, send)
 
     def _trouble(self, scope: Scope) -> Problem | None:
         if not scope["path"].startswith("/"):

@@ -11,11 +11,13 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import orjson
 import pytest
 from fastapi import Request
 from pydantic import ValidationError
 
 from tests.unit import fakes
+from visaged.daemon.api.aws_kit import request as kit_request
 from visaged.daemon.api.aws_kit.answer import POINT_ORDER, SCHEMA, answer_document, model_version
 from visaged.daemon.api.aws_kit.app import refusal
 from visaged.daemon.api.aws_kit.request import SCHEMA as BODY_SCHEMA
@@ -105,9 +107,53 @@ def test_what_is_given() -> None:
     assert given_picture(b'{"img": ""}').data == b""
 
 
+LARGE = random.Random(1).randbytes(600_001)
+
+
+@pytest.mark.parametrize("beside", ["", "b" * 60_000])
+@pytest.mark.parametrize("prefix", ["", "data:image/jpeg;base64,", "\n"])
+@pytest.mark.parametrize("escapes", [{}, {"/": "\\/"}, {"+": "\\u002b"}, {"+": "\\u002B", "/": "\\/"}, {"A": "A\\n"}])
+def test_a_large_picture_is_given_as_a_small_one(escapes: dict[str, str], prefix: str, beside: str) -> None:
+    coded = "".join(escapes.get(char, char) for char in base64.b64encode(LARGE).decode())
+    for form in ('{"img": "%s", "more": "%s"}', '{"a": [], "img":"%s","b":{"c":"%s"}}'):
+        body = form % (json.dumps(prefix)[1:-1] + coded, beside)
+        assert given_picture(body.encode()).data == LARGE
+
+
+def test_a_large_picture_is_parsed_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 0
+    loads = orjson.loads
+
+    def noting(text: bytes) -> Any:
+        nonlocal most
+        most = max(most, len(text))
+        return loads(text)
+
+    monkeypatch.setattr(kit_request.orjson, "loads", noting)
+    given_picture(b'{"img": "' + b"A" * 20_000_000 + b'"}')
+    assert 0 < most <= 300_000
+
+
 @pytest.mark.parametrize(
     ("body", "kind"),
     [
+        (b'{"img": "' + b"A" * 300_000 + b"\n" + b'"}', "invalid-body"),
+        (b'{"img": "' + b"A" * 300_000 + b"\xff" + b'"}', "invalid-body"),
+        (b'{"img": "' + b"A" * 300_000 + b'\\q"}', "invalid-body"),
+        (b'{"img": "' + b"A" * 300_000 + b'\\"AAAA"}', "invalid-body"),
+        (b'{"img": "' + b"\\\\" * 300_000 + b'"}', "invalid-base64"),
+        (b'{"img": "' + b"," * 300_000 + b'"}', "invalid-base64"),
+        (b'{"img": "' + b"A" * 300_000 + b'=AAA"}', "invalid-base64"),
+        (b'{"img": "' + b"A" * 300_000, "invalid-body"),
+        (b'{"img": "' + b"A" * 300_000 + b'", "more": "' + b"A" * 300_000 + b'"}', "invalid-body"),
+        (b'{"url": "a", "img": "' + b"A" * 300_000 + b'"}', "url-and-img"),
+        (b'{"' + b"A" * 300_000 + b'": "img"}', "no-picture"),
+        (b'{"more": "' + b"A" * 300_000 + b'"}', "no-picture"),
+        (b'"' + b"A" * 300_000 + b'"', "invalid-body"),
+        (b'["' + b"A" * 300_000 + b'"]', "invalid-body"),
+        (b'{"img": ""' + b" " * 300_000 + b"}", "invalid-body"),
+        (b'""' * 300_000, "invalid-body"),
+        (b'{"img": "AAAA", "more": [' + b"1," * 300_000 + b"1]}", "invalid-body"),
         (b"", "invalid-body"),
         (b" ", "invalid-body"),
         (b"\xef\xbb\xbf", "invalid-body"),
@@ -146,7 +192,7 @@ def test_what_nothing_is_given_by(body: bytes, kind: str) -> None:
     with pytest.raises(Problem) as caught:
         given_picture(body)
     assert caught.value.kind == kind
-    assert "send" in caught.value.detail
+    assert "send" in caught.value.detail or kind == "invalid-base64"  # its text is the codec's
 
 
 @pytest.mark.parametrize(

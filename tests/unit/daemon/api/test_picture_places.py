@@ -37,7 +37,7 @@ class SlowBatcher(Batcher):
 
 async def outcome(pictures: Pictures, data: bytes) -> str:
     try:
-        async with pictures.admitted():
+        async with pictures.request():
             await pictures.analyse(data, PictureQuery(0.5))
     except Problem as problem:
         return problem.kind
@@ -58,14 +58,13 @@ def test_a_thread_that_nobody_waits_for_keeps_its_place() -> None:
             # There is a place left, and no room.
             assert await outcome(pictures, data) == "overloaded"
             assert batcher.begun == 2
-            with pytest.raises(Problem) as refused:
-                async with pictures.admitted(), pictures.admitted():
-                    raise AssertionError("two of three places are still taken")
+            with pytest.raises(Problem) as refused, pictures.place(), pictures.place():
+                raise AssertionError("two of three places are still taken")
             assert refused.value.kind == "overloaded"
             batcher.gate.set()
             while True:
                 try:
-                    async with pictures.admitted(), pictures.admitted(), pictures.admitted():
+                    with pictures.place(), pictures.place(), pictures.place():
                         break
                 except Problem:
                     await asyncio.sleep(0.01)
