@@ -37,8 +37,9 @@ from tests.support.process import ManagedProcess
 from tests.support.waiting import until
 from visaged.daemon.app import Daemon
 from visaged.daemon.http import uploads
-from visaged.daemon.settings import ModelSettings, parse
+from visaged.daemon.settings import parse
 from visaged.models.detector import Detector
+from visaged.models.manifest import Manifest
 from visaged.pipelines.images import analyze
 from visaged.pipelines.images.decode import load
 
@@ -616,7 +617,7 @@ def test_health_and_readiness(server: Server) -> None:
     assert response.status_code == 200
     document = response.json()
     assert document["status"] == "ready"
-    assert document["models"]["detector"] == ModelSettings().detector
+    assert document["models"]["detector"] == Manifest().default_detector(on_gpu=False).name
     assert document["mqtt"]["connected"] is False
     assert "refused" in document["mqtt"]["error"].lower()
     assert document["cameras"] == {"door": "streaming"}

@@ -66,11 +66,11 @@ class Networks:
 
     def __init__(self) -> None:
         manifest, config = Manifest(WEIGHTS / "manifest.yaml"), SessionConfig("cpu")
-        names = ModelSettings()
-        assert names.analyzer is not None
-        self.detector = Detector.load(manifest, names.detector, config)
-        self.analyzer = Analyzer.load(manifest, names.analyzer, config)
-        versions = manifest.detector(names.detector).version, manifest.analyzer(names.analyzer).version
+        detector, analyzer = manifest.default_detector(on_gpu=False), ModelSettings().analyzer
+        assert analyzer is not None
+        self.detector = Detector.load(manifest, detector.name, config)
+        self.analyzer = Analyzer.load(manifest, analyzer, config)
+        versions = detector.version, manifest.analyzer(analyzer).version
         self.version = model_version(*versions)
 
 
