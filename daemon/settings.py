@@ -79,9 +79,10 @@ def _host_alone(text: str) -> str:
     Raises:
         ValueError: The text holds more than a host; the error names the keys to write instead, and no part of a login.
     """
-    scheme, mark, rest = text.rpartition("://")
-    login, at, site = rest.partition("/")[0].rpartition("@")
-    found = re.fullmatch(r"(?:\[(?P<address>[^\[\]\s]+)\]|(?P<name>[^:\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?", site)
+    scheme, mark, rest = text.partition("://")
+    login, at, site = (rest if mark else text).rpartition("@")
+    site = re.split(r"[/?#]", site, maxsplit=1)[0]
+    found = re.fullmatch(r"(?:\[(?P<address>[^\[\]\s]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?", site)
     bare = re.fullmatch(r"[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(%[^\s\[\]/@]+)?", text)
     if bare is not None:
         return text
@@ -115,7 +116,7 @@ class CameraSettings(SourceConfig, _Login):
     @classmethod
     def _quoted(cls, url: str) -> str:
         # A password with such characters would not be recognised as one, and error texts would show it.
-        if "://" in url and re.search(r"\s", url) and re.match(r"[^/]+://[^/?#]*@", url):
+        if "://" in url and re.search(r"\s", url.rpartition("@")[0]):
             raise ValueError(_UNQUOTED)
         return url
 

@@ -36,7 +36,6 @@ from visaged.daemon.logs.setup import ProcessLog
 from visaged.daemon.management.configuration import Configuration
 from visaged.daemon.settings import Settings, check, load, warnings
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.runtime.redact import redact
 from visaged.pipelines.schemas import schema
 from visaged.pipelines.source.address import is_file_name
 
@@ -277,7 +276,7 @@ def _banner(settings: Settings, daemon: Daemon) -> Text:
     if daemon.web.oss_address is not None:
         buckets = ", ".join(bucket.name for bucket in settings.oss.buckets)
         rows.append(("OSS", f"{daemon.web.oss_address}  (buckets {buckets})"))
-    rows += [(f"Camera {camera.name}", redact(camera.url)) for camera in settings.cameras]
+    rows += [(f"Camera {camera.name}", camera.shown_url) for camera in settings.cameras]
     width = max(len(name) for name, _ in rows)
     text = Text()
     text.append(f"visaged {version_string()}\n", "bold")

@@ -10,13 +10,20 @@ from typing import Any
 
 import yaml
 
+from visaged.pipelines.runtime.redact import redact, shown
+
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """Something wrong with a configuration: the key's path, and what to do."""
+    """Something wrong with a configuration: the key's path, and what to do; both without what looks like a secret."""
 
     path: str
     text: str
+
+    def __post_init__(self) -> None:
+        # Users paste URLs with logins everywhere, also where a key belongs.
+        object.__setattr__(self, "path", redact(self.path))
+        object.__setattr__(self, "text", redact(self.text))
 
     def __str__(self) -> str:
         return f"{self.path}: {self.text}" if self.path else self.text
@@ -117,7 +124,7 @@ class _Loader(yaml.SafeLoader):
                 continue  # what cannot be a key is refused below
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                    None, None, f"the key {shown(str(key))!r} stands twice", key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)

@@ -13,7 +13,6 @@ from visaged.pipelines.batcher import Lane, WhenFull
 from visaged.pipelines.jobs import Job
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Frame
 from visaged.pipelines.runtime.metrics import CameraMetrics
-from visaged.pipelines.runtime.redact import redact
 from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSource
 
 log = logging.getLogger(__name__)
@@ -107,7 +106,7 @@ class Camera:
         # Held while a status is reported, so that no report is in progress once `silence` has returned.
         self._reporting = threading.Lock()
         self._silent = False
-        self._status = CameraStatus(name, "connecting", wall(), redact(config.url))
+        self._status = CameraStatus(name, "connecting", wall(), config.shown_url)
         self._streaming_since = self._last_received = 0.0
         self._source = VideoSource(
             name,

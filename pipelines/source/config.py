@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr, field_validator
 
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
+from visaged.pipelines.runtime.redact import shown
 from visaged.pipelines.source.address import Address, address_of
 
 _ASPECT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*:\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
@@ -45,7 +46,7 @@ class SourceConfig(StrictConfig):
     aspect: str | None = None
     """Aspect ratio of the whole picture before it is turned, as in `"16:9"` (in quotes: YAML reads it as a number), for
     streams whose pixels are not square and that do not say so, or wrongly; null for the aspect ratio in the stream."""
-    options: dict[str, str] = Field(default={})
+    options: dict[str, HiddenText] = Field(default={})
     """Additional options for FFmpeg's demuxer, by name."""
 
     _address: Address = PrivateAttr()
@@ -89,6 +90,11 @@ class SourceConfig(StrictConfig):
     def address(self) -> Address:
         """The parsed URL."""
         return self._address
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as it may be shown: without what is or may be a secret."""
+        return shown(self.url)
 
     @property
     def live(self) -> bool:
