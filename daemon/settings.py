@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -28,6 +28,7 @@ from visaged.daemon.config.secrets import Secret
 from visaged.daemon.fetch.settings import FetchSettings
 from visaged.daemon.fetch.settings import check as check_fetch
 from visaged.daemon.http.settings import HttpSettings, check_http, http_warnings
+from visaged.daemon.logs.settings import LogSettings, check_log
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Head, Manifest
 from visaged.models.session import Provider
@@ -43,7 +44,7 @@ _UNQUOTED = (
 )
 
 
-_Confidence = Annotated[float, NotBoolean, Field(ge=0, le=1)]
+_Confidence = Annotated[float, Field(ge=0, le=1), NotBoolean]
 
 
 class _Login(StrictConfig):
@@ -167,7 +168,7 @@ class InferenceSettings(StrictConfig):
     """Most frames in a batch of the detector; null for 1 on a CPU (batching does not pay there), 16 on a GPU."""
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 10.0
     """Longest time in milliseconds that a batch waits for frames of more cameras; without effect for batches of 1."""
-    gpu_memory_mb: Annotated[int, Field(ge=256)] | None = None
+    gpu_memory_mb: Annotated[int, Field(ge=256, le=1_000_000)] | None = None
     """Most GPU memory in MiB for the arena of each network; null for no limit."""
     cache: Path | None = None
     """Folder for TensorRT's engines, which take minutes to build."""
@@ -184,21 +185,8 @@ class InferenceSettings(StrictConfig):
     earlier if its shot is clearly better."""
     min_face_px: Annotated[float, Field(ge=8, le=1000)] = 20.0
     """Least height, in pixels, of a face whose attributes are read."""
-    update_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    update_s: Annotated[float, Field(ge=0.001, le=3600)] = 5.0
     """Least time in seconds between two `update` events of a track."""
-
-
-class LogSettings(StrictConfig):
-    """The log."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe level of the lines that are logged."""
-    file: Path | None = None
-    """File to write to as well as to stderr; it is rotated."""
-    max_mb: Annotated[float, Field(gt=0, le=1_000_000)] = 10
-    """Size in MiB at which the file is rotated."""
-    keep: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Number of rotated files to keep."""
 
 
 class Settings(StrictConfig):
@@ -298,7 +286,9 @@ def check(settings: Settings) -> list[ConfigProblem]:
         except OSError as error:  # ssl.SSLError is one
             named = ", ".join(f"{k} {v}" for k, v in settings.mqtt.tls.model_dump().items() if v is not None)
             problems.append(ConfigProblem("mqtt.tls", f"cannot be used ({named}): {error.strerror or error}"))
-    problems += check_http(settings.http) + check_fetch(settings.fetch) + check_oss(settings.oss)
+    problems += (
+        check_http(settings.http) + check_fetch(settings.fetch) + check_oss(settings.oss) + check_log(settings.log)
+    )
     return problems + _check_models(settings)
 
 

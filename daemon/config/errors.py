@@ -17,6 +17,8 @@ _NO_TEXT = (
 )
 
 
+_MOST_PROBLEMS = 100
+"""Most problems of a document that are reported."""
 _MOST_REPEATED = 200
 """Most characters of a value that an error repeats."""
 
@@ -29,7 +31,9 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[ConfigPr
         model: The model that the document was validated against. A text repeats a value only where the model has no
             secret.
     """
-    return [_problem(details, model) for details in error.errors()]
+    problems = [_problem(details, model) for details in error.errors()[:_MOST_PROBLEMS]]
+    left_out = error.error_count() - len(problems)
+    return [*problems, ConfigProblem("", f"there are {left_out} more problems")] if left_out else problems
 
 
 def _problem(details: Any, model: type[BaseModel]) -> ConfigProblem:

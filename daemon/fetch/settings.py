@@ -24,7 +24,7 @@ S3_MISSING = "needs a package that is not installed: pip install 'visaged[s3]'"
 _PLAIN = re.compile(r"[\w.*-]{1,255}(?:/[\w.-]{0,64})?(?::[0-9]{1,6})?|[0-9A-Fa-f.:/\[\]]{1,64}")
 """What an entry of `allow` or `deny` may look like; anything else may hold a login."""
 
-Port = Annotated[int, NotBoolean, Field(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=1, le=65535), NotBoolean]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +154,9 @@ class FetchSettings(StrictConfig):
     """Schemes of URLs that are fetched; `s3://` is switched on by the key `s3`."""
     ports: list[Port] = Field(sorted(DEFAULT_PORTS.values()))
     """Ports that are allowed with `public`, and for entries of `allow` without a port."""
-    max_mb: Annotated[float, Field(gt=0, le=100)] = 20
+    max_mb: Annotated[float, Field(ge=0.001, le=100)] = 20
     """Largest file that is fetched, in megabytes."""
-    timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    timeout_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
     """Longest time in seconds for a whole fetch, with name look-up, connecting and redirects."""
     max_concurrent: Annotated[int, Field(ge=1, le=1000)] = 8
     """Most files that are fetched at a time; further ones are refused."""

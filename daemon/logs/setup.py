@@ -9,8 +9,8 @@ import time
 from visaged.daemon.http.request_log import request_id
 from visaged.daemon.logs.destinations import Descriptor, RotatedFile, Stream
 from visaged.daemon.logs.queued import QueuedHandler
+from visaged.daemon.logs.settings import LogSettings
 from visaged.daemon.logs.stderr import real_stderr
-from visaged.daemon.settings import LogSettings
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.redact import redact
 

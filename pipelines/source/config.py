@@ -24,12 +24,12 @@ class SourceConfig(StrictConfig):
     `dshow:NAME` (Windows) for a USB camera."""
     transport: Literal["tcp", "udp"] = "tcp"
     """Transport of RTSP media. TCP loses nothing; UDP is for networks on which TCP does not work."""
-    open_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    open_timeout_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
     """Longest time in seconds for opening the source."""
-    read_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    read_timeout_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
     """Longest silence of a live source in seconds; a stall is noticed after twice this time. The wait for the first key
     frame of a camera may be longer, up to five minutes."""
-    fps: Annotated[float, Field(gt=0, le=240)] | None = 5.0
+    fps: Annotated[float, Field(ge=0.001, le=240)] | None = 5.0
     """Frames to analyse per second; null for every frame. A URL of one picture is fetched as often (null: 5)."""
     pace: Literal["realtime", "fast"] = "realtime"
     """Recordings only (files, also behind HTTP, and complete HLS playlists): play them at their own speed, or as fast

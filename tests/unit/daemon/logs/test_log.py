@@ -16,8 +16,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from visaged.daemon.http.request_log import request_id
+from visaged.daemon.logs.settings import LogSettings
 from visaged.daemon.logs.setup import ProcessLog
-from visaged.daemon.settings import LogSettings
 from visaged.pipelines.runtime.metrics import Metrics
 
 log = logging.getLogger("visaged.test")
