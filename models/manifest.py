@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from visaged.models.decoders import DECODERS
 from visaged.models.documents import MOST_BYTES, DocumentError, parse
 from visaged.models.errors import ModelError
+from visaged.models.onnx_file import external_files
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the networks that come with the package."""
@@ -271,11 +272,13 @@ class Manifest:
         """Return the network's file after comparing its hash.
 
         Raises:
-            ModelError: The file is missing, unreadable, or not the one that the manifest describes.
+            ModelError: The file is missing, unreadable, not the one that the manifest describes, or has weights in
+                other files, which its hash does not cover.
         """
         path = self.path.parent / entry.file
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
         except OSError as error:
             raise ModelError(f"cannot read the file of model {entry.name}, {path}: {error.strerror}") from error
         if digest != entry.sha256:
@@ -283,4 +286,19 @@ class Manifest:
                 f"the file of model {entry.name}, {path}, has sha256 {digest}, but the manifest says {entry.sha256}: "
                 "the file is damaged or another version; restore it, or correct the manifest if you changed it"
             )
+        _check_alone(f"the file of model {entry.name}, {path},", data)
         return path
+
+
+def _check_alone(what: str, data: bytes) -> None:
+    """Raise `ModelError` if an ONNX file refers to other files."""
+    try:
+        others = external_files(data)
+    except ValueError as error:
+        raise ModelError(f"{what} cannot be loaded as a network: {error}") from None
+    if others:
+        names = ", ".join(name for name in others if name) or "one without a name"
+        raise ModelError(
+            f"{what} keeps weights in other files ({names}), which its sha256 does not cover; save it as one file: "
+            "onnx.save(onnx.load(FILE), NEW)"
+        )

@@ -13,7 +13,7 @@ import yaml
 from visaged.models.errors import ModelError
 from visaged.models.manifest import Manifest
 
-NETWORK = b"not really a network"
+NETWORK = b"\x08\x08"  # version 8 of the format, and nothing else
 
 
 def detector(**changes: Any) -> dict[str, Any]:
