@@ -221,9 +221,10 @@ class Settings(StrictConfig):
     log: LogSettings = LogSettings()
     """The log."""
     state_dir: Path | None = Field(default_factory=default_state_dir)
-    """Folder in which visaged keeps `cameras.yaml`, the changes of cameras that were made over HTTP. Null: these are
-    lost when the process ends. Left out: systemd's state directory, else `$XDG_STATE_HOME/visaged`, else
-    `~/.local/state/visaged`. The folder is made when it is first written to. Every daemon needs one of its own."""
+    """Folder in which visaged keeps `cameras.yaml`, the changes of cameras that were made over HTTP, and `epoch`, the
+    number of its last run. Null: such changes are lost when the process ends, and epoch is the clock's alone. Left out:
+    systemd's state directory, else `$XDG_STATE_HOME/visaged`, else `~/.local/state/visaged`. The folder is made when it
+    is first written to. Every daemon needs one of its own."""
 
     @field_validator("cameras")
     @classmethod

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import socket
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +35,7 @@ from visaged.daemon.http.keys import hash_key, make_key
 from visaged.daemon.http.settings import ApiKeySettings, Role
 from visaged.daemon.logs.setup import ProcessLog
 from visaged.daemon.management.configuration import Configuration
+from visaged.daemon.management.state import next_epoch
 from visaged.daemon.settings import Settings, check, load, warnings
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.schemas import schema
@@ -128,7 +130,8 @@ def _run(
         log.configure(settings.log)
         configuration.report()
         lines = EventLines(out, metrics)
-        daemon = Daemon(settings, version_string(), once, metrics, [lines], configuration=configuration)
+        epoch = next_epoch(settings.state_dir, time.time())
+        daemon = Daemon(settings, version_string(), once, metrics, [lines], epoch, configuration)
     except (StartError, OSError) as error:
         log.show(_styled(f"visaged cannot start: {error}", "bold red"))
         return EXIT_CANNOT_START, False
