@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import logging
 import os
-import re
 import socket
 import time
 from enum import StrEnum
@@ -27,6 +26,7 @@ from rich.text import Text
 from visaged.daemon.app import STOP_S, Daemon
 from visaged.daemon.cli import hangups
 from visaged.daemon.cli import models as models_command
+from visaged.daemon.cli.cameras import EXPOSED, camera_document, is_exposed
 from visaged.daemon.cli.console import EventLines
 from visaged.daemon.cli.ending import Ending
 from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError
@@ -39,7 +39,6 @@ from visaged.daemon.management.state import next_epoch
 from visaged.daemon.settings import Settings, check, load, warnings
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.schemas import schema
-from visaged.pipelines.source.address import is_file_name
 
 app = typer.Typer(
     help="Turns cameras into face data: MQTT, HTTP and Prometheus, on your own machine.",
@@ -89,7 +88,10 @@ def run(
     ] = None,
     camera: Annotated[
         list[str] | None,
-        typer.Option(help="Camera URL, device or file, or NAME=URL; repeat for more. Replaces those configured."),
+        typer.Option(
+            help="Camera URL, device or file; env:VARIABLE or file:PATH for a URL that is kept there, out of the list "
+            "of processes; with NAME= before it for a name. Repeat for more. Replaces those configured."
+        ),
     ] = None,
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Refuse to start without a GPU.")] = False,
     once: Annotated[bool, typer.Option("--once", help="End when every camera is a file and all have ended.")] = False,
@@ -101,6 +103,8 @@ def run(
         code, has_run = EXIT_DIED, False
         try:
             configuration = _configuration(config, camera or [], require_gpu)
+            if any(map(is_exposed, camera or [])):
+                log.show(_styled(f"warning: --camera: {EXPOSED}", "yellow"))
             code, has_run = _run(configuration, once, metrics, log, ending)
         except SystemExit as asked:  # a signal before the daemon was there
             code = int(asked.code or 0)
@@ -220,20 +224,13 @@ def _configuration(config: Path | None, urls: list[str], require_gpu: bool) -> C
     def document() -> dict[str, Any]:
         result = first_try if file is None else file.read()
         if urls:
-            result = result | {"cameras": [_camera(index, url) for index, url in enumerate(urls, 1)]}
+            result = result | {"cameras": [camera_document(index, url) for index, url in enumerate(urls, 1)]}
         inference = result.get("inference", {})
         if require_gpu and isinstance(inference, dict):
             result = result | {"inference": inference | {"require_gpu": True}}
         return result
 
     return Configuration(document, is_kept=config is not None and not urls)
-
-
-def _camera(index: int, text: str) -> dict[str, Any]:
-    named = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", text)
-    if named and not is_file_name(text):  # a file's name may have an equals sign
-        return {"name": named[1], "url": named[2]}
-    return {"name": f"camera{index}", "url": text}
 
 
 def _default() -> dict[str, Any]:

@@ -67,6 +67,16 @@ def shown(url: str) -> str:
     return f"{scheme}://{_rest(rest)}"
 
 
+def may_hold_password(url: str) -> bool:
+    """Return whether a URL seems to hold a login, or a value by the key of a secret."""
+    text = shown(url)
+    return (
+        f"{_HIDDEN}@" in text
+        or text.endswith(f"://{_HIDDEN}")
+        or _plain(url.rpartition("://")[2]) != (url.rpartition("://")[2])
+    )
+
+
 def with_credentials(url: str, username: str | None, password: str | None) -> str:
     """Return a URL with credentials put into it; those that it already has are kept unless `username` is given."""
     if username is None:
