@@ -22,14 +22,14 @@ _NEXT_VALUE = re.compile(r"(?=[\"'][,:}\])])")
 _CLOSERS = "'\")}>,;.`"
 
 # An address as the host is certain: nobody has it for a user name.
-_ADDRESS = re.compile(r"(?:\[[\w:.%-]{2,64}\]|(?:[0-9]{1,3}\.){3}[0-9]{1,3})(?::[0-9]{1,5})?(?=[/?#]|\Z)")
-_HOST = re.compile(r"(?:\[[\w:.%-]{2,64}\]|[\w.-]*)(?::[0-9]{1,5})?\Z")
+_IPV6 = r"\[[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,41}(?:%[\w.-]{1,16})?\]"
+_ADDRESS = re.compile(rf"(?:{_IPV6}|(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}})(?::[0-9]{{1,5}})?(?=[/?#]|\Z)")
+_HOST = re.compile(rf"(?:{_IPV6}|[\w.-]*)(?::[0-9]{{1,5}})?\Z")
 _AT = re.compile(r"@|%(?:25){0,3}40")
 _AT_ADDRESS = re.compile(rf"(?:{_AT.pattern})(?={_ADDRESS.pattern})")
 _AUTHORITY_END = re.compile(r"[/?#]")
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,31}\Z")
-_PAIR_END = re.compile(r"([&;])")
 _NAME_END = re.compile(r"([/&;])")
 # From here on, a segment of a path is a value: `password=...`, `user:...`, also percent-encoded, twice if need be.
 _VALUE = re.compile(r"[=:@]|%(?:25){0,3}(?:3[AaDdFfBb]|40|2[36FfCc])|%25")
@@ -129,7 +129,7 @@ def _rest(rest: str) -> str:
 
 def _without_login(rest: str) -> tuple[str, str | None]:
     """Return the login of a URL in the form in which it is shown, and what follows it; None if that is uncertain."""
-    if rest.startswith("/") or _ADDRESS.match(rest):
+    if _ADDRESS.match(rest):
         return "", rest
     # The first place after which an address stands is certain; otherwise it is the last, which is the longest login.
     certain = at = _AT_ADDRESS.search(rest)
@@ -152,7 +152,7 @@ def _without_login(rest: str) -> tuple[str, str | None]:
 
 def _query(query: str) -> str:
     """Return a query with its keys alone."""
-    return "".join(part if part in ("&", ";") else _pair(part) for part in _PAIR_END.split(query))
+    return "&".join(map(_pair, query.split("&")))
 
 
 def _pair(pair: str) -> str:
@@ -171,16 +171,12 @@ def _path(path: str) -> str:
     names = _NAME_END.split(path[:end])
     text = "".join(_HIDDEN if _looks_random(name) else name for name in names)
     # A value may have slashes in it, so nothing behind it is a segment for certain.
-    return text if value is None else text + "".join(map(_path_pair, _PAIR_END.split(path[end:])))
-
-
-def _path_pair(pair: str) -> str:
-    if pair in ("", "&", ";"):
-        return pair
-    value = _VALUE.search(pair)
-    if value is None or value[0] == "@" or not _KEY.match(pair[: value.start()]):
-        return _HIDDEN
-    return f"{pair[: value.end()]}{_HIDDEN}"
+    if value is None:
+        return text
+    first, *others = path[end:].split("&")
+    is_key = value[0] != "@" and _KEY.match(path[end : value.start()])
+    first = f"{path[end : value.end()]}{_HIDDEN}" if is_key else _HIDDEN
+    return text + "&".join([first, *map(_pair, others)])
 
 
 def _looks_random(text: str) -> bool:

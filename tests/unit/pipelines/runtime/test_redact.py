@@ -42,6 +42,7 @@ from visaged.pipelines.runtime.redact import redact, shown, with_credentials
         ("rtsp://admin:secret", "rtsp://***"),
         # A host is sometimes written so for multicast.
         ("udp://@239.0.0.1:5004", "udp://@239.0.0.1:5004"),
+        ("rtsp:///secret@cam/1", "rtsp://***@cam/1"),
         # Without a scheme.
         ("admin:secret@cam/ch1", "***@cam/ch1"),
         ("rtsp:/admin:secret@cam/ch1", "***@cam/ch1"),
@@ -64,7 +65,7 @@ def test_logins_are_hidden(text: str, expected: str) -> None:
             "https://s3/a?X-Amz-Signature=abc&X-Amz-Credential=def",
             "https://s3/a?X-Amz-Signature=***&X-Amz-Credential=***",
         ),
-        ("http://cam/a?p=secret;loginpas=secret", "http://cam/a?p=***;loginpas=***"),
+        ("http://cam/a?p=secret;loginpas=secret", "http://cam/a?p=***"),
         ("http://cam/a?secret", "http://cam/a?***"),
         ("http://cam/a?c2VjcmV0c2VjcmV0==", "http://cam/a?***"),
         ("http://cam/a?user%3Dadmin%26password%3Dsecret", "http://cam/a?***"),
