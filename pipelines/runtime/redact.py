@@ -197,11 +197,12 @@ def _looks_random(text: str) -> bool:
 def _plain(text: str) -> str:
     """Return a text without a scheme, such as the path of a file, without what looks like a login or a secret."""
     head, at, tail = text.rpartition("@")
-    if at and _LOGIN.search(head):
+    if ":" in head and at and _LOGIN.search(head):
         quotes = re.match(r"[('\"\[{<]*", head)
         text = f"{quotes[0] if quotes else ''}{_HIDDEN}@{tail}"
-    text = _ENCODED_URL.sub(rf"\g<1>{_HIDDEN}", text)
-    return _PLAIN_PAIR.sub(_without_value, text)
+    if "%" in text:
+        text = _ENCODED_URL.sub(rf"\g<1>{_HIDDEN}", text)
+    return _PLAIN_PAIR.sub(_without_value, text) if "=" in text or "%" in text else text
 
 
 def _without_value(pair: re.Match[str]) -> str:

@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,6 +168,31 @@ def test_a_closed_stderr_harms_nobody(tmp_path: Path, monkeypatch: pytest.Monkey
         log.info("into the file alone")
     assert counts.errors == 1
     assert file.read_text().endswith("into the file alone\n")
+
+
+def test_an_unread_stderr_costs_the_file_nothing_and_what_it_misses_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    class Unread(io.StringIO):
+        def write(self, text: str) -> int:
+            assert go_on.wait(30.0)
+            return super().write(text)
+
+    stderr = Unread()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with configured(LogSettings(file=tmp_path / "log")) as counts:
+        log.info("first")
+        while "first" not in (tmp_path / "log").read_text():
+            time.sleep(0.01)
+        for number in range(500):
+            log.info("%d %s", number, "x" * 10_000)
+        dropped = counts.dropped("stderr")
+        go_on.set()
+    assert 50 < dropped < 150
+    missing = f"{dropped:.0f} log lines are missing here: they were dropped, because stderr took no more"
+    assert stderr.getvalue().endswith(f"WARNING visaged.daemon.logs.queued: {missing}\n")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full (Linux)")
