@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?=
 CAMERA ?=
+# A password in the environment stays out of the list of processes; in an argument of make it does not.
+CAMERA_OPTION = $(if $(CAMERA),--camera $(if $(filter environment,$(origin CAMERA)),env:CAMERA,'$(CAMERA)'))
 
 .PHONY: run test test-fast check format bench clean
 
 run: $(VENV)/.run
-	@$(BIN)/visaged run $(if $(CONFIG),--config '$(CONFIG)') $(if $(CAMERA),--camera '$(CAMERA)')
+	@$(BIN)/visaged run $(if $(CONFIG),--config '$(CONFIG)') $(CAMERA_OPTION)
 
 # Most tests wait more than they compute, so two run at a time; those that look at times run alone.
 test: check

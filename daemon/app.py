@@ -80,7 +80,6 @@ class Daemon:
         metrics: The metrics.
         detector: The detector in use.
         web: The HTTP side.
-        left_behind: After `run`: whether a thread did not end in time and was abandoned.
     """
 
     def __init__(
@@ -95,11 +94,10 @@ class Daemon:
     ) -> None:
         self.settings = settings
         self._once = once
-        self._stop_wanted = False
+        self._stop_wanted_at_s: float | None = None
         # A signal handler must not use an Event or Lock that the interrupted code may hold; this queue is safe.
         self._wake: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._failure: tuple[str, BaseException] | None = None
-        self.left_behind = False
         self.metrics = metrics or Metrics()
         self.metrics.build.labels(version).set(1)
         cv2.setNumThreads(1)  # cameras and workers have threads already; more from OpenCV would compete with them
@@ -146,16 +144,21 @@ class Daemon:
         try:
             self._watch()
         finally:
-            self._shut_down(time.monotonic() + STOP_S - _EXIT_RESERVE_S)
+            asked_s = self._stop_wanted_at_s or time.monotonic()
+            self._shut_down(asked_s + STOP_S - _EXIT_RESERVE_S)
         if self._failure is not None:
             name, error = self._failure
             log.critical("ended because %s failed: %s: %s", name, type(error).__name__, error)
             return 1
         return 0
 
+    @property
+    def _stop_wanted(self) -> bool:
+        return self._stop_wanted_at_s is not None
+
     def stop(self) -> None:
         """Ask the daemon to end; may be called more than once, and from a signal handler."""
-        self._stop_wanted = True
+        self._stop_wanted_at_s = self._stop_wanted_at_s or time.monotonic()
         self._wake.put(None)
 
     def call(self, function: Callable[[], None]) -> None:
@@ -188,7 +191,10 @@ class Daemon:
     def _start(self) -> None:
         if self._broker is not None:
             self._broker_workers[0].start()
-            if not self._broker.ready.wait(_BROKER_START_S):
+            deadline_s = time.monotonic() + _BROKER_START_S
+            while not self._broker.ready.wait(_WATCH_S) and not self._stop_wanted and time.monotonic() < deadline_s:
+                pass
+            if not self._broker.ready.is_set() and not self._stop_wanted:
                 raise StartError(
                     f"the embedded MQTT broker did not start within {_BROKER_START_S:g} s; start visaged again, or set "
                     "mqtt.embedded to false and run a broker of your own"
@@ -240,7 +246,6 @@ class Daemon:
         for worker in self._broker_workers:
             worker.stop()
         left += _not_joined(self._broker_workers, max(deadline_s, time.monotonic() + _BROKER_LEAST_S))
-        self.left_behind = bool(left)
         if left:
             log.warning("did not end in time and were left behind: %s", ", ".join(worker.name for worker in left))
 

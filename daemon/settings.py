@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -28,6 +28,7 @@ from visaged.daemon.config.secrets import Secret
 from visaged.daemon.fetch.settings import FetchSettings
 from visaged.daemon.fetch.settings import check as check_fetch
 from visaged.daemon.http.settings import HttpSettings, check_http, http_warnings
+from visaged.daemon.logs.settings import LogSettings, check_log
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Head, Manifest
 from visaged.models.session import Provider, expects_gpu
@@ -43,7 +44,7 @@ _UNQUOTED = (
 )
 
 
-_Confidence = Annotated[float, NotBoolean, Field(ge=0, le=1)]
+_Confidence = Annotated[float, Field(ge=0, le=1), NotBoolean]
 
 
 class _Login(StrictConfig):
@@ -79,9 +80,10 @@ def _host_alone(text: str) -> str:
     Raises:
         ValueError: The text holds more than a host; the error names the keys to write instead, and no part of a login.
     """
-    scheme, mark, rest = text.rpartition("://")
-    login, at, site = rest.partition("/")[0].rpartition("@")
-    found = re.fullmatch(r"(?:\[(?P<address>[^\[\]\s]+)\]|(?P<name>[^:\[\]\s]+))(?::(?P<port>[0-9]{1,5}))?", site)
+    scheme, mark, rest = text.partition("://")
+    login, at, site = (rest if mark else text).rpartition("@")
+    site = re.split(r"[/?#]", site, maxsplit=1)[0]
+    found = re.fullmatch(r"(?:\[(?P<address>[^\[\]\s]+)\]|(?P<name>[\w.-]+))(?::(?P<port>[0-9]{1,5}))?", site)
     bare = re.fullmatch(r"[0-9A-Fa-f:.]+(%[^\s\[\]/@]+)?", text)
     if bare is not None and text.partition("%")[0].count(":") > 1:
         return text
@@ -115,7 +117,7 @@ class CameraSettings(SourceConfig, _Login):
     @classmethod
     def _quoted(cls, url: str) -> str:
         # A password with such characters would not be recognised as one, and error texts would show it.
-        if "://" in url and re.search(r"\s", url) and re.match(r"[^/]+://[^/?#]*@", url):
+        if "://" in url and re.search(r"\s", url.rpartition("@")[0]):
             raise ValueError(_UNQUOTED)
         return url
 
@@ -167,7 +169,7 @@ class InferenceSettings(StrictConfig):
     """Most frames in a batch of the detector; null for 1 on a CPU (batching does not pay there), 16 on a GPU."""
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 10.0
     """Longest time in milliseconds that a batch waits for frames of more cameras; without effect for batches of 1."""
-    gpu_memory_mb: Annotated[int, Field(ge=256)] | None = None
+    gpu_memory_mb: Annotated[int, Field(ge=256, le=1_000_000)] | None = None
     """Most GPU memory in MiB for the arena of each network; null for no limit."""
     cache: Path | None = None
     """Folder for TensorRT's engines, which take minutes to build."""
@@ -184,21 +186,8 @@ class InferenceSettings(StrictConfig):
     earlier if its shot is clearly better."""
     min_face_px: Annotated[float, Field(ge=8, le=1000)] = 20.0
     """Least height, in pixels, of a face whose attributes are read."""
-    update_s: Annotated[float, Field(gt=0, le=3600)] = 5.0
+    update_s: Annotated[float, Field(ge=0.001, le=3600)] = 5.0
     """Least time in seconds between two `update` events of a track."""
-
-
-class LogSettings(StrictConfig):
-    """The log."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severe level of the lines that are logged."""
-    file: Path | None = None
-    """File to write to as well as to stderr; it is rotated."""
-    max_mb: Annotated[float, Field(gt=0, le=1_000_000)] = 10
-    """Size in MiB at which the file is rotated."""
-    keep: Annotated[int, Field(ge=0, le=1000)] = 5
-    """Number of rotated files to keep."""
 
 
 class Settings(StrictConfig):
@@ -233,9 +222,10 @@ class Settings(StrictConfig):
     log: LogSettings = LogSettings()
     """The log."""
     state_dir: Path | None = Field(default_factory=default_state_dir)
-    """Folder in which visaged keeps `cameras.yaml`, the changes of cameras that were made over HTTP. Null: these are
-    lost when the process ends. Left out: systemd's state directory, else `$XDG_STATE_HOME/visaged`, else
-    `~/.local/state/visaged`. The folder is made when it is first written to. Every daemon needs one of its own."""
+    """Folder in which visaged keeps `cameras.yaml`, the changes of cameras that were made over HTTP, and `epoch`, the
+    number of its last run. Null: such changes are lost when the process ends, and epoch is the clock's alone. Left out:
+    systemd's state directory, else `$XDG_STATE_HOME/visaged`, else `~/.local/state/visaged`. The folder is made when it
+    is first written to. Every daemon needs one of its own."""
 
     @field_validator("cameras")
     @classmethod
@@ -298,7 +288,9 @@ def check(settings: Settings) -> list[ConfigProblem]:
         except OSError as error:  # ssl.SSLError is one
             named = ", ".join(f"{k} {v}" for k, v in settings.mqtt.tls.model_dump().items() if v is not None)
             problems.append(ConfigProblem("mqtt.tls", f"cannot be used ({named}): {error.strerror or error}"))
-    problems += check_http(settings.http) + check_fetch(settings.fetch) + check_oss(settings.oss)
+    problems += (
+        check_http(settings.http) + check_fetch(settings.fetch) + check_oss(settings.oss) + check_log(settings.log)
+    )
     return problems + _check_models(settings)
 
 

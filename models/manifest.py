@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from visaged.models.decoders import DECODERS
+from visaged.models.documents import MOST_BYTES, DocumentError, parse
 from visaged.models.errors import ModelError
+from visaged.models.onnx_file import external_files
 
 WEIGHTS = Path(__file__).parent / "weights"
 """The folder of the networks that come with the package."""
@@ -26,7 +27,7 @@ PACKAGED = WEIGHTS / "manifest.yaml"
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class _Input(_Frozen):
@@ -51,7 +52,7 @@ class _Input(_Frozen):
 class DetectorInput(_Input):
     """Pictures in: (B, H, W, 3) or (B, 3, H, W), both sides multiples of `multiple_of`."""
 
-    multiple_of: Annotated[int, Field(ge=1)] = 32
+    multiple_of: Annotated[int, Field(ge=1, le=1024)] = 32
 
 
 class AnalyzerInput(_Input):
@@ -69,7 +70,7 @@ class AnalyzerInput(_Input):
         return template
 
 
-_Slope = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+_Slope = Annotated[float, Field(ge=0, le=100)]
 
 
 class Doubt(_Frozen):
@@ -78,7 +79,7 @@ class Doubt(_Frozen):
     No slope is negative: a face that is smaller, more turned or more blurred is never believed more for it.
     """
 
-    base: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 0.0
+    base: Annotated[float, Field(ge=-100, le=100)] = 0.0
     small: _Slope = 0.0
     turned: _Slope = 0.0
     tilted: _Slope = 0.0
@@ -103,11 +104,11 @@ class Head(_Frozen):
     deviation: str | None = None
     """For `number`: the output (B,) with the standard deviation, in the same unit."""
     unit: str | None = None
-    tolerance: Annotated[float, Field(gt=0)] | None = None
+    tolerance: Annotated[float, Field(ge=1e-6, le=1e6)] | None = None
     """For `number`: the confidence of a value is the chance that the truth lies within +- this."""
-    count: Annotated[int, Field(ge=1)] | None = None
+    count: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """For `points`: how many."""
-    memory_s: Annotated[float, Field(ge=0)] | None = None
+    memory_s: Annotated[float, Field(ge=0, le=1e6)] | None = None
     """Over a track, a reading's weight falls to 1/e in this time; absent: never (age), 0: only the newest (points)."""
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The attribute is published from this confidence on, unless the configuration sets another; 0: always."""
@@ -161,14 +162,14 @@ class DetectorEntry(_Entry):
     input: DetectorInput
     decoder: Literal["cells", "distances", "scrfd", "yunet"]
     """How its raw outputs become faces: `visaged.models.decoders` says what each expects."""
-    strides: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    strides: Annotated[list[Annotated[int, Field(ge=1, le=1024)]], Field(min_length=1)]
     outputs: dict[str, list[str]] = {}
     """The network's names of what the decoder expects, each a list by stride; `<kind>_<stride>` unless given here."""
-    max_batch: Annotated[int, Field(ge=1)] | None = None
+    max_batch: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Most pictures that the file takes at once; 1 for one without a batch axis, null for any number."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    threshold: Annotated[float, Field(ge=1e-6, lt=1)] = 0.5
     """A sane smallest confidence."""
-    nms_iou: Annotated[float, Field(gt=0, lt=1)] = 0.45
+    nms_iou: Annotated[float, Field(ge=1e-6, lt=1)] = 0.45
     gpu: bool = False
     """Made for a GPU and too slow for a CPU: `Manifest.default_detector` returns it for a GPU alone."""
 
@@ -238,11 +239,12 @@ class Manifest:
     def __init__(self, path: Path = PACKAGED) -> None:
         self.path = path
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+            with path.open("rb") as file:
+                document = parse(file.read(MOST_BYTES + 1))
         except OSError as error:
             raise ModelError(f"cannot read the model manifest {path}: {error.strerror}") from error
-        except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no such date
-            raise ModelError(f"the model manifest {path} is not YAML: {error}") from error
+        except DocumentError as error:
+            raise ModelError(f"the model manifest {path} {error}") from error
         try:
             self.entries: Sequence[Entry] = _Document.model_validate(document).models
         except ValidationError as error:
@@ -283,11 +285,13 @@ class Manifest:
         """Return the network's file after comparing its hash.
 
         Raises:
-            ModelError: The file is missing, unreadable, or not the one that the manifest describes.
+            ModelError: The file is missing, unreadable, not the one that the manifest describes, or has weights in
+                other files, which its hash does not cover.
         """
         path = self.path.parent / entry.file
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
         except OSError as error:
             raise ModelError(f"cannot read the file of model {entry.name}, {path}: {error.strerror}") from error
         if digest != entry.sha256:
@@ -295,4 +299,19 @@ class Manifest:
                 f"the file of model {entry.name}, {path}, has sha256 {digest}, but the manifest says {entry.sha256}: "
                 "the file is damaged or another version; restore it, or correct the manifest if you changed it"
             )
+        _check_alone(f"the file of model {entry.name}, {path},", data)
         return path
+
+
+def _check_alone(what: str, data: bytes) -> None:
+    """Raise `ModelError` if an ONNX file refers to other files."""
+    try:
+        others = external_files(data)
+    except ValueError as error:
+        raise ModelError(f"{what} cannot be loaded as a network: {error}") from None
+    if others:
+        names = ", ".join(name for name in others if name) or "one without a name"
+        raise ModelError(
+            f"{what} keeps weights in other files ({names}), which its sha256 does not cover; save it as one file: "
+            "onnx.save(onnx.load(FILE), NEW)"
+        )

@@ -22,7 +22,7 @@ _STYLES = {"begin": "bold green", "update": "cyan", "end": "dim"}
 
 
 class EventLines:
-    """The output that prints events, one readable line each.
+    """The output that prints events, one readable line each, and what the program says of itself.
 
     A thread of its own prints: a terminal that is paused, or a pipe that is not read, must not hold up the analysis.
     Events that do not fit into the queue are counted and not printed.
@@ -49,7 +49,7 @@ class EventLines:
         self._most_waiting = most_waiting
         self._clock = clock
         self._changed = threading.Condition()
-        self._waiting: deque[Message] = deque()
+        self._waiting: deque[Message | Text] = deque()
         self._drain_until_s = float("inf")
         self._gone = False
 
@@ -64,6 +64,12 @@ class EventLines:
             self._changed.notify()
         if late:
             self._lost.labels(self.name, "events", "overflow").inc()
+
+    def say(self, text: Text) -> None:
+        """Queue a text for printing; never blocks."""
+        with self._changed:
+            self._waiting.append(text)
+            self._changed.notify()
 
     def forget(self, camera: str) -> None:
         """Do nothing: a terminal keeps no state of a camera."""
@@ -88,29 +94,22 @@ class EventLines:
                 message = self._waiting.popleft() if self._waiting and not over else None
             if over:
                 return
-            if message is not None and not show(self._console, line(message.body)):
+            text = line(message.body) if isinstance(message, Message) else message
+            if text is not None and not show(self._console, text):
                 with self._changed:
                     self._gone = True
                     self._waiting.clear()
                 return
 
 
-def show(console: Console, text: Text | str, style: str | None = None) -> bool:
+def show(console: Console, text: Text | str) -> bool:
     """Print a line; return False if the console is closed."""
     try:
-        console.print(text, style=style, markup=False, soft_wrap=True)
+        console.print(text, markup=False, soft_wrap=True)
     except (OSError, ValueError, SystemExit):  # rich raises SystemExit for a closed pipe; the daemon goes on
         give_up(console)
         return False
     return True
-
-
-def flush(console: Console) -> None:
-    """Write what is buffered; drop it if the console is closed."""
-    try:
-        console.file.flush()
-    except (OSError, ValueError):
-        give_up(console)
 
 
 def give_up(console: Console) -> None:

@@ -1,7 +1,8 @@
 """The command line.
 
 Exit codes: 0 ended as asked; 1 a part of the daemon died (the log names it); 2 the command line or the configuration is
-wrong; 3 it cannot start on this machine as configured (a model, a port, a GPU that is required).
+wrong; 3 it cannot start on this machine as configured (a model, a port, a GPU that is required); 4 it was to end, and
+was cut short because its orderly end hung.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import importlib.metadata
 import json
 import logging
 import os
-import re
-import signal
 import socket
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,29 +21,32 @@ import typer
 from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 from rich.console import Console
+from rich.text import Text
 
-from visaged.daemon import logs
-from visaged.daemon.app import Daemon
+from visaged.daemon.app import STOP_S, Daemon
 from visaged.daemon.cli import hangups
 from visaged.daemon.cli import models as models_command
-from visaged.daemon.cli.console import EventLines, flush, show
+from visaged.daemon.cli.cameras import EXPOSED, camera_document, is_exposed
+from visaged.daemon.cli.console import EventLines
+from visaged.daemon.cli.ending import Ending
 from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError
 from visaged.daemon.errors import StartError
 from visaged.daemon.http.keys import hash_key, make_key
 from visaged.daemon.http.settings import ApiKeySettings, Role
+from visaged.daemon.logs.setup import ProcessLog
 from visaged.daemon.management.configuration import Configuration
+from visaged.daemon.management.state import next_epoch
 from visaged.daemon.settings import Settings, check, load, warnings
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.runtime.redact import redact
 from visaged.pipelines.schemas import schema
-from visaged.pipelines.source.address import is_file_name
 
 app = typer.Typer(
     help="Turns cameras into face data: MQTT, HTTP and Prometheus, on your own machine.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
-    epilog="Exit codes: 0 ended as asked, 1 a part died, 2 wrong usage or configuration, 3 cannot start here.",
+    epilog="Exit codes: 0 ended as asked, 1 a part died, 2 wrong usage or configuration, 3 cannot start here, "
+    "4 its end hung.",
 )
 app.add_typer(models_command.app, name="models")
 out = Console(highlight=False)
@@ -52,8 +55,14 @@ err = Console(stderr=True, highlight=False)
 DEMO = Path(__file__).parents[1] / "demo" / "demo.mp4"
 PERSON = DEMO.with_name("person.jpg")
 
+EXIT_DIED = 1
 EXIT_CONFIGURATION = 2
 EXIT_CANNOT_START = 3
+
+_LAST_LINES_S = 0.4
+"""Longest time in seconds for the last lines of the log, at the end of the process."""
+_RESERVE_S = 0.1
+"""Seconds before the end of the time to stop at which a process that still runs is cut short."""
 
 
 class Schema(StrEnum):
@@ -79,45 +88,65 @@ def run(
     ] = None,
     camera: Annotated[
         list[str] | None,
-        typer.Option(help="Camera URL, device or file, or NAME=URL; repeat for more. Replaces those configured."),
+        typer.Option(
+            help="Camera URL, device or file; env:VARIABLE or file:PATH for a URL that is kept there, out of the list "
+            "of processes; with NAME= before it for a name. Repeat for more. Replaces those configured."
+        ),
     ] = None,
     require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Refuse to start without a GPU.")] = False,
     once: Annotated[bool, typer.Option("--once", help="End when every camera is a file and all have ended.")] = False,
 ) -> None:
     """Run the daemon until SIGINT or SIGTERM."""
+    metrics = Metrics()
+    with Ending(STOP_S - _RESERVE_S) as ending:
+        log = ProcessLog(metrics)
+        code, has_run = EXIT_DIED, False
+        try:
+            configuration = _configuration(config, camera or [], require_gpu)
+            if any(map(is_exposed, camera or [])):
+                log.show(_styled(f"warning: --camera: {EXPOSED}", "yellow"))
+            code, has_run = _run(configuration, once, metrics, log, ending)
+        except SystemExit as asked:  # a signal before the daemon was there
+            code = int(asked.code or 0)
+        except Exception:
+            logging.getLogger(__name__).critical("ended by a fault in visaged itself", exc_info=True)
+        if not log.close(_LAST_LINES_S) or has_run:
+            # A normal exit would wait for a thread that hangs in a library or a write, or free memory that it uses.
+            os._exit(code)
+    raise typer.Exit(code)
+
+
+def _run(
+    configuration: Configuration, once: bool, metrics: Metrics, log: ProcessLog, ending: Ending
+) -> tuple[int, bool]:
+    """Run the daemon; return the exit code of the process, and whether the daemon's threads have run."""
     try:
-        configuration = _configuration(config, camera or [], require_gpu)
         settings = configuration.load()
-        _print_warnings(settings)
     except SettingsError as error:
-        _print_problems(error.problems)
-        raise typer.Exit(EXIT_CONFIGURATION) from None
+        for problem in error.problems:
+            log.show(_styled(str(problem), "red"))
+        return EXIT_CONFIGURATION, False
+    for warning in warnings(settings):
+        log.show(_styled(f"warning: {warning}", "yellow"))
     # A creation time for every counter would double the series that Prometheus has to fetch.
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    metrics = Metrics()
     try:
-        logs.configure(settings.log, metrics.log_errors.inc)
+        log.configure(settings.log)
         configuration.report()
-        outputs = [EventLines(out, metrics)]
-        daemon = Daemon(settings, version_string(), once, metrics, outputs, configuration=configuration)
+        lines = EventLines(out, metrics)
+        epoch = next_epoch(settings.state_dir, time.time())
+        daemon = Daemon(settings, version_string(), once, metrics, [lines], epoch, configuration)
     except (StartError, OSError) as error:
-        err.print(f"visaged cannot start: {error}", style="bold red", markup=False, soft_wrap=True)
-        raise typer.Exit(EXIT_CANNOT_START) from None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: daemon.stop())
+        log.show(_styled(f"visaged cannot start: {error}", "bold red"))
+        return EXIT_CANNOT_START, False
+    ending.lead_to(daemon.stop)
     hangups.install(daemon.manager.reload, daemon.stop)
-    _banner(settings, daemon)
+    lines.say(_banner(settings, daemon))
     try:
-        code = daemon.run()
+        return daemon.run(), True
     except StartError as error:
-        err.print(f"visaged cannot start: {error}", style="bold red", markup=False, soft_wrap=True)
-        code = EXIT_CANNOT_START
-    logging.shutdown()
-    if daemon.left_behind:
-        # A thread hangs in a library or a write; a normal exit would wait for it, or free memory that it uses.
-        os._exit(code)
-    flush(out)
-    raise typer.Exit(code)
+        log.show(_styled(f"visaged cannot start: {error}", "bold red"))
+        return EXIT_CANNOT_START, True
 
 
 @app.command("check")
@@ -195,20 +224,13 @@ def _configuration(config: Path | None, urls: list[str], require_gpu: bool) -> C
     def document() -> dict[str, Any]:
         result = first_try if file is None else file.read()
         if urls:
-            result = result | {"cameras": [_camera(index, url) for index, url in enumerate(urls, 1)]}
+            result = result | {"cameras": [camera_document(index, url) for index, url in enumerate(urls, 1)]}
         inference = result.get("inference", {})
         if require_gpu and isinstance(inference, dict):
             result = result | {"inference": inference | {"require_gpu": True}}
         return result
 
     return Configuration(document, is_kept=config is not None and not urls)
-
-
-def _camera(index: int, text: str) -> dict[str, Any]:
-    named = re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*)=(.+)", text)
-    if named and not is_file_name(text):  # a file's name may have an equals sign
-        return {"name": named[1], "url": named[2]}
-    return {"name": f"camera{index}", "url": text}
 
 
 def _default() -> dict[str, Any]:
@@ -242,7 +264,7 @@ def _free_port(host: str, wanted: int) -> int:
     return wanted
 
 
-def _banner(settings: Settings, daemon: Daemon) -> None:
+def _banner(settings: Settings, daemon: Daemon) -> Text:
     mqtt = settings.mqtt
     kind = "embedded broker" if mqtt.embedded else "broker"
     rows = [
@@ -254,10 +276,19 @@ def _banner(settings: Settings, daemon: Daemon) -> None:
     if daemon.web.oss_address is not None:
         buckets = ", ".join(bucket.name for bucket in settings.oss.buckets)
         rows.append(("OSS", f"{daemon.web.oss_address}  (buckets {buckets})"))
-    rows += [(f"Camera {camera.name}", redact(camera.url)) for camera in settings.cameras]
+    rows += [(f"Camera {camera.name}", camera.shown_url) for camera in settings.cameras]
     width = max(len(name) for name, _ in rows)
-    show(out, f"visaged {version_string()}", style="bold")
-    show(out, "\n".join(f"  {name:<{width}}  {text}" for name, text in rows) + "\n")
+    text = Text()
+    text.append(f"visaged {version_string()}\n", "bold")
+    text.append("\n".join(f"  {name:<{width}}  {value}" for name, value in rows) + "\n")
+    return text
+
+
+def _styled(text: str, style: str) -> str:
+    """Return a line for stderr, coloured if that is a terminal."""
+    with err.capture() as captured:
+        err.print(text, style=style, markup=False, soft_wrap=True)
+    return captured.get()
 
 
 def _print_warnings(settings: Settings) -> None:

@@ -9,12 +9,18 @@ from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
 
 from visaged.daemon.config.document import ConfigProblem
 from visaged.pipelines.runtime.config import Hidden
-from visaged.pipelines.runtime.redact import redact
+from visaged.pipelines.runtime.redact import shown
 
 _NO_TEXT = (
     "has a key that is no text, but a number or a boolean; YAML reads on, off, yes and no as booleans, so put the key "
     "in quotes if it is meant as a word"
 )
+
+
+_MOST_PROBLEMS = 100
+"""Most problems of a document that are reported."""
+_MOST_REPEATED = 200
+"""Most characters of a value that an error repeats."""
 
 
 def problems_of(error: ValidationError, model: type[BaseModel]) -> list[ConfigProblem]:
@@ -25,7 +31,9 @@ def problems_of(error: ValidationError, model: type[BaseModel]) -> list[ConfigPr
         model: The model that the document was validated against. A text repeats a value only where the model has no
             secret.
     """
-    return [_problem(details, model) for details in error.errors()]
+    problems = [_problem(details, model) for details in error.errors()[:_MOST_PROBLEMS]]
+    left_out = error.error_count() - len(problems)
+    return [*problems, ConfigProblem("", f"there are {left_out} more problems")] if left_out else problems
 
 
 def _problem(details: Any, model: type[BaseModel]) -> ConfigProblem:
@@ -39,14 +47,26 @@ def _problem(details: Any, model: type[BaseModel]) -> ConfigProblem:
     elif details["type"] == "missing":
         text = "is missing"
     elif not isinstance(details.get("input"), dict | list) and not may_be_secret(model, loc):
-        text += f" (got {redact(repr(details.get('input')))})"
+        text += f" (got {_got(details.get('input'))})"
     return ConfigProblem(_path(loc), text)
+
+
+def _got(value: Any) -> str:
+    """Return a value as an error may repeat it: not all of a long one, and no login of a URL."""
+    if isinstance(value, str):
+        value = shown(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write numbers of more than 4,300 digits
+        return "a number with too many digits"
+    return text if len(text) <= _MOST_REPEATED else f"{text[:_MOST_REPEATED]}..."
 
 
 def _path(loc: Sequence[str | int]) -> str:
     path = ""
     for part in loc:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+        name = shown(str(part))
+        path += f"[{name}]" if isinstance(part, int) else f".{name}" if path else name
     return path
 
 

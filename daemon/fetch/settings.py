@@ -21,7 +21,10 @@ from visaged.pipelines.runtime.config import HiddenText, NotBoolean, StrictConfi
 
 S3_MISSING = "needs a package that is not installed: pip install 'visaged[s3]'"
 
-Port = Annotated[int, NotBoolean, Field(ge=1, le=65535)]
+_PLAIN = re.compile(r"[\w.*-]{1,255}(?:/[\w.-]{0,64})?(?::[0-9]{1,6})?|[0-9A-Fa-f.:/\[\]]{1,64}")
+"""What an entry of `allow` or `deny` may look like; anything else may hold a login."""
+
+Port = Annotated[int, Field(ge=1, le=65535), NotBoolean]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,11 @@ class Rule:
         return self.network is not None and address in self.network
 
 
+def _quoted(text: str) -> str:
+    """Return an entry as errors may repeat it."""
+    return repr(text) if _PLAIN.fullmatch(text) else "an entry with more than a host"
+
+
 def parse_rule(text: str) -> Rule:
     """Parse `host`, `*.domain`, an address or a range such as `10.0.0.0/8`, each optionally with `:port`.
 
@@ -62,11 +70,11 @@ def parse_rule(text: str) -> Rule:
     if found is not None:
         host, port = found["host"], int(found["port"])
         if not 1 <= port <= 65535:
-            raise ValueError(f"{text!r} has no port from 1 to 65535")
+            raise ValueError(f"{_quoted(text)} has no port from 1 to 65535")
     try:
         return Rule(None, False, ipaddress.ip_network(host.removeprefix("[").removesuffix("]")), port)
     except ValueError as error:
-        if re.search(r"[/:]", host) and "://" not in host:
+        if _PLAIN.fullmatch(text) and re.search(r"[/:]", host):
             raise ValueError(f"{text!r} is no range of addresses ({error})") from None
     is_wildcard = host.startswith("*.")
     try:
@@ -74,7 +82,7 @@ def parse_rule(text: str) -> Rule:
     except FetchError:
         name = ""
     if not isinstance(name, str) or not name:
-        raise ValueError(f"{text!r} is no host, *.domain, address or range, with or without a port; and no URL")
+        raise ValueError(f"{_quoted(text)} is no host, *.domain, address or range, with or without a port; and no URL")
     return Rule(name, is_wildcard, None, port)
 
 
@@ -146,9 +154,9 @@ class FetchSettings(StrictConfig):
     """Schemes of URLs that are fetched; `s3://` is switched on by the key `s3`."""
     ports: list[Port] = Field(sorted(DEFAULT_PORTS.values()))
     """Ports that are allowed with `public`, and for entries of `allow` without a port."""
-    max_mb: Annotated[float, Field(gt=0, le=100)] = 20
+    max_mb: Annotated[float, Field(ge=0.001, le=100)] = 20
     """Largest file that is fetched, in megabytes."""
-    timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    timeout_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
     """Longest time in seconds for a whole fetch, with name look-up, connecting and redirects."""
     max_concurrent: Annotated[int, Field(ge=1, le=1000)] = 8
     """Most files that are fetched at a time; further ones are refused."""
@@ -176,7 +184,7 @@ class FetchSettings(StrictConfig):
     def _has_no_ports(cls, deny: list[str]) -> list[str]:
         for text in deny:
             if parse_rule(text).port is not None:
-                raise ValueError(f"{text!r} has a port, and what is denied is so at all ports; leave it out")
+                raise ValueError(f"{_quoted(text)} has a port, and what is denied is so at all ports; leave it out")
         return deny
 
     @model_validator(mode="after")

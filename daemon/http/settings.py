@@ -26,7 +26,7 @@ class ApiKeySettings(StrictConfig):
     role: Role = "reader"
     """What the key's holder may do: a `reader` has pictures analysed and sees states; an `admin` may also reload the
     configuration, and add, change and remove cameras."""
-    max_per_second: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    max_per_second: Annotated[float, Field(ge=0.001, le=100_000)] | None = None
     """Requests that the key may make a second, on average; null for any number."""
     burst: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Requests that may come at once after a pause; null for as many as `max_per_second`, rounded up."""
@@ -78,14 +78,14 @@ class HttpSettings(StrictConfig):
     max_connections_per_address: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Most open connections of an address of another machine (of IPv6, of a network of 64 bits); one more takes the
     place of one that is silent, or may ask for health alone. For a proxy on another machine, as many as it opens."""
-    header_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    header_timeout_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
     """Longest time in seconds from the start of a connection to the end of a request's headers."""
-    max_body_mb: Annotated[float, Field(gt=0, le=100)] = 20
+    max_body_mb: Annotated[float, Field(ge=0.001, le=100)] = 20
     """Largest picture file in megabytes."""
-    max_bodies_mb: Annotated[float, Field(gt=0, le=100_000)] = 256
+    max_bodies_mb: Annotated[float, Field(ge=0.001, le=100_000)] = 256
     """Most megabytes of pictures' files in memory at a time, as they were sent; one more is refused with 503 and
     Retry-After, or one that has been coming for long gives way. At least 1.5 times `max_body_mb`."""
-    max_megapixels: Annotated[float, Field(gt=0, le=250)] = 50
+    max_megapixels: Annotated[float, Field(ge=0.001, le=250)] = 50
     """Largest picture in megapixels. Decoding takes up to 13 bytes a pixel, and pictures of twice this many pixels in
     all are decoded at a time."""
     long_side: Annotated[int, Field(ge=160, le=4096)] = 1280
@@ -95,7 +95,7 @@ class HttpSettings(StrictConfig):
     canvas. Pictures of at least half this size are put on it, enlarged where they are smaller."""
     max_waiting: Annotated[int, Field(ge=1, le=1000)] = 16
     """Most pictures that are analysed or wait at a time; further ones are refused with 503 and Retry-After."""
-    deadline_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    deadline_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
     """Longest time in seconds from the last byte of a picture to its answer, which is 503 with Retry-After then."""
 
     @property

@@ -193,7 +193,7 @@ async def _result(future: Future[_Result]) -> _Result:
         async with asyncio.timeout(_PATIENCE_S):
             return await asyncio.wrap_future(future)
     except SettingsError as error:
-        errors = [(redact(problem.path), redact(problem.text)) for problem in error.problems]
+        errors = [(problem.path, problem.text) for problem in error.problems]
         texts = [f"{path}: {text}" if path else text for path, text in errors]
         detail = f"nothing was changed, because of {'; '.join(texts)}"
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-configuration", detail, errors=errors) from None
@@ -221,7 +221,7 @@ def _unknown(name: str) -> Problem:
 def _public(camera: CameraSettings) -> dict[str, Any]:
     """Return the configuration of a camera without what is, or may be, secret."""
     document = camera.model_dump(mode="json", exclude_none=False)
-    document["url"] = redact(camera.url)
+    document["url"] = camera.shown_url
     for key in ("username", "password"):
         if document[key] is not None:
             document[key] = _HIDDEN

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from visaged.daemon import logs
 from visaged.daemon.config.document import ConfigProblem, SettingsError
 from visaged.daemon.config.errors import problems_of
+from visaged.daemon.logs.setup import set_level
 from visaged.daemon.management.configuration import Candidate, Configuration
 from visaged.daemon.management.live import differences
 from visaged.daemon.management.patches import Patch, Patches, merged, name_of, patch_between, patched
@@ -286,7 +286,7 @@ class Manager:
         changes = self._apply(candidate.settings)
         self._configuration.accept(candidate)
         if candidate.settings.log.level != before.log.level:
-            logs.set_level(candidate.settings.log.level)
+            set_level(candidate.settings.log.level)
         return changes
 
     def _configured(self, name: str) -> dict[str, Any] | None:

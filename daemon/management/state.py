@@ -1,8 +1,9 @@
-"""The state folder, which keeps changes made over HTTP, so that they survive a restart."""
+"""The state folder: it keeps changes made over HTTP, and the number of the last run, over a restart."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import tempfile
@@ -15,7 +16,10 @@ from visaged.daemon.config.base import NAME_PATTERN
 from visaged.daemon.config.document import ConfigProblem, SettingsError, read
 from visaged.daemon.management.patches import Patches
 
+log = logging.getLogger(__name__)
+
 FILE_NAME = "cameras.yaml"
+_EPOCH_NAME = "epoch"
 
 _HEADER = (
     "# Written by visaged: cameras that were added, changed or removed over HTTP. JSON merge patches (RFC 7386) over\n"
@@ -38,7 +42,6 @@ class StateFile:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
         self.path = folder / FILE_NAME
 
     def read(self) -> Patches:
@@ -68,31 +71,78 @@ class StateFile:
         Raises:
             OSError: The file cannot be written.
         """
-        text = _HEADER + yaml.safe_dump({"cameras": patches}, allow_unicode=True, sort_keys=False)
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(dir=self._folder, prefix=f".{FILE_NAME}.")  # mkstemp makes it with mode 0600
-        try:
-            with open(number, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(name, self.path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-        self._sync_folder()
+        _replace(self.path, _HEADER + yaml.safe_dump({"cameras": patches}, allow_unicode=True, sort_keys=False))
 
-    def _sync_folder(self) -> None:
-        """Sync the folder, so that the renamed file survives a power loss, where the system can sync folders."""
-        if os.name != "posix":
-            return
-        number = os.open(self._folder, os.O_RDONLY)
-        try:
-            with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-                os.fsync(number)
-        finally:
-            os.close(number)
+
+def next_epoch(folder: Path | None, now: float) -> int:
+    """Return the number of this run, and keep it, so that the next one has a larger number whatever the clock says.
+
+    Args:
+        folder: The state folder; None if there is none, and the clock alone counts.
+        now: Seconds since 1970.
+    """
+    epoch = max(0, int(now * 1000))
+    if folder is None:
+        return epoch
+    path = folder / _EPOCH_NAME
+    try:
+        last = _number(path)
+        if last is not None and last >= epoch:
+            log.warning(
+                "the clock of this machine is behind that of its last run by %.0f s; epoch counts on from %d",
+                (last - epoch) / 1000, last,
+            )  # fmt: skip
+            epoch = last + 1
+        _replace(path, f"{epoch}\n")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        log.warning(
+            "the number of this run (epoch) cannot be kept in %s: %s; if the clock goes back, consumers may take new "
+            "messages for old ones; mend the file or folder, or set state_dir to a folder that can be written",
+            path, reason,
+        )  # fmt: skip
+    return epoch
+
+
+def _number(path: Path) -> int | None:
+    """Return the number in a file; None if there is none. Raises `OSError`, or `ValueError` if it is no number."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(100)
+    except FileNotFoundError:
+        return None
+    if not re.fullmatch(rb"[0-9]{1,15}\s*", text):
+        raise ValueError("it holds no number")
+    return int(text)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace a file atomically by one that only its owner may read; makes the folder. Raises `OSError`."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it with mode 0600
+    try:
+        with open(number, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Sync a folder, so that a renamed file survives a power loss, where the system can sync folders."""
+    if os.name != "posix":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems cannot sync a folder
+            os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _troubles(document: dict[Any, Any]) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
@@ -11,8 +12,9 @@ _BOOLEAN = "is a boolean; YAML reads on, off, yes and no as such, so quote it if
 
 
 class StrictConfig(BaseModel):
-    """A frozen part of the configuration, which refuses unknown keys, booleans for other types, NaN and infinity.
+    """A frozen part of the configuration, strict about its keys and their types.
 
+    It refuses unknown keys, booleans for other types, URLs for paths, NaN and infinity.
     The docstring under a field is its key's description in the JSON Schema of the configuration.
     """
 
@@ -20,15 +22,18 @@ class StrictConfig(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_booleans_for_others(cls, value: Any, info: ValidationInfo) -> Any:
+    def _of_its_kind(cls, value: Any, info: ValidationInfo) -> Any:
         # pydantic would take a boolean for the number 0 or 1.
-        if isinstance(value, bool) and not _takes_booleans(cls.model_fields[info.field_name or ""].annotation):
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and not _takes(bool, annotation):
             raise ValueError(_BOOLEAN)
+        if isinstance(value, str) and "://" in value and _takes(Path, annotation):
+            raise ValueError("is a URL, and a path of this machine belongs here")
         return value
 
 
-def _takes_booleans(annotation: Any) -> bool:
-    return annotation is bool or bool in get_args(annotation)
+def _takes(kind: type, annotation: Any) -> bool:
+    return annotation is kind or kind in get_args(annotation)
 
 
 def _no_boolean(value: Any) -> Any:

@@ -119,6 +119,9 @@ class Metrics:
         self.fetch_seconds = histogram("fetch_seconds", "A fetch by URL", buckets=_AGES)
         self.fetched_bytes = counter("fetched_bytes", "Bytes of pictures fetched by URL")
         self.log_errors = counter("log_write_errors", "Log lines that could not be written")
+        self.log_dropped = counter(
+            "log_lines_dropped", "Log lines dropped because stderr or the file took no more", "destination"
+        )
 
     def camera(self, name: str) -> CameraMetrics:
         """Return the series of one camera; they exist, at 0, from now on."""

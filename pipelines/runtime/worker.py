@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
@@ -46,5 +47,6 @@ class Worker:
         try:
             self._run(self._stopping)
         except BaseException as error:
-            log.exception("thread %s died", self.name)
-            self._on_death(self.name, error)
+            self._on_death(self.name, error)  # before the log, which may fail or block
+            with contextlib.suppress(BaseException):
+                log.error("thread %s died", self.name, exc_info=error)

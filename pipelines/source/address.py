@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import av
 import av.error
 
-from visaged.pipelines.runtime.redact import redact
+from visaged.pipelines.runtime.redact import shown
 
 # Protocols for video that FFmpeg may have. URLs of the second group need no host, because FFmpeg may just listen.
 _STREAMS = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "tcp")
@@ -49,7 +49,7 @@ class Address:
         """Return why the file cannot be used, without credentials; None if it exists, or if this is no file."""
         if self.path is None or self.path.is_file():
             return None
-        return f"{redact(str(self.path))} {'is not a file' if self.path.exists() else 'does not exist'}"
+        return f"{shown(str(self.path))} {'is not a file' if self.path.exists() else 'does not exist'}"
 
 
 def address_of(url: str) -> Address:
@@ -130,6 +130,8 @@ def _check_scheme(scheme: str, url: str) -> None:
     if scheme in (*_STREAMS, *_LISTENING):
         raise ValueError(f"{scheme}:// cannot be opened by the FFmpeg in this PyAV; {possible}; {_GATEWAY}")
     no_file = "" if "://" in url else ", and there is no file of that name"
+    if no_file and "@" in url:  # a user may stand where the scheme does
+        raise ValueError(f"has no scheme{no_file}; {possible}")
     raise ValueError(f"scheme {scheme!r} is not supported{no_file}; {possible}")
 
 

@@ -13,7 +13,6 @@ from visaged.pipelines.batcher import Lane, WhenFull
 from visaged.pipelines.jobs import Job
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Frame
 from visaged.pipelines.runtime.metrics import CameraMetrics
-from visaged.pipelines.runtime.redact import redact
 from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSource
 
 log = logging.getLogger(__name__)
@@ -78,6 +77,9 @@ class Camera:
 
     # Seconds of pictures after which the waiting times begin again with the shortest.
     _GOOD_S = 5.0
+    # Least seconds between two reports of a new size. A camera may change it with every frame, and a status is kept by
+    # the broker and written to its disk.
+    _SHAPE_S = 10.0
 
     def __init__(
         self,
@@ -107,8 +109,10 @@ class Camera:
         # Held while a status is reported, so that no report is in progress once `silence` has returned.
         self._reporting = threading.Lock()
         self._silent = False
-        self._status = CameraStatus(name, "connecting", wall(), redact(config.url))
+        self._status = CameraStatus(name, "connecting", wall(), config.shown_url)
         self._streaming_since = self._last_received = 0.0
+        self._shape: tuple[str, int, int] = ("", 0, 0)
+        self._shape_due_s = float("inf")
         self._source = VideoSource(
             name,
             config,
@@ -183,10 +187,24 @@ class Camera:
         log.log(level, "camera %s: %s; next try in %.1f s", self.name, problem, wait_s)
 
     def _opened(self, codec: str, width: int, height: int) -> None:
-        log.info("camera %s: streaming %s %dx%d", self.name, codec, width, height)
         self._streaming_since = self._streaming_since or self._clock()
         self._lane.set_policy(*lane_policy(self._source.live))
         self._lane.set_live(self._source.live)
+        self._shape = codec, width, height
+        self._report_shape()
+        if self.status.error:
+            self._set(error="", cause="")
+
+    def _report_shape(self) -> None:
+        """Report the stream's codec and size: at once when it begins, and then at a limited rate."""
+        codec, width, height = self._shape
+        status, now_s = self.status, self._clock()
+        is_new = status.state != "streaming"
+        is_same = self._shape == (status.codec, status.width, status.height)
+        if not is_new and (is_same or now_s < self._shape_due_s):
+            return
+        self._shape_due_s = now_s + self._SHAPE_S
+        log.info("camera %s: streaming %s %dx%d", self.name, codec, width, height)
         self._set(state="streaming", codec=codec, width=width, height=height, error="", cause="")
 
     def _waiting(self, reason: str) -> None:
@@ -195,6 +213,8 @@ class Camera:
 
     def _received(self, kept: bool) -> None:
         self._last_received = self._clock()
+        if self._last_received >= self._shape_due_s:
+            self._report_shape()
         self._counters.received.inc()
         if kept:
             self._counters.sampled.inc()

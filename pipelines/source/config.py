@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr, field_validator
 
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
+from visaged.pipelines.runtime.redact import shown
 from visaged.pipelines.source.address import Address, address_of
 
 _ASPECT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*:\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
@@ -23,12 +24,12 @@ class SourceConfig(StrictConfig):
     `dshow:NAME` (Windows) for a USB camera."""
     transport: Literal["tcp", "udp"] = "tcp"
     """Transport of RTSP media. TCP loses nothing; UDP is for networks on which TCP does not work."""
-    open_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    open_timeout_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
     """Longest time in seconds for opening the source."""
-    read_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    read_timeout_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
     """Longest silence of a live source in seconds; a stall is noticed after twice this time. The wait for the first key
     frame of a camera may be longer, up to five minutes."""
-    fps: Annotated[float, Field(gt=0, le=240)] | None = 5.0
+    fps: Annotated[float, Field(ge=0.001, le=240)] | None = 5.0
     """Frames to analyse per second; null for every frame. A URL of one picture is fetched as often (null: 5)."""
     pace: Literal["realtime", "fast"] = "realtime"
     """Recordings only (files, also behind HTTP, and complete HLS playlists): play them at their own speed, or as fast
@@ -45,7 +46,7 @@ class SourceConfig(StrictConfig):
     aspect: str | None = None
     """Aspect ratio of the whole picture before it is turned, as in `"16:9"` (in quotes: YAML reads it as a number), for
     streams whose pixels are not square and that do not say so, or wrongly; null for the aspect ratio in the stream."""
-    options: dict[str, str] = Field(default={})
+    options: dict[str, HiddenText] = Field(default={})
     """Additional options for FFmpeg's demuxer, by name."""
 
     _address: Address = PrivateAttr()
@@ -89,6 +90,11 @@ class SourceConfig(StrictConfig):
     def address(self) -> Address:
         """The parsed URL."""
         return self._address
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as it may be shown: without what is or may be a secret."""
+        return shown(self.url)
 
     @property
     def live(self) -> bool:

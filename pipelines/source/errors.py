@@ -49,7 +49,7 @@ _FILE_CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
 
 def explain(error: Exception, config: SourceConfig, opened: bool) -> SourceError:
     """Return the error for an exception. FFmpeg's own texts repeat the URL with its password, so they are not used."""
-    where = redact(config.url)
+    where = config.shown_url
     if config.address.scheme == "rtp" and isinstance(error, av.error.InvalidDataError):
         return SourceError(
             "invalid", f"{where} sends what only its SDP describes; save that as a .sdp file, and name it"

@@ -36,7 +36,6 @@ from av.video.stream import VideoStream
 from visaged.models.preprocess import Canvas, canvas_for
 from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import Clock, Frame
-from visaged.pipelines.runtime.redact import redact
 from visaged.pipelines.source.config import SourceConfig
 from visaged.pipelines.source.errors import SourceError, explain
 from visaged.pipelines.source.opening.demuxing import packets
@@ -169,7 +168,7 @@ class VideoSource:
             if not self._is_recording:
                 raise SourceError("ended", "the stream ended")
             if not pictures:
-                raise SourceError("invalid", f"{redact(config.url)} has no picture that can be decoded")
+                raise SourceError("invalid", f"{config.shown_url} has no picture that can be decoded")
             if not config.loop:
                 return
             self._rounds += 1
@@ -189,7 +188,7 @@ class VideoSource:
             self._opened = False
             try:
                 if not self._play(stopping) and not stopping.is_set():
-                    raise SourceError("invalid", f"{redact(self._config.url)} gave no picture that can be decoded")
+                    raise SourceError("invalid", f"{self._config.shown_url} gave no picture that can be decoded")
                 missed = 0
             except SourceError as error:
                 missed += 1
@@ -215,9 +214,9 @@ class VideoSource:
             with self._blaming():
                 stream = container.streams.best("video")
                 if not isinstance(stream, VideoStream):
-                    raise SourceError("invalid", f"{redact(self._config.url)} has no video")
+                    raise SourceError("invalid", f"{self._config.shown_url} has no video")
                 if container.format.name in _TEXT_FORMATS:
-                    raise SourceError("invalid", f"{redact(self._config.url)} is a text, not a video")
+                    raise SourceError("invalid", f"{self._config.shown_url} is a text, not a video")
                 self._prepare(stream)
                 self._is_recording = has_end(self._config, container, stream)
                 if self._rounds == 0:
@@ -235,7 +234,7 @@ class VideoSource:
     def _prepare(self, stream: VideoStream) -> None:
         context = stream.codec_context
         if context is None:
-            raise SourceError("invalid", f"{redact(self._config.url)}: no decoder for its video")
+            raise SourceError("invalid", f"{self._config.shown_url}: no decoder for its video")
         self._hardware.check(context)
         self._display = Display(self._camera, self._config, stream, self._last_turn)
         stream.thread_type = "FRAME" if self._config.decoder_threads > 1 else "NONE"

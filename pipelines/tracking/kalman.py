@@ -31,19 +31,19 @@ Indices = NDArray[np.intp]
 class MotionConfig(StrictConfig):
     """Motion of faces, and noise of detections. A face size is sqrt(width x height) in pixels."""
 
-    speed_sizes_per_s: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    speed_sizes_per_s: Annotated[float, Field(ge=0.001, le=1000)] = 2.0
     """Spread (standard deviation) of the speed of a face's centre, in face sizes per second."""
-    memory_s: Annotated[float, Field(gt=0, le=3600)] = 1.5
+    memory_s: Annotated[float, Field(ge=0.001, le=3600)] = 1.5
     """Time in seconds for which a face keeps its speed."""
-    growth_per_s: Annotated[float, Field(gt=0, le=1000)] = 0.5
+    growth_per_s: Annotated[float, Field(ge=0.001, le=1000)] = 0.5
     """Spread (standard deviation) of the relative growth of a face's width and height, per second."""
-    growth_memory_s: Annotated[float, Field(gt=0, le=3600)] = 0.05
+    growth_memory_s: Annotated[float, Field(ge=0.001, le=3600)] = 0.05
     """Time in seconds for which a face keeps its growth."""
-    centre_noise_sizes: Annotated[float, Field(gt=0, le=100)] = 0.05
+    centre_noise_sizes: Annotated[float, Field(ge=0.001, le=100)] = 0.05
     """Standard deviation of the centre of a detection, in face sizes."""
-    size_noise: Annotated[float, Field(gt=0, le=100)] = 0.06
+    size_noise: Annotated[float, Field(ge=0.001, le=100)] = 0.06
     """Relative standard deviation of the width and height of a detection."""
-    outlier_freedom: Annotated[float, Field(gt=0, le=1000)] = 12.0
+    outlier_freedom: Annotated[float, Field(ge=0.001, le=1000)] = 12.0
     """Degrees of freedom of the Student's t likelihood; fewer allow for more sudden moves."""
 
 

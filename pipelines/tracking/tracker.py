@@ -75,7 +75,7 @@ class TrackerConfig(StrictConfig):
     """Least confidence that one of its detections must have before a track is confirmed."""
     tentative_s: _Seconds = 0.5
     """Seconds after its last detection at which an unconfirmed track that misses a frame is dropped."""
-    lost_s: Annotated[float, Field(gt=0, le=3600)] = 2.0
+    lost_s: Annotated[float, Field(ge=0.001, le=3600)] = 2.0
     """Seconds after its last detection at which a confirmed track ends, but at least 2.5 intervals between frames."""
     first_buffer_ratio: Annotated[float, Field(ge=0, le=100)] = 0.5
     """Buffer of the buffered IoU for detections with `high_confidence`, in widths and heights of the boxes."""
@@ -90,7 +90,7 @@ class TrackerConfig(StrictConfig):
     absence_penalty_per_s: Annotated[float, Field(ge=0, le=1000)] = 2.0
     """Amount that each second of absence takes off the log likelihood: after a long absence, a face is likelier to be
     another one."""
-    low_noise_scale: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    low_noise_scale: Annotated[float, Field(ge=0.001, le=1000)] = 2.0
     """Factor on the noise of detections below `high_confidence`."""
     motion: MotionConfig = MotionConfig()
     """Motion of faces, and noise of detections."""

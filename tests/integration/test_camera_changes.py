@@ -116,7 +116,7 @@ def test_cameras_of_the_command_line_are_not_kept(tmp_path: Path, demo_clip: Pat
         assert daemon.client.patch("/v1/cameras/clip", json={"fps": 1, "loop": True}).json()["kept"] is False
         assert daemon.client.post("/v1/cameras", json={"name": "b", "url": "rtsp://127.0.0.1:9/1"}).status_code == 201
         assert daemon.client.post("/v1/reload").json()["cameras"]["kept"] == ["clip", "b"]
-        assert not daemon.state.exists()
+        assert not daemon.kept.exists()
 
 
 def test_only_admins_may_change_anything(tmp_path: Path) -> None:

@@ -388,6 +388,10 @@ def test_passwords_of_cameras_are_shown_nowhere(run: Run, broker: MosquittoBroke
     cameras = [
         {"name": "door", "url": f"rtsp://admin:{SECRET}@{where}/1"},
         {"name": "hall", "url": f"http://{where}/video?user=admin&password={SECRET}"},
+        {"name": "shed", "url": f"http://{where}/video?loginuse=a&loginpas={SECRET}&jwt={SECRET}&p={SECRET}#{SECRET}"},
+        {"name": "path", "url": f"rtsp://{where}/channel=1_password={SECRET}/{SECRET};sig={SECRET}"},
+        {"name": "slash", "url": f"rtsp://admin:987/{SECRET}@{where}/1"},
+        {"name": "token", "url": f"rtsp://{SECRET}@{where}/1?{SECRET}"},
         {"name": "yard", "url": f"rtsp://{where}/1", "username": "admin", "password": SECRET},
     ]
     shown_nowhere(run, broker, {"cameras": cameras}, SECRET)

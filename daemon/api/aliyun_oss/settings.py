@@ -152,9 +152,9 @@ class OssSettings(StrictConfig):
     requests without a signature. Browsers read it in the header Cross-Origin-Resource-Policy."""
     attributes: dict[str, bool] = Field({})
     """Attributes switched on or off in the answers of this endpoint; attributes that are not named are on."""
-    max_object_mb: Annotated[float, Field(gt=0, le=1000)] = 100
+    max_object_mb: Annotated[float, Field(ge=0.001, le=1000)] = 100
     """Largest object of an `s3` bucket in megabytes; it is held in memory while it is sent."""
-    store_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    store_timeout_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
     """Longest time in seconds for one answer of an `s3` store."""
 
     @field_validator("attributes")

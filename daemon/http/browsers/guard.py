@@ -91,7 +91,7 @@ class PageGuard:
         host = re.sub(r"[^\w.:\[\]-]", "?", host[:100], flags=re.ASCII)
         self._complain("a request for the host %s was refused; if that is this server, list it in http.hosts", host)
         detail = (
-            "this server is not known by the name in the Host header, and a web page may have made that name lead here; "
+            "this server is not known by the name in the Host header, which a web page may have made lead here; "
             "ask by IP address or as localhost, list the name in http.hosts, or send a key"
         )
         return Problem(HTTPStatus.MISDIRECTED_REQUEST, "unknown-host", detail)

@@ -9,7 +9,7 @@ import av.error
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from visaged.pipelines.runtime.redact import redact, with_credentials
+from visaged.pipelines.runtime.redact import with_credentials
 from visaged.pipelines.source.config import SourceConfig
 from visaged.pipelines.source.errors import SourceError
 from visaged.pipelines.source.opening.hardware import Hardware
@@ -89,7 +89,7 @@ class Opener:
     def _open_jpegs(self) -> InputContainer:
         config = self._config
         answer = self._open("data", demuxer_options(config) | {"raw_packet_size": "65536"})
-        self._jpegs = JpegStream(redact(config.url), answer, 2 * config.read_timeout_s)
+        self._jpegs = JpegStream(config.shown_url, answer, 2 * config.read_timeout_s)
         try:
             return av.open(self._jpegs, "r", format="mpjpeg", hwaccel=self._hardware.decoder())
         except BaseException:

@@ -13,7 +13,7 @@ import yaml
 from visaged.models.errors import ModelError
 from visaged.models.manifest import Manifest
 
-NETWORK = b"not really a network"
+NETWORK = b"\x08\x08"  # version 8 of the format, and nothing else
 
 
 def detector(**changes: Any) -> dict[str, Any]:
@@ -119,11 +119,29 @@ def test_a_missing_manifest_is_named(tmp_path: Path) -> None:
     assert "cannot read the model manifest" in refusal(tmp_path / "nowhere.yaml")
 
 
-@pytest.mark.parametrize("text", [b"models: [", b"a: b: c", b"\xff\xfe\x00\x01", b"models:\n  - date: 2026-13-45\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"models: [",
+        b"a: b: c",
+        b"models: [{date: " + b"9" * 5000 + b"}]",
+        b"a: 1\na: 2",
+        b"[" * 3000,
+        b"models:\n  - date: 2026-13-45\n",
+    ],
+)
 def test_what_is_not_yaml_is_called_that(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "manifest.yaml"
     path.write_bytes(text)
     assert "is not YAML" in refusal(path)
+
+
+def test_what_is_no_text_is_called_that(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    assert "is not UTF-8 text" in refusal(path)
+    path.write_bytes(b"#" * 2_000_000)
+    assert "is larger than 1 MiB" in refusal(path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "just text", "models: 5"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -117,3 +120,10 @@ def test_batches_for_a_gpu_come_in_few_sizes(size: int, padded: int) -> None:
     assert filled.dtype == np.uint8
     assert (filled[:size] == 7).all()
     assert not filled[size:].any()
+
+
+def test_onnx_runtime_reports_its_use_to_nobody(tmp_path: Path, network: Path) -> None:
+    """It keeps what it would send in the home folder."""
+    code = f"from visaged.models.session import *; Session(Path({str(network)!r}), SessionConfig(provider='cpu'))"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"HOME": str(tmp_path)}, check=True, timeout=60)
+    assert list(tmp_path.rglob("*")) == []

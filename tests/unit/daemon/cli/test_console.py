@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from visaged.daemon.cli.console import EventLines, describe, flush, line, show
+from visaged.daemon.cli.console import EventLines, describe, give_up, line, show
 from visaged.pipelines.outputs.messages import Composer, Message
 from visaged.pipelines.records import AttributeValue, EventKind, Face, Shot, TrackEvent
 from visaged.pipelines.runtime.metrics import Metrics
@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_written_is_given_up_for_good() -> None:
     os.close(read)
     with os.fdopen(write, "w") as file:
         file.write("buffered")
-        flush(console(file))
+        give_up(console(file))
         file.write("and more")  # closing would raise if it still led to the broken pipe
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 from tests.support.certificates import Certificates
 from visaged.daemon.config.base import is_loopback
 from visaged.daemon.config.document import SettingsError, read
+from visaged.daemon.logs.destinations import RotatedFile
 from visaged.daemon.settings import Settings, check, load, parse, warnings
 from visaged.models.manifest import WEIGHTS, Head
 
@@ -113,7 +115,7 @@ def test_wrong_types_are_refused_by_their_path(document: dict[str, Any], path: s
         ({"mqtt": {"host": ""}}, "mqtt.host", ""),
         ({"mqtt": {"host": "two words"}}, "mqtt.host", "not a host"),
         ({"log": {"level": "loud"}}, "log.level", "'loud'"),
-        (cameras({"fps": 0}), "cameras[0].fps", "greater than 0"),
+        (cameras({"fps": 0}), "cameras[0].fps", "greater than or equal to 0.001"),
         (cameras({"name": "front door"}), "cameras[0].name", "front door"),
         (cameras({"name": "a/b"}), "cameras[0].name", "a/b"),
         (cameras({"url": ""}), "cameras[0].url", "empty"),
@@ -121,7 +123,7 @@ def test_wrong_types_are_refused_by_their_path(document: dict[str, Any], path: s
         (cameras({"url": "rtsp:///1"}), "cameras[0].url", "no host"),
         (cameras({"url": "rtsp://h:99999/1"}), "cameras[0].url", "not a valid URL"),
         ({"cameras": [{"url": "rtsp://h/1"}]}, "cameras[0].name", "is missing"),
-        ({"tracker": {"lost_s": -1}}, "tracker.lost_s", "greater than 0"),
+        ({"tracker": {"lost_s": -1}}, "tracker.lost_s", "greater than or equal to 0.001"),
         ({"tracker": {"confirm_confidence": 5}}, "tracker.confirm_confidence", "less than or equal to 1"),
         ({"tracker": {"lost_s": float("inf")}}, "tracker.lost_s", "finite"),
         ({"log": {"max_mb": float("inf")}}, "log.max_mb", "finite"),
@@ -408,7 +410,30 @@ def test_least_confidences_of_attributes_that_do_not_exist() -> None:
         ("http:\n  port: 1\n  port: 2\n", "line 3, column 3: the key 'port' stands twice"),
         ("http: {}\nhttp: {}\n", "the key 'http' stands twice"),
         ("node: 2020-99-99\n", "month must be in 1..12"),
-        ("http: {port: " + "9" * 5000 + "}", "digits"),
+        ("http: {port: " + "9" * 5000 + "}", "line 1, column 14: there is a number with too many digits"),
+        ("http: {port: 0x" + "f" * 5000 + "}", "too many digits"),
+        ("http: {port: -0b" + "1" * 50_000 + "}", "too many digits"),
+        ("http: {port: 1" + ":1" * 40_000 + "}", "too many digits"),
+        ("http: {port: 1." + "0" * 5000 + "}", "too many digits"),
+        ("http: {port: 0x" + "f" * 300 + "}", "http.port: Input should be less than or equal to 65535"),
+        ("http:\n\tport: 1\n", "line 2, column 1: there is a tab; indent with spaces"),
+        (
+            "a: &a [x, x]\n"
+            + "".join(f"b{n}: &b{n} [*{p}, *{p}]\n" for n, p in enumerate(["a", *(f"b{n}" for n in range(30))])),
+            "more than 200,000 values",
+        ),
+        (
+            "a: &a {x: 1}\n"
+            + "".join(
+                f"b{n}: &b{n} {{<<: [*{p}, *{p}]}}\n" for n, p in enumerate(["a", *(f"b{n}" for n in range(30))])
+            ),
+            "more than 200,000 values",
+        ),
+        (
+            "c: &c {name: a, url: rtsp://h/1, fps: 1, loop: false}\ncameras: [" + "*c," * 60_000 + "]\n",
+            "more than 200,000 values",
+        ),
+        ("cameras: [" + "1," * 5000 + "]", "there are 4900 more problems"),
         ("[" * 3000, "nested too deeply"),
         ("? [a]\n: 3\n", "unhashable key"),
         ("node: !!python/object/apply:os.getcwd []", "not YAML"),
@@ -521,3 +546,27 @@ def test_plain_rtp_comes_with_a_warning() -> None:
     (warning,) = warnings(parse({"cameras": cameras}))
     assert warning.path == "cameras[1].url"
     assert "SDP" in warning.text
+
+
+def test_a_log_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # opening it would wait for a reader
+    for file, text in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "pipe", "is a pipe"),
+        (tmp_path / "no" / "log", "no folder"),
+    ):
+        found = world_problems({"log": {"file": str(file)}})
+        assert set(found) == {"log.file"}
+        assert text in found["log.file"]
+    assert not world_problems({"log": {"file": str(tmp_path / "log")}})
+
+
+@pytest.mark.parametrize(("keep", "files"), [(0, 1), (1, 2)])
+def test_the_log_that_is_checked_can_be_written(tmp_path: Path, keep: int, files: int) -> None:
+    settings = parse({"log": {"file": str(tmp_path / "log"), "max_mb": 0.001, "keep": keep}}).log
+    file = RotatedFile(tmp_path / "log", round(settings.max_mb * 2**20), settings.keep, pytest.fail)
+    for number in range(300):
+        file(f"line {number}")
+    file.close()
+    assert len(list(tmp_path.iterdir())) == files
+    assert all(path.stat().st_size < 1100 for path in tmp_path.iterdir())

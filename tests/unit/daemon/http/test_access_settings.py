@@ -64,7 +64,7 @@ def test_the_old_way_out_names_the_new_one(value: object) -> None:
         ({"name": "two words"}, "http.keys[0].name", "two words"),
         ({"name": "-"}, "http.keys[0].name", "pattern"),
         ({"name": True}, "http.keys[0].name", "quote it"),
-        ({"max_per_second": 0}, "http.keys[0].max_per_second", "greater than 0"),
+        ({"max_per_second": 0}, "http.keys[0].max_per_second", "greater than or equal to 0.001"),
         ({"max_per_second": float("nan")}, "http.keys[0].max_per_second", ""),
         ({"max_at_once": 0}, "http.keys[0].max_at_once", "greater than or equal to 1"),
         ({"burst": 3}, "http.keys[0]", "max_per_second"),

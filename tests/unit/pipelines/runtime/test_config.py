@@ -113,6 +113,33 @@ def test_every_number_is_finite(path: tuple[str | int, ...], value: float) -> No
     assert told(path) in problems(path, value)
 
 
+def bounds(node: dict[str, Any]) -> tuple[float, float]:
+    """Least and largest value of a number."""
+    found = next(one for one in (node, *node.get("anyOf", [])) if one.get("type") in ("number", "integer"))
+    if "enum" in found or "const" in found:
+        return 0.0, 0.0
+    return found.get("minimum", found.get("exclusiveMinimum")), found.get("maximum", found.get("exclusiveMaximum"))
+
+
+@pytest.mark.parametrize("path", NUMBERS, ids=told)
+def test_every_number_has_bounds_between_which_it_can_be_computed_with(path: tuple[str | int, ...]) -> None:
+    least, most = bounds(ALL[path])
+    assert most <= 1e9
+    assert least >= -1e9
+    node = ALL[path]
+    assert not any("exclusiveMinimum" in one for one in (node, *node.get("anyOf", []))), "1e-320 is greater than 0"
+
+
+HUGE = [1e308, -1e308, 10**5000, -(10**5000), "9" * 5000, "1e400", "0x" + "f" * 5000, 2**63, -(2**63)]
+
+
+@pytest.mark.parametrize("path", NUMBERS, ids=told)
+def test_no_number_is_too_large_for_a_clear_error(path: tuple[str | int, ...]) -> None:
+    for value in HUGE:
+        text = problems(path, value)[told(path)]
+        assert len(text) < 500
+
+
 SECRETS = [path for path in ALL if str(path[-1]) in ("password", "url", "endpoint", "sha256", "host")] + [
     path for path in ALL if str(path[-1]).endswith("secret") or path[-1] == "secret_access_key"
 ]

@@ -73,3 +73,15 @@ def test_nothing_is_lost_among_threads(
     clock.advance(10)
     complain("x")
     assert caplog.messages == ["x", "x (and 799 more like it since the last such line)"]
+
+
+def test_several_lines_at_once(clock: fakes.Clock, caplog: pytest.LogCaptureFixture) -> None:
+    complain = LimitedLog(log, interval_s=10.0, clock=clock, burst=3)
+    for index in range(10):
+        complain("line %d", index)
+    clock.advance(10.0)
+    complain("line %d", 10)
+    assert caplog.messages == [
+        *(f"line {n}" for n in range(3)),
+        "line 10 (and 7 more like it since the last such line)",
+    ]

@@ -81,3 +81,21 @@ def test_threads_have_names_and_do_not_keep_the_process() -> None:
     worker.start()
     assert worker.join(5)
     assert (seen[0].name, seen[0].daemon, worker.name) == ("camera-door", True, "camera-door")
+
+
+def test_a_death_is_reported_though_the_log_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise SystemExit("no log")
+
+    deaths: list[str] = []
+
+    def die(stopping: threading.Event) -> None:
+        raise ValueError("broken")
+
+    logger = logging.getLogger("visaged.pipelines.runtime.worker")
+    monkeypatch.setattr(logger, "handlers", [Failing()])
+    worker = Worker("mortal", die, lambda name, why: deaths.append(name))
+    worker.start()
+    assert worker.join(5)
+    assert deaths == ["mortal"]
