@@ -194,4 +194,3 @@ def test_readyz_is_about_the_embedded_broker_too() -> None:
         daemon.stop()
         thread.join(PATIENCE_S)
     assert not thread.is_alive()
-    assert not daemon.left_behind

@@ -283,7 +283,7 @@ def test_a_network_that_is_damaged_after_the_check_is_an_exit_code(tmp_path: Pat
     manifest.write_text("models: []")
     done = invoke("run", "--config", config(tmp_path, {"models": {"manifest": str(manifest)}}))
     assert done.exit_code == 2
-    assert "no detector named" in done.stderr
+    assert "there is no detector in" in done.stderr
 
 
 @pytest.mark.slow
