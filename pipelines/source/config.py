@@ -10,7 +10,10 @@ from pydantic import Field, PrivateAttr, field_validator
 
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 from visaged.pipelines.source.address import Address, address_of
+from visaged.pipelines.source.tls import CameraTls
 
+# Options of FFmpeg that keys of this configuration stand for, which are checked and reported.
+_RESERVED = {"tls_verify": "tls.verify", "ca_file": "tls.ca_file", "cafile": "tls.ca_file", "verifyhost": "tls.verify"}
 _ASPECT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*:\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 
 
@@ -45,6 +48,8 @@ class SourceConfig(StrictConfig):
     aspect: str | None = None
     """Aspect ratio of the whole picture before it is turned, as in `"16:9"` (in quotes: YAML reads it as a number), for
     streams whose pixels are not square and that do not say so, or wrongly; null for the aspect ratio in the stream."""
+    tls: CameraTls = CameraTls()
+    """Whose certificates are accepted where the URL's scheme uses TLS (`https://`, `rtsps://`, `rtmps://`)."""
     options: dict[str, str] = Field(default={})
     """Additional options for FFmpeg's demuxer, by name."""
 
@@ -76,6 +81,14 @@ class SourceConfig(StrictConfig):
             if shape is None or float(shape[2]) == 0 or not 0.1 <= float(shape[1]) / float(shape[2]) <= 10:
                 raise ValueError('is not the shape of a picture; give its width and height as in "16:9" or "1.85:1"')
         return aspect
+
+    @field_validator("options")
+    @classmethod
+    def _not_reserved(cls, options: dict[str, str]) -> dict[str, str]:
+        for name in options:
+            if name in _RESERVED:
+                raise ValueError(f"{name} cannot be set here; use the camera's key {_RESERVED[name]}")
+        return options
 
     @property
     def display_aspect(self) -> Fraction | None:

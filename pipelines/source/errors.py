@@ -12,8 +12,8 @@ class SourceError(Exception):
     """A source cannot be opened, or broke. The text says why, without credentials.
 
     Attributes:
-        cause: One word for metrics: refused, unauthorized, not_found, timeout, unreachable, invalid, ended, device,
-            other.
+        cause: One word for metrics: refused, unauthorized, not_found, certificate, timeout, unreachable, invalid,
+            ended, device, other.
     """
 
     def __init__(self, cause: str, text: str) -> None:
@@ -37,6 +37,21 @@ _CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
     (BlockingIOError, "timeout", "did not answer in time"),
     (ConnectionError, "refused", "broke the connection"),
 )
+
+
+def certificate_refused(config: SourceConfig, reason: str) -> SourceError:
+    """Return the error for a camera whose certificate is not accepted.
+
+    Args:
+        config: The source.
+        reason: Why, as TLS libraries say it.
+    """
+    return SourceError(
+        "certificate",
+        f"{redact(config.url)} has a certificate that is not accepted ({reason.rstrip('.')}), so nothing was sent: "
+        "name the authority that it comes from, or the certificate itself, in the camera's tls.ca_file; "
+        "tls.verify: false accepts any",
+    )
 
 
 # Causes and texts for files, where the texts above do not fit.

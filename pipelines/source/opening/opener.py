@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 
 import av
@@ -11,9 +12,10 @@ from av.video.stream import VideoStream
 
 from visaged.pipelines.runtime.redact import redact, with_credentials
 from visaged.pipelines.source.config import SourceConfig
-from visaged.pipelines.source.errors import SourceError
+from visaged.pipelines.source.errors import SourceError, certificate_refused
 from visaged.pipelines.source.opening.hardware import Hardware
 from visaged.pipelines.source.opening.jpegs import JpegStream
+from visaged.pipelines.source.opening.options import demuxer_options
 from visaged.pipelines.source.times.pacing import FilePace, LeadPace, Pace, SegmentPace, Unpaced
 
 
@@ -99,50 +101,26 @@ class Opener:
 
     def _open(self, format_name: str | None, options: dict[str, str]) -> InputContainer:
         config, address = self._config, self._config.address
-        return av.open(
-            with_credentials(address.target, *self._credentials) if address.kind == "stream" else address.target,
-            format=format_name,
-            options=options | config.options,
-            timeout=(config.open_timeout_s, config.read_timeout_s),
-            hwaccel=self._hardware.decoder(),
-        )
+        try:
+            return av.open(
+                with_credentials(address.target, *self._credentials) if address.kind == "stream" else address.target,
+                format=format_name,
+                options=options | config.options,
+                timeout=(config.open_timeout_s, config.read_timeout_s),
+                hwaccel=self._hardware.decoder(),
+            )
+        except OSError as error:
+            # What FFmpeg reports for a certificate that it does not accept, among much else.
+            refusal = config.tls.refusal(address.target) if error.errno == errno.EIO else None
+            if refusal is None:
+                raise
+        raise certificate_refused(config, refusal)
 
 
 @functools.cache
 def _all_but_bare_jpegs() -> str:
     """Return the demuxers to try; those left out would go by the ending of the URL, or read too slowly."""
     return ",".join(sorted(av.formats_available - {"jpeg_pipe", "mjpeg", "image2"}))
-
-
-def demuxer_options(config: SourceConfig) -> dict[str, str]:
-    """Return the options for FFmpeg's protocol and demuxer, by name; options of the configuration override them."""
-    address = config.address
-    microseconds = str(int(config.read_timeout_s * 1e6))
-    # No "nobuffer": it drops what probing read, with the first key frame, and the next one may come 10 s later.
-    if address.kind == "device":
-        return {}
-    if address.kind == "file":
-        return {"pattern_type": "none"}  # % or * in the name of a picture must not be read as a pattern
-    if address.kind == "sdp":
-        return {"protocol_whitelist": "file,crypto,data,udp,rtp,tcp"}
-    if address.scheme in ("rtsp", "rtsps"):
-        return {
-            "rtsp_transport": config.transport,
-            "timeout": microseconds,
-            "allowed_media_types": "video",
-            # Enough for the first key frame of a slow camera, as tried; the default waits for five seconds.
-            "analyzeduration": "3000000",
-        }
-    # For MPEG transport streams: a stream whose codec changes stays the same stream. PyAV would not know a new one, and
-    # would drop its packets within one call for ever, without a timeout or a way to stop.
-    options = {
-        "merge_pmt_versions": "1",
-        # Between two key frames there is nothing to analyse; this must not take all the time for opening.
-        "analyzeduration": str(int(min(5.0, 0.6 * config.open_timeout_s) * 1e6)),
-    }
-    if address.scheme in ("http", "https"):
-        options |= {"rw_timeout": microseconds}
-    return options
 
 
 # Formats that are playlists of segments.

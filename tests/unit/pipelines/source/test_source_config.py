@@ -191,6 +191,16 @@ def test_values_out_of_range_and_unknown_keys_are_refused(key: str, value: objec
     assert caught.value.errors()[0]["loc"] == (key,)
 
 
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [("tls_verify", "tls.verify"), ("ca_file", "tls.ca_file"), ("cafile", "tls.ca_file"), ("verifyhost", "tls.verify")],
+)
+def test_options_do_not_switch_off_what_keys_stand_for(option: str, key: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        config("https://cam/1", options={option: "0"})
+    assert f"{option} cannot be set here; use the camera's key {key}" in str(caught.value)
+
+
 def test_it_cannot_be_changed_afterwards() -> None:
     c = config("a.mp4", fps=None)
     assert c.fps is None
