@@ -13,7 +13,13 @@ from visaged.pipelines.source.address import Address, address_of
 from visaged.pipelines.source.tls import CameraTls
 
 # Options of FFmpeg that keys of this configuration stand for, which are checked and reported.
-_RESERVED = {"tls_verify": "tls.verify", "ca_file": "tls.ca_file", "cafile": "tls.ca_file", "verifyhost": "tls.verify"}
+_RESERVED = {
+    "tls_verify": "tls.verify",
+    "ca_file": "tls.ca_file",
+    "cafile": "tls.ca_file",
+    "verifyhost": "tls.verify",
+    "max_pixels": "max_megapixels",
+}
 _ASPECT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*:\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 
 
@@ -48,6 +54,9 @@ class SourceConfig(StrictConfig):
     aspect: str | None = None
     """Aspect ratio of the whole picture before it is turned, as in `"16:9"` (in quotes: YAML reads it as a number), for
     streams whose pixels are not square and that do not say so, or wrongly; null for the aspect ratio in the stream."""
+    max_megapixels: Annotated[float, Field(gt=0, le=1000)] = 40.0
+    """Most megapixels of a picture; a camera that sends larger ones is refused, because decoding them takes gigabytes.
+    Cameras of 8K have 33 to 36."""
     tls: CameraTls = CameraTls()
     """Whose certificates are accepted where the URL's scheme uses TLS (`https://`, `rtsps://`, `rtmps://`)."""
     options: dict[str, str] = Field(default={})
@@ -97,6 +106,15 @@ class SourceConfig(StrictConfig):
             return None
         width, height = self.aspect.split(":")
         return Fraction(width.strip()) / Fraction(height.strip())
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels of a picture."""
+        return int(self.max_megapixels * 1e6)
+
+    def pixel_options(self) -> dict[str, str]:
+        """Return FFmpeg's options that bound the pixels of a picture."""
+        return {"max_pixels": str(self.max_pixels)}
 
     @property
     def address(self) -> Address:

@@ -13,7 +13,7 @@ class SourceError(Exception):
 
     Attributes:
         cause: One word for metrics: refused, unauthorized, not_found, certificate, timeout, unreachable, invalid,
-            ended, device, other.
+            too_large, ended, device, other.
     """
 
     def __init__(self, cause: str, text: str) -> None:

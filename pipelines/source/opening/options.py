@@ -7,7 +7,8 @@ from visaged.pipelines.source.config import SourceConfig
 
 def demuxer_options(config: SourceConfig) -> dict[str, str]:
     """Return the options for FFmpeg's protocol and demuxer, by name; options of the configuration override them."""
-    return config.tls.options() | _by_kind(config) if config.address.kind == "stream" else _by_kind(config)
+    secured = config.tls.options() if config.address.kind == "stream" else {}
+    return secured | config.pixel_options() | _by_kind(config)
 
 
 def _by_kind(config: SourceConfig) -> dict[str, str]:
