@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr, field_validator
 
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
+from visaged.pipelines.runtime.redact import redact
 from visaged.pipelines.source.address import Address, address_of
 from visaged.pipelines.source.tls import CameraTls
 
@@ -19,7 +20,11 @@ _RESERVED = {
     "cafile": "tls.ca_file",
     "verifyhost": "tls.verify",
     "max_pixels": "max_megapixels",
+    "protocol_whitelist": "other_hosts",
+    "format_whitelist": "format",
+    "max_redirects": "other_hosts",
 }
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _ASPECT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*:\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 
 
@@ -30,6 +35,12 @@ class SourceConfig(StrictConfig):
     """`rtsp://`, `rtsps://`, `http(s)://`, `rtmp://`, `udp://`, `tcp://`, and what else the installed FFmpeg has; the
     path of a file, or of an SDP file (.sdp) for plain RTP; `/dev/video0` (Linux), `avfoundation:NAME` (macOS) or
     `dshow:NAME` (Windows) for a USB camera."""
+    format: Literal["hls", "dash"] | None = None
+    """Kind of a playlist whose URL or file does not end in `.m3u8`, `.m3u` or `.mpd`; null for what the URL says.
+    Nothing else is played as a playlist, because it names what the daemon asks for next."""
+    other_hosts: list[str] = Field(default=[])
+    """Hosts besides the camera's own that redirects and playlists of an `http(s)://` camera may lead to, each perhaps
+    with `:port`. The camera's login is not sent there."""
     transport: Literal["tcp", "udp"] = "tcp"
     """Transport of RTSP media. TCP loses nothing; UDP is for networks on which TCP does not work."""
     open_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
@@ -90,6 +101,16 @@ class SourceConfig(StrictConfig):
             if shape is None or float(shape[2]) == 0 or not 0.1 <= float(shape[1]) / float(shape[2]) <= 10:
                 raise ValueError('is not the shape of a picture; give its width and height as in "16:9" or "1.85:1"')
         return aspect
+
+    @field_validator("other_hosts")
+    @classmethod
+    def _hosts_alone(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if _HOST.fullmatch(host) is None:
+                raise ValueError(
+                    f"{redact(host)!r} is not a host; give a name or an address (IPv6 in brackets), perhaps with :port"
+                )
+        return [host.lower() for host in hosts]
 
     @field_validator("options")
     @classmethod

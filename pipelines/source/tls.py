@@ -62,6 +62,14 @@ class CameraTls(StrictConfig):
         authorities = self.ca_file or system_authorities()
         return {"tls_verify": "1"} | ({} if authorities is None else {"ca_file": str(authorities)})
 
+    def context(self) -> ssl.SSLContext:
+        """Return the same for Python's TLS; raises `OSError` if `ca_file` cannot be used."""
+        context = ssl.create_default_context(cafile=self.ca_file or system_authorities())
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
     def refusal(self, url: str) -> str | None:
         """Return why the certificate at a URL is not accepted; None if it is, or if that cannot be found out.
 
@@ -72,9 +80,8 @@ class CameraTls(StrictConfig):
             return None
         if (trouble := self.trouble()) is not None:
             return trouble
-        authorities = self.ca_file or system_authorities()
         try:
-            context = ssl.create_default_context(cafile=authorities)
+            context = self.context()
             site = (parts.hostname, parts.port or TLS_PORTS[parts.scheme])
             deadline_s = time.monotonic() + _MOST_DIAGNOSIS_S
             with (

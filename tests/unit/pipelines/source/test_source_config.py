@@ -246,3 +246,12 @@ def test_only_quarters_are_turned(rotate: object) -> None:
     with pytest.raises(ValidationError):
         config("a.mp4", rotate=rotate)
     assert config("a.mp4", rotate=270).rotate == 270
+
+
+@pytest.mark.parametrize("host", ["", "http://a", "a/b", "u:p@a", "a b", "a:", "a:123456", "*.a", "fe80::1"])
+def test_what_is_no_other_host(host: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        config("http://cam/1", other_hosts=[host])
+    assert "is not a host; give a name or an address" in str(caught.value)
+    good = ["CDN.example.com", "a:8080", "[FE80::1]:80", "192.0.2.1"]
+    assert config("http://cam/1", other_hosts=good).other_hosts == [text.lower() for text in good]
