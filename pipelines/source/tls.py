@@ -88,7 +88,7 @@ class CameraTls(StrictConfig):
                 socket.create_connection(site, _MOST_DIAGNOSIS_S) as connection,
                 context.wrap_socket(connection, server_hostname=site[0], do_handshake_on_connect=False) as secured,
             ):
-                _shake_hands(secured, deadline_s)
+                shake_hands(secured, deadline_s)
         except ssl.SSLCertVerificationError as error:
             return error.verify_message
         except (OSError, ValueError):  # a host that is not a valid name for TLS is a ValueError
@@ -105,7 +105,16 @@ def system_authorities() -> Path | None:
     return next((Path(path) for path in (known, *_BUNDLES) if path is not None and Path(path).is_file()), None)
 
 
-def _shake_hands(secured: ssl.SSLSocket, deadline_s: float) -> None:
+def shake_hands(secured: ssl.SSLSocket, deadline_s: float) -> bool:
+    """Do the handshake of a connection, and leave it without a timeout; return whether it was done in time.
+
+    Args:
+        secured: The connection.
+        deadline_s: Monotonic seconds at which to give up; the timeout of a socket limits silence alone.
+
+    Raises:
+        OSError: The handshake failed, `ssl.SSLCertVerificationError` among others.
+    """
     secured.setblocking(False)
     while (left_s := deadline_s - time.monotonic()) > 0:
         try:
@@ -115,4 +124,6 @@ def _shake_hands(secured: ssl.SSLSocket, deadline_s: float) -> None:
         except ssl.SSLWantWriteError:
             select.select([], [secured], [], left_s)
         else:
-            return
+            secured.setblocking(True)
+            return True
+    return False

@@ -17,6 +17,7 @@ from visaged.pipelines.source.opening.jpegs import JpegStream
 from visaged.pipelines.source.opening.options import demuxer_options, formats, playlist_format
 from visaged.pipelines.source.opening.playlists import Opening, PlaylistFiles
 from visaged.pipelines.source.opening.reach import Folder, Web
+from visaged.pipelines.source.rtsp.relay import Relay
 from visaged.pipelines.source.times.pacing import FilePace, LeadPace, Pace, SegmentPace, Unpaced
 
 
@@ -37,7 +38,7 @@ class Opener:
         self._hardware = hardware
         self._is_jpegs = False
         self._web = Web(config, credentials) if config.address.scheme in ("http", "https") else None
-        self._beneath: JpegStream | PlaylistFiles | None = None  # what an open container reads from
+        self._beneath: JpegStream | PlaylistFiles | Relay | None = None  # what an open container reads from
 
     def open(self) -> InputContainer:
         """Return the open source.
@@ -137,6 +138,8 @@ class Opener:
         web, address = self._web, self._config.address
         if web is not None:
             return web.open(lambda url: self._open_url(web.with_login(url), format_name, options))
+        if address.scheme in ("rtsp", "rtsps") and not _OWN_CONNECTIONS & self._config.options.keys():
+            return self._open_relayed(format_name, options)
         try:
             target = address.target
             url = with_credentials(target, *self._credentials) if address.kind == "stream" else target
@@ -147,6 +150,17 @@ class Opener:
             if refusal is None:
                 raise
         raise certificate_refused(self._config, refusal)
+
+    def _open_relayed(self, format_name: str | None, options: dict[str, str]) -> InputContainer:
+        relay = self._beneath = Relay(self._config, self._credentials)
+        try:
+            return self._open_url(relay.open(), format_name, options)
+        except BaseException:
+            relay.close()
+            self._beneath = None
+            if relay.failure is not None:
+                raise relay.failure from None
+            raise
 
     def _open_url(self, url: str, format_name: str | None, options: dict[str, str]) -> InputContainer:
         config = self._config
@@ -159,6 +173,8 @@ class Opener:
         )
 
 
+# Options by which FFmpeg connects in other ways than to the camera by TCP, such as RTSP in HTTP.
+_OWN_CONNECTIONS = frozenset({"rtsp_transport", "rtsp_flags", "listen_timeout"})
 _BARE_JPEGS = frozenset({"jpeg_pipe", "mjpeg", "image2"})
 # Formats that are playlists of segments.
 _SEGMENTED = frozenset({"hls", "dash"})

@@ -74,7 +74,8 @@ def _by_kind(config: SourceConfig) -> dict[str, str]:
     }
     if address.scheme in ("rtsp", "rtsps"):
         return options | {
-            "rtsp_transport": config.transport,
+            # Over TLS, media cannot come by UDP.
+            "rtsp_transport": "tcp" if address.scheme == "rtsps" else config.transport,
             "timeout": microseconds,
             "allowed_media_types": "video",
             # Enough for the first key frame of a slow camera, as tried; the default waits for five seconds.
