@@ -45,6 +45,8 @@ _MOST_READS = 100_000
 _MOST_SIDE = 65_535
 # ITU-T T.81, B.1.1: FF 00 is no marker, FF FF is a fill byte, and restarts (D0 to D7) belong to a scan.
 _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+# What a JPEG begins with; Pillow has another name for one that says that more pictures follow it.
+_JPEG = b"\xff\xd8"
 _SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 
 
@@ -123,7 +125,7 @@ def load(data: bytes, max_pixels: int, least_side: int | None = None, upright: b
     with warnings.catch_warnings(), _open(data, max_pixels) as picture:
         warnings.simplefilter("ignore")  # Pillow warns of odd EXIF and palettes; they do not matter here
         stored = picture.size
-        if data.startswith(b"\xff\xd8"):
+        if data.startswith(_JPEG):
             _check_scans(data)
         try:
             factor = _reduce(picture, least_side)
@@ -133,7 +135,7 @@ def load(data: bytes, max_pixels: int, least_side: int | None = None, upright: b
             raise PictureError("damaged", f"the picture is damaged or cut short: {error}") from None
         orientation = _orientation(picture)
         reduced = picture.size
-        missing = grey_rows(image, picture.mode == "CMYK") if picture.format == "JPEG" else 0
+        missing = grey_rows(image, picture.mode == "CMYK") if data.startswith(_JPEG) else 0
         del picture  # its pixels are not needed while others are compared with these
     if is_cut:
         raise PictureError("damaged", "the picture is damaged or cut short: its last rows are missing")

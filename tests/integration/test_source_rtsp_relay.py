@@ -133,6 +133,34 @@ def test_udp_goes_to_the_camera_alone() -> None:
             victim.recv(100)
 
 
+def test_garbage_between_frames_and_two_slashes(rtsp_server: RtspServer) -> None:
+    """As cameras send and want them; what FFmpeg made of it before, it makes of it still."""
+
+    def talk(connection: socket.socket, stopping: threading.Event) -> None:
+        with socket.create_connection(("127.0.0.1", rtsp_server.port)) as real:
+            connection.settimeout(0.01)
+            real.settimeout(0.01)
+            seen = b""
+            while not stopping.is_set():
+                for source, sink in ((connection, real), (real, connection)):
+                    try:
+                        data = source.recv(65536)
+                    except TimeoutError:
+                        continue
+                    if not data:
+                        return
+                    if source is connection:
+                        seen += data
+                        data = data.replace(b"//normal#1", b"/normal")
+                    elif b"PLAY " in seen and data[:1] == b"$" and len(seen) < 10_000:
+                        seen += bytes(10_000)
+                        data = b"oops" * 5 + data
+                    sink.sendall(data)
+
+    with tcp_server(talk) as port, SourceRun(f"rtsp://127.0.0.1:{port}//normal#1") as run:
+        run.wait_for_frames(5)
+
+
 @pytest.mark.parametrize("method", ["basic", "digest"])
 def test_logins(rtsp_server: RtspServer, method: str) -> None:
     rtsp_server.auth_method(method)

@@ -116,8 +116,8 @@ class Folder:
 
     def open_named(self, url: str, prefix: str, options: Mapping[str, str]) -> InputContainer:
         """Open what the playlist names, or the playlist itself; see `playlists.Opening`."""
-        path = Path(url.removeprefix("file:"))
-        if not path.resolve().is_relative_to(self._folder) or not path.is_file():
+        path = Path(url.removeprefix("file:")).resolve()
+        if not path.is_relative_to(self._folder) or not path.is_file():
             raise SourceError(
                 "redirected",
                 f"{redact(self._config.url)} names {path.name[:100]!r}, which is no file in the playlist's own folder",

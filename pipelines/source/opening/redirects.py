@@ -57,7 +57,8 @@ def _ask(
         else http.client.HTTPConnection(parts.netloc, timeout=timeout_s)
     )
     with contextlib.closing(connection), _deadline(connection, timeout_s):
-        target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        target = url.partition("://")[2][len(parts.netloc) :].partition("#")[0]
+        target = target if target.startswith("/") else f"/{target}"
         connection.request("GET", target, headers={"User-Agent": "visaged", "Accept": "*/*", **fields})
         response = connection.getresponse()
         return response.status, response.headers

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 _FRAME = 0x24  # the `$` before a frame of media among the messages (RFC 2326, 10.12)
 _END_OF_HEAD = re.compile(rb"\n\r*\n")
-_STATUS = re.compile(r"RTSP/[0-9.]+ +([0-9]{3})(?: .*)?")
+_STATUS = re.compile(r"RTSP/[0-9.]+ +([0-9]{3})(?![0-9]).*")
 _MOST_HEAD = 65_536
 _MOST_BODY = 1 << 20
 
@@ -90,6 +90,11 @@ class Splitter:
                 return
             yield message
 
+    def rest(self) -> bytes:
+        """Return, and forget, what has come and is not complete."""
+        data, self._data = bytes(self._data), bytearray()
+        return data
+
     def _frames(self) -> int:
         """Return where the complete frames at the beginning end."""
         data, at = self._data, 0
@@ -110,7 +115,7 @@ class Splitter:
         fields = [(name.strip(), value.strip()) for name, mark, value in (text.partition(":") for text in rest) if mark]
         lengths = [value for name, value in fields if name.lower() == "content-length"]
         size = int(lengths[0]) if lengths and lengths[0].isascii() and lengths[0].isdigit() else 0
-        if size > _MOST_BODY or len(lengths) > 1:
+        if size > _MOST_BODY or len(set(lengths)) > 1:
             raise BadMessage
         if len(self._data) < found.end() + size:
             return None

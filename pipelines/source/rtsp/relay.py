@@ -28,7 +28,7 @@ from visaged.pipelines.source.tls import shake_hands
 
 _PORTS = {"rtsp": 554, "rtsps": 322}
 _READ = 262_144
-_UNAUTHORIZED = 401
+_OK, _UNAUTHORIZED = 200, 401
 _REQUEST = re.compile(r"(\S+) (\S+) (RTSP/\S+)")
 # Requests whose responses may still come: FFmpeg does not wait for those that keep a session alive.
 _MOST_OPEN = 16
@@ -54,9 +54,10 @@ class Relay:
         self._login = CameraLogin(user, password or "") if user else None
         shown = f"[{self._host}]" if ":" in self._host else self._host
         self._site = f"{parts.scheme}://{shown}:{self._port}"
-        self._rest = parts._replace(scheme="", netloc="", fragment="").geturl()
+        self._rest = config.address.target.partition("://")[2][len(parts.netloc) :]
         self._secret = f"/{secrets.token_urlsafe(16)}"
         self._open: dict[str, tuple[Message, bool]] = {}  # by CSeq: a request, and whether it was sent with a login
+        self._is_playing = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.failure: SourceError | None = None
@@ -165,11 +166,20 @@ class Relay:
                     if source is client:
                         self._forward(list(self._requests.feed(data)))
                     else:
-                        for part in responses.feed(data):
-                            answer = part if isinstance(part, bytes) else self._answered(part)
-                            client.sendall(answer)
+                        self._deliver(responses, data, client)
         except BadMessage:
             self._fail("invalid", "does not speak RTSP as it should")
+
+    def _deliver(self, responses: Splitter, data: bytes, client: socket.socket) -> None:
+        """Send what the camera sends to FFmpeg."""
+        try:
+            for part in responses.feed(data):
+                client.sendall(part if isinstance(part, bytes) else self._answered(part))
+        except BadMessage:
+            # FFmpeg finds the next frame among what some cameras send between them, and follows redirects no more.
+            if not self._is_playing:
+                raise
+            client.sendall(responses.rest())
 
     def _fail(self, cause: str, text: str) -> None:
         self.failure = SourceError(cause, f"{redact(self._config.url)} {text}")
@@ -210,6 +220,7 @@ class Relay:
             if (not had_login or is_stale) and self._login.challenged(response.all("www-authenticate")):
                 self._forward([request])
                 return b""
+        self._is_playing |= status == _OK and request is not None and request.line.startswith("PLAY ")
         fields = tuple((name, value) for name, value in response.fields if name.lower() != "location")
         response = replace(response, fields=fields)
         for transport in response.all("transport"):

@@ -73,6 +73,13 @@ def test_a_jpeg_that_lacks_a_restart_interval_in_its_middle() -> None:
     assert "3% of its rows" in damage(data[: begins[10] + 2] + data[begins[11] :])
 
 
+def test_a_jpeg_that_says_that_more_pictures_follow() -> None:
+    file = io.BytesIO()
+    photo().save(file, "MPO", save_all=True, append_images=[photo()], quality=90)
+    assert load(file.getvalue(), MOST).height == 480
+    assert "missing" in damage(taller(file.getvalue(), 7000))
+
+
 def test_a_jpeg_of_restarts_alone() -> None:
     """Its first and last intervals are there; between them are markers without pixels."""
     data = jpeg(restart_marker_rows=1)
