@@ -154,7 +154,7 @@ def test_garbage_between_frames_and_two_slashes(rtsp_server: RtspServer) -> None
                         data = data.replace(b"//normal#1", b"/normal")
                     elif b"PLAY " in seen and data[:1] == b"$" and len(seen) < 10_000:
                         seen += bytes(10_000)
-                        data = b"oops" * 5 + data
+                        data = b"oops\n" + data
                     sink.sendall(data)
 
     with tcp_server(talk) as port, SourceRun(f"rtsp://127.0.0.1:{port}//normal#1") as run:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 _FRAME = 0x24  # the `$` before a frame of media among the messages (RFC 2326, 10.12)
 _END_OF_HEAD = re.compile(rb"\n\r*\n")
 _STATUS = re.compile(r"RTSP/[0-9.]+ +([0-9]{3})(?![0-9]).*")
+_BEGIN = re.compile(rb"\s*(?:RTSP/|[A-Z_]{3,20} )")  # of a response or a request
+_LONGEST_BEGIN = 32
 _MOST_HEAD = 65_536
 _MOST_BODY = 1 << 20
 
@@ -106,6 +108,8 @@ class Splitter:
         return at
 
     def _message(self) -> Message | None:
+        if len(self._data) >= _LONGEST_BEGIN and _BEGIN.match(self._data) is None:
+            raise BadMessage
         found = _END_OF_HEAD.search(self._data, 0, _MOST_HEAD)
         if found is None:
             if len(self._data) >= _MOST_HEAD:

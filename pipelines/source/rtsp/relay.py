@@ -57,7 +57,7 @@ class Relay:
         self._rest = config.address.target.partition("://")[2][len(parts.netloc) :]
         self._secret = f"/{secrets.token_urlsafe(16)}"
         self._open: dict[str, tuple[Message, bool]] = {}  # by CSeq: a request, and whether it was sent with a login
-        self._is_playing = False
+        self._is_playing = self._is_bare = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.failure: SourceError | None = None
@@ -172,6 +172,9 @@ class Relay:
 
     def _deliver(self, responses: Splitter, data: bytes, client: socket.socket) -> None:
         """Send what the camera sends to FFmpeg."""
+        if self._is_bare:
+            client.sendall(data)
+            return
         try:
             for part in responses.feed(data):
                 client.sendall(part if isinstance(part, bytes) else self._answered(part))
@@ -179,6 +182,7 @@ class Relay:
             # FFmpeg finds the next frame among what some cameras send between them, and follows redirects no more.
             if not self._is_playing:
                 raise
+            self._is_bare = True
             client.sendall(responses.rest())
 
     def _fail(self, cause: str, text: str) -> None:
