@@ -282,6 +282,9 @@ def check(settings: Settings) -> list[ConfigProblem]:
         missing = camera.address.missing()
         if missing is not None:
             problems.append(ConfigProblem(f"cameras[{index}].url", missing))
+        untrusted = camera.tls.trouble()
+        if untrusted is not None:
+            problems.append(ConfigProblem(f"cameras[{index}].tls.ca_file", untrusted))
     if settings.mqtt.tls is not None:
         try:
             settings.mqtt.tls.context()

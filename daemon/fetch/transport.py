@@ -21,6 +21,7 @@ import httpcore2
 
 from visaged.daemon.fetch.addresses import Address, parse
 from visaged.daemon.fetch.errors import FetchError
+from visaged.daemon.fetch.metered import HeadTooLong, Meter, MeteredStream
 from visaged.daemon.fetch.urls import Target
 
 # Seconds to connect to one address, so that one that drops packets leaves time for the others.
@@ -51,6 +52,7 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
         self._dial = dial
         self._may_be_own = may_be_own
         self._streams: list[httpcore2.AsyncNetworkStream] = []
+        self.meter = Meter()
 
     async def connect_tcp(
         self,
@@ -78,7 +80,7 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
             # A machine connects to one of its own addresses from that same address.
             if local is not None and parse(local[0]) == address and not self._may_be_own(address):
                 raise FetchError("forbidden", "nothing is fetched from this machine itself")
-            return stream
+            return MeteredStream(stream, self.meter)
         raise failure
 
     async def aclose(self) -> None:
@@ -99,6 +101,7 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     _response: httpcore2.Response
+    _meter: Meter
 
     @property
     def phrase(self) -> str:
@@ -121,13 +124,19 @@ class Reply:
         return int(text) if text.isdigit() else None
 
     async def body(self, most_bytes: int) -> bytes | None:
-        """Return the body; None if it is longer than `most_bytes`. Little more than that is ever in memory."""
+        """Return the body; None if it is longer than `most_bytes`. Little more than that is ever in memory.
+
+        Raises:
+            FetchError: It comes in very small pieces.
+        """
         if (self.length or 0) > most_bytes:
             return None
         pieces, received = [], 0
         async with contextlib.aclosing(self._response.aiter_stream()) as stream:
             async for piece in stream:
                 received += len(piece)
+                if not self._meter.takes(len(piece)):
+                    raise FetchError("unreachable", "the server sends the file in pieces of a few bytes each")
                 if received > most_bytes:
                     return None
                 pieces.append(piece)
@@ -160,7 +169,8 @@ async def exchange(
     try:
         response = await connection.handle_async_request(request)
         answered = {name.decode("ascii").lower(): value.decode("latin-1") for name, value in response.headers}
-        yield Reply(response.status, answered, response)
+        backend.meter.begin_body()
+        yield Reply(response.status, answered, response, backend.meter)
     except httpcore2.TimeoutException:
         raise FetchError("timeout", f"{target.site} does not accept connections in time") from None
     except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError) as error:
@@ -185,6 +195,8 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
 
 
 def _failure(target: Target, error: BaseException) -> str:
+    if isinstance(error, HeadTooLong):
+        return f"{target.site} sends a head that is too long, or 1xx answers without end"
     causes = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
         causes.append(cause)

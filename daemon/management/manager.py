@@ -25,6 +25,7 @@ from visaged.daemon.management.patches import Patch, Patches, merged, name_of, p
 from visaged.daemon.settings import CameraSettings, Settings, check
 from visaged.pipelines.cameras import Changes
 from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.source.tls import CameraTls
 
 log = logging.getLogger(__name__)
 
@@ -207,6 +208,12 @@ class Manager:
                 "PATCH, by the key that it has, or null for none"
             )
             raise SettingsError([ConfigProblem("url", text)])
+        if _accepts_others(before, camera, patch):
+            text = (
+                "accepts other certificates, and who has one would be sent the camera's password; give it anew in the "
+                "same PATCH, by the key that it has (`url`, if it stands there), or null for none"
+            )
+            raise SettingsError([ConfigProblem("tls", text)])
         self._put(camera, document)
         log.info("camera %s was changed", name)
 
@@ -319,6 +326,13 @@ def _takes_a_password_elsewhere(before: CameraSettings, after: CameraSettings, p
     if any(key in patch for key in _PASSWORDS) or all(getattr(after, key) is None for key in _PASSWORDS):
         return False
     return _site(before.url) != _site(after.url)
+
+
+def _accepts_others(before: CameraSettings, after: CameraSettings, patch: Patch) -> bool:
+    """Return whether a patch would send a password that it does not repeat to holders of other certificates."""
+    if after.tls == before.tls or after.tls == CameraTls() or any(key in patch for key in (*_PASSWORDS, "url")):
+        return False
+    return "@" in urlsplit(after.url).netloc or any(getattr(after, key) is not None for key in _PASSWORDS)
 
 
 def _site(url: str) -> str:

@@ -8,10 +8,23 @@ from visaged.daemon.settings import CameraSettings
 
 
 def _camera_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a camera's configuration."""
+    """Return the JSON Schema of a camera's configuration without `$defs`, which OpenAPI has no place for."""
     document = CameraSettings.model_json_schema()
-    assert "$defs" not in document, "the OpenAPI document has no place for them"
-    return document
+    parts = document.pop("$defs", {})
+    inlined: dict[str, Any] = _inlined(document, parts)
+    return inlined
+
+
+def _inlined(node: Any, parts: dict[str, Any]) -> Any:
+    """Return a schema with the parts that it refers to in place of the references."""
+    if isinstance(node, list):
+        return [_inlined(item, parts) for item in node]
+    if not isinstance(node, dict):
+        return node
+    beside = {key: _inlined(value, parts) for key, value in node.items() if key != "$ref"}
+    if "$ref" not in node:
+        return beside
+    return _inlined(parts[node["$ref"].rpartition("/")[2]], parts) | beside
 
 
 def _patch_schema(camera: dict[str, Any]) -> dict[str, Any]:

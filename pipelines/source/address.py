@@ -108,7 +108,8 @@ def _split(url: str) -> tuple[str | None, str]:
 def _file(path: Path) -> Address:
     # Without `file:`, FFmpeg would take the text before a colon for a protocol; it does not decode the rest.
     kind: Literal["file", "sdp"] = "sdp" if path.suffix.lower() == ".sdp" else "file"
-    return Address(kind, "", f"file:{path}", path=path)
+    # A description is read as one, and as nothing else that its data may look like.
+    return Address(kind, "", f"file:{path}", "sdp" if kind == "sdp" else None, path)
 
 
 def _path(rest: str) -> Path:

@@ -13,6 +13,7 @@ from visaged.pipelines.batcher import Lane, WhenFull
 from visaged.pipelines.jobs import Job
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Frame
 from visaged.pipelines.runtime.metrics import CameraMetrics
+from visaged.pipelines.source.tls import TLS_PORTS
 from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSource
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,11 @@ class Camera:
 
     def run(self, stopping: threading.Event) -> None:
         """Keep the camera open until `stopping` is set or its file has ended."""
+        if not self.config.tls.verify and self.config.address.scheme in TLS_PORTS:
+            log.warning(
+                "camera %s: its certificate is not verified (tls.verify is false), so whoever poses as the camera gets "
+                "its login; name its certificate in tls.ca_file instead", self.name,
+            )  # fmt: skip
         try:
             self._supervise(stopping)
         finally:

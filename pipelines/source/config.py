@@ -11,7 +11,20 @@ from pydantic import Field, PrivateAttr, field_validator
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 from visaged.pipelines.runtime.redact import shown
 from visaged.pipelines.source.address import Address, address_of
+from visaged.pipelines.source.tls import CameraTls
 
+# Options of FFmpeg that keys of this configuration stand for, which are checked and reported.
+_RESERVED = {
+    "tls_verify": "tls.verify",
+    "ca_file": "tls.ca_file",
+    "cafile": "tls.ca_file",
+    "verifyhost": "tls.verify",
+    "max_pixels": "max_megapixels",
+    "protocol_whitelist": "other_hosts",
+    "format_whitelist": "format",
+    "max_redirects": "other_hosts",
+}
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
 _ASPECT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*:\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 
 
@@ -22,6 +35,12 @@ class SourceConfig(StrictConfig):
     """`rtsp://`, `rtsps://`, `http(s)://`, `rtmp://`, `udp://`, `tcp://`, and what else the installed FFmpeg has; the
     path of a file, or of an SDP file (.sdp) for plain RTP; `/dev/video0` (Linux), `avfoundation:NAME` (macOS) or
     `dshow:NAME` (Windows) for a USB camera."""
+    format: Literal["hls", "dash"] | None = None
+    """Kind of a playlist whose URL or file does not end in `.m3u8`, `.m3u` or `.mpd`; null for what the URL says.
+    Nothing else is played as a playlist, because it names what the daemon asks for next."""
+    other_hosts: list[str] = Field(default=[])
+    """Hosts besides the camera's own that redirects and playlists of an `http(s)://` camera may lead to, each perhaps
+    with `:port`. The camera's login is not sent there."""
     transport: Literal["tcp", "udp"] = "tcp"
     """Transport of RTSP media. TCP loses nothing; UDP is for networks on which TCP does not work."""
     open_timeout_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
@@ -46,6 +65,11 @@ class SourceConfig(StrictConfig):
     aspect: str | None = None
     """Aspect ratio of the whole picture before it is turned, as in `"16:9"` (in quotes: YAML reads it as a number), for
     streams whose pixels are not square and that do not say so, or wrongly; null for the aspect ratio in the stream."""
+    max_megapixels: Annotated[float, Field(ge=0.001, le=1000)] = 40.0
+    """Most megapixels of a picture; a camera that sends larger ones is refused, because decoding them takes gigabytes.
+    Cameras of 8K have 33 to 36."""
+    tls: CameraTls = CameraTls()
+    """Whose certificates are accepted where the URL's scheme uses TLS (`https://`, `rtsps://`, `rtmps://`)."""
     options: dict[str, HiddenText] = Field(default={})
     """Additional options for FFmpeg's demuxer, by name."""
 
@@ -78,6 +102,24 @@ class SourceConfig(StrictConfig):
                 raise ValueError('is not the shape of a picture; give its width and height as in "16:9" or "1.85:1"')
         return aspect
 
+    @field_validator("other_hosts")
+    @classmethod
+    def _hosts_alone(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if _HOST.fullmatch(host) is None:
+                raise ValueError(
+                    f"{shown(host)!r} is not a host; give a name or an address (IPv6 in brackets), perhaps with :port"
+                )
+        return [host.lower() for host in hosts]
+
+    @field_validator("options")
+    @classmethod
+    def _not_reserved(cls, options: dict[str, str]) -> dict[str, str]:
+        for name in options:
+            if name in _RESERVED:
+                raise ValueError(f"{name} cannot be set here; use the camera's key {_RESERVED[name]}")
+        return options
+
     @property
     def display_aspect(self) -> Fraction | None:
         """Configured width of the whole picture relative to its height, before it is turned; None if not configured."""
@@ -85,6 +127,15 @@ class SourceConfig(StrictConfig):
             return None
         width, height = self.aspect.split(":")
         return Fraction(width.strip()) / Fraction(height.strip())
+
+    @property
+    def max_pixels(self) -> int:
+        """Most pixels of a picture."""
+        return int(self.max_megapixels * 1e6)
+
+    def pixel_options(self) -> dict[str, str]:
+        """Return FFmpeg's options that bound the pixels of a picture."""
+        return {"max_pixels": str(self.max_pixels)}
 
     @property
     def address(self) -> Address:

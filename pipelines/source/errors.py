@@ -12,8 +12,8 @@ class SourceError(Exception):
     """A source cannot be opened, or broke. The text says why, without credentials.
 
     Attributes:
-        cause: One word for metrics: refused, unauthorized, not_found, timeout, unreachable, invalid, ended, device,
-            other.
+        cause: One word for metrics: refused, unauthorized, not_found, redirected, certificate, timeout, unreachable,
+            invalid, too_large, ended, device, other.
     """
 
     def __init__(self, cause: str, text: str) -> None:
@@ -39,6 +39,21 @@ _CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
 )
 
 
+def certificate_refused(config: SourceConfig, reason: str) -> SourceError:
+    """Return the error for a camera whose certificate is not accepted.
+
+    Args:
+        config: The source.
+        reason: Why, as TLS libraries say it.
+    """
+    return SourceError(
+        "certificate",
+        f"{config.shown_url} has a certificate that is not accepted ({reason.rstrip('.')}), so nothing was sent: "
+        "name the authority that it comes from, or the certificate itself, in the camera's tls.ca_file; "
+        "tls.verify: false accepts any",
+    )
+
+
 # Causes and texts for files, where the texts above do not fit.
 _FILE_CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
     (av.error.InvalidDataError, "invalid", "is not a video, or is damaged"),
@@ -53,6 +68,13 @@ def explain(error: Exception, config: SourceConfig, opened: bool) -> SourceError
     if config.address.scheme == "rtp" and isinstance(error, av.error.InvalidDataError):
         return SourceError(
             "invalid", f"{where} sends what only its SDP describes; save that as a .sdp file, and name it"
+        )
+    if isinstance(error, av.error.ArgumentError) and config.address.kind != "device" and not opened:
+        # FFmpeg knows what this is, and may not open it.
+        return SourceError(
+            "invalid",
+            f"{where} is no video, or a list of other files or hosts; playlists are played where their name "
+            "ends in .m3u8, .m3u or .mpd, or with the camera's format",
         )
     for kind, cause, text in (*_FILE_CAUSES, *_CAUSES) if config.is_file else _CAUSES:
         if isinstance(error, kind):

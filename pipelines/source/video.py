@@ -31,6 +31,7 @@ import av
 import av.error
 from av.container import InputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from visaged.models.preprocess import Canvas, canvas_for
@@ -43,6 +44,7 @@ from visaged.pipelines.source.opening.hardware import Hardware
 from visaged.pipelines.source.opening.opener import Opener, has_end, pace_of
 from visaged.pipelines.source.picture.canvases import CanvasPool
 from visaged.pipelines.source.picture.display import Display, LastTurn
+from visaged.pipelines.source.picture.limit import PictureLimit
 from visaged.pipelines.source.picture.scaler import Scaler
 from visaged.pipelines.source.picture.surface import VideoSurface
 from visaged.pipelines.source.times.camera_clock import CameraClock
@@ -129,6 +131,7 @@ class VideoSource:
         self._rate_warned = False
         self._hardware = Hardware(camera, config.hardware)
         self._opener = Opener(config, credentials, self._hardware)
+        self._limit = PictureLimit(config)
         self._presentation: Presentation | None = None
         self._display: Display
         self._canvas: Canvas
@@ -168,7 +171,8 @@ class VideoSource:
             if not self._is_recording:
                 raise SourceError("ended", "the stream ended")
             if not pictures:
-                raise SourceError("invalid", f"{config.shown_url} has no picture that can be decoded")
+                text = f"{config.shown_url} has no picture that can be decoded{self._limit.hint()}"
+                raise SourceError("invalid", text)
             if not config.loop:
                 return
             self._rounds += 1
@@ -188,7 +192,8 @@ class VideoSource:
             self._opened = False
             try:
                 if not self._play(stopping) and not stopping.is_set():
-                    raise SourceError("invalid", f"{self._config.shown_url} gave no picture that can be decoded")
+                    text = f"{self._config.shown_url} gave no picture that can be decoded{self._limit.hint()}"
+                    raise SourceError("invalid", text)
                 missed = 0
             except SourceError as error:
                 missed += 1
@@ -235,6 +240,7 @@ class VideoSource:
         context = stream.codec_context
         if context is None:
             raise SourceError("invalid", f"{self._config.shown_url}: no decoder for its video")
+        self._limit.apply(context)
         self._hardware.check(context)
         self._display = Display(self._camera, self._config, stream, self._last_turn)
         stream.thread_type = "FRAME" if self._config.decoder_threads > 1 else "NONE"
@@ -242,7 +248,7 @@ class VideoSource:
 
     def _read(self, container: InputContainer, stream: VideoStream, stopping: threading.Event) -> int:
         handled_s = self._clock()
-        self._watch = PictureWatch(2 * self._config.read_timeout_s, handled_s, self._on_waiting)
+        self._watch = PictureWatch(2 * self._config.read_timeout_s, handled_s, self._on_waiting, self._limit.hint)
         pictures = 0
         context = stream.codec_context
         discard: Discard = "DEFAULT"
@@ -261,7 +267,7 @@ class VideoSource:
                 if wanted != discard:
                     context.skip_frame = discard = wanted
                 self._watch.packet(packet.is_keyframe, arrived_s)
-                frames = self._decode(packet)
+                frames = self._decode(context, packet)
             for frame in frames:
                 pictures += 1
                 stamp = self._stamps.of_frame(frame.time, arrived_s)
@@ -287,10 +293,11 @@ class VideoSource:
                 return
             yield packet
 
-    def _decode(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
+    def _decode(self, context: VideoCodecContext, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         try:
             return packet.decode()
-        except Exception:  # one bad packet; `_watch` notices when no picture comes any more
+        except Exception as error:  # one bad packet; `_watch` notices when no picture comes any more
+            self._limit.check_failed(context, packet, error)
             if not self._watch.waits_for_key_frame:
                 self._on_damaged()
             return []

@@ -22,9 +22,17 @@ class PictureWatch:
         most_silent_s: Seconds without a picture after which the source counts as failed.
         now_s: Monotonic seconds when the connection was opened.
         on_waiting: Called once with the reason, if the first key frame does not come within some seconds.
+        hint: Returns what to add to the text of an error.
     """
 
-    def __init__(self, most_silent_s: float, now_s: float, on_waiting: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        most_silent_s: float,
+        now_s: float,
+        on_waiting: Callable[[str], None],
+        hint: Callable[[], str] = lambda: "",
+    ) -> None:
+        self._hint = hint
         self._most_silent_s = most_silent_s
         self._on_waiting = on_waiting
         self._last_s = now_s
@@ -60,7 +68,7 @@ class PictureWatch:
                 return
             silent_s = now_s - self._last_packet_s
         if silent_s > self._most_silent_s:
-            raise SourceError("invalid", f"data comes, but no picture in {self._most_silent_s:.0f} s")
+            raise SourceError("invalid", f"data comes, but no picture in {self._most_silent_s:.0f} s{self._hint()}")
 
     def _wait(self, silent_s: float) -> None:
         if silent_s > MOST_KEY_FRAME_S:

@@ -11,6 +11,7 @@ import time
 import tracemalloc
 from typing import Any
 
+import h11
 import pytest
 
 from tests.support.broker import free_port
@@ -155,6 +156,65 @@ def test_heads_without_end(head: bytes, piece: bytes) -> None:
         finally:
             tracemalloc.stop()
     assert peak < 12e6
+
+
+def chunks(size: int, count: int) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"%x\r\n%s\r\n" % (size, b"a" * size) * count
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (chunks(1, 50_000), "pieces of a few bytes each"),
+        (chunks(20, 20_000), "pieces of a few bytes each"),
+        (chunks(5000, 20) + b"1\r\na\r\n" * 50_000, "pieces of a few bytes each"),
+        (b"HTTP/1.1 103 E\r\n\r\n" * 50_000, "1xx answers without end"),
+        (b"HTTP/1.1 100 C\r\n\r\n" * 50_000, "1xx answers without end"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a:b\r\n" * 50_000, "a head that is too long"),
+        (b"HTTP/1.1 200 OK\r\n" + b"a:b\r\n" * 10_000 + b"\r\n", "a head that is too long"),
+        (chunks(5000, 2) + b"0\r\n" + b"a:b\r\n" * 10_000 + b"\r\n", "a head that is too long"),
+        (chunks(5000, 2) + b"1" + b";a=b" * 10_000 + b"\r\nb\r\n0\r\n\r\n", "a head that is too long"),
+    ],
+    ids=["1", "20", "later", "103", "100", "headers", "whole", "trailers", "extensions"],
+)
+def test_answers_that_keep_the_parser_busy(answer: bytes, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop, in which the server runs too, gets its turn after few events."""
+    events, most = 0, 0
+    next_event = h11.Connection.next_event
+
+    def counted(connection: h11.Connection) -> Any:
+        nonlocal events, most
+        events += 1
+        most = max(most, events)
+        return next_event(connection)
+
+    monkeypatch.setattr(h11.Connection, "next_event", counted)
+
+    async def others() -> None:
+        nonlocal events
+        while True:
+            events = 0
+            await asyncio.sleep(0)
+
+    async def both(url: str, **keys: Any) -> str:
+        beside = asyncio.create_task(others())
+        try:
+            await fetcher(**keys).fetch(url)
+        except FetchError as error:
+            return str(error)
+        finally:
+            beside.cancel()
+        return ""
+
+    with web_server(lambda visit: visit.send(answer)) as server:
+        assert said in asyncio.run(both(url_of(server), **here(server)))
+    assert 0 < most < 600
+
+
+def test_small_pieces_now_and_then() -> None:
+    body = chunks(1, 100) + b"1000\r\n%s\r\n" % (b"a" * 4096) + b"1\r\na\r\n" * 50 + b"0\r\n\r\n"
+    with web_server(lambda visit: visit.send(body)) as server:
+        assert len(fetch(url_of(server), **here(server))) == 100 + 4096 + 50
 
 
 @pytest.mark.parametrize(

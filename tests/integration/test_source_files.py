@@ -462,10 +462,10 @@ def test_one_bad_packet_does_not_end_a_stream(clip: Path, monkeypatch: pytest.Mo
 
     count = itertools.count()
 
-    def sometimes(packet: Any) -> list[av.VideoFrame]:
+    def sometimes(context: Any, packet: Any) -> list[av.VideoFrame]:
         if next(count) in (30, 60, 90):
-            return decode(Bad(next(raised)))  # type: ignore[arg-type]
-        return decode(packet)
+            return decode(context, Bad(next(raised)))  # type: ignore[arg-type]
+        return decode(context, packet)
 
     monkeypatch.setattr(run.source, "_decode", sometimes)
     run.checked()

@@ -48,6 +48,11 @@ class Authority:
         )
         return self._issue(name, "localhost", ExtendedKeyUsageOID.SERVER_AUTH, names, is_expired=is_expired)
 
+    def issue_stranger(self) -> KeyPair:
+        """A server's certificate for a host that is not this one."""
+        names = x509.SubjectAlternativeName([x509.DNSName("stranger.example")])
+        return self._issue("stranger", "127.0.0.1", ExtendedKeyUsageOID.SERVER_AUTH, names, is_expired=False)
+
     def issue_client(self, name: str = "client", *, is_expired: bool = False) -> KeyPair:
         """A certificate for a client called `name`."""
         names = x509.SubjectAlternativeName([x509.DNSName(name)])

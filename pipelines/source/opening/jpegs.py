@@ -20,6 +20,7 @@ from av.container import InputContainer
 
 from visaged.pipelines.source.errors import SourceError
 
+_PLAYLIST = (b"#EXTM3U", b"\xef\xbb\xbf#EXTM3U")
 _START = b"\xff\xd8\xff"
 _MOST_BYTES = 64 << 20  # most bytes of one picture
 _MOST_ELSE = 1 << 20  # most bytes between two pictures
@@ -131,7 +132,7 @@ class JpegStream:
         self._splitter = JpegSplitter()
         self._ready: deque[bytes] = deque()
         self._is_over = False
-        self._has_any = False
+        self._has_any = self._has_data = False
         self._last_s = clock()
 
     def read(self, size: int) -> bytes:
@@ -163,6 +164,13 @@ class JpegStream:
             if not self._has_any and not pictures:
                 raise av.error.InvalidDataError(1, "no JPEG")
         else:
+            if not self._has_data and data.startswith(_PLAYLIST):
+                raise SourceError(
+                    "invalid",
+                    f"{self._where} is a playlist, and its URL does not end in .m3u8; set format: hls for this camera "
+                    "if it may name what is asked for next",
+                )
+            self._has_data = True
             pictures = self._splitter.feed(data)
         for picture in pictures:
             head = b"--visaged\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture)

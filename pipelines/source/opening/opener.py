@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import errno
 
 import av
 import av.error
@@ -11,9 +11,13 @@ from av.video.stream import VideoStream
 
 from visaged.pipelines.runtime.redact import with_credentials
 from visaged.pipelines.source.config import SourceConfig
-from visaged.pipelines.source.errors import SourceError
+from visaged.pipelines.source.errors import SourceError, certificate_refused
 from visaged.pipelines.source.opening.hardware import Hardware
 from visaged.pipelines.source.opening.jpegs import JpegStream
+from visaged.pipelines.source.opening.options import demuxer_options, formats, playlist_format
+from visaged.pipelines.source.opening.playlists import Opening, PlaylistFiles
+from visaged.pipelines.source.opening.reach import Folder, Web
+from visaged.pipelines.source.rtsp.relay import Relay
 from visaged.pipelines.source.times.pacing import FilePace, LeadPace, Pace, SegmentPace, Unpaced
 
 
@@ -33,19 +37,23 @@ class Opener:
         self._credentials = credentials
         self._hardware = hardware
         self._is_jpegs = False
-        self._jpegs: JpegStream | None = None
+        self._web = Web(config, credentials) if config.address.scheme in ("http", "https") else None
+        self._beneath: JpegStream | PlaylistFiles | Relay | None = None  # what an open container reads from
 
     def open(self) -> InputContainer:
         """Return the open source.
 
         Raises:
-            SourceError: The file is missing, or the source sends no picture.
+            SourceError: The file is missing, the source sends no picture, or leads to where it may not.
             Exception: PyAV raised it.
         """
         missing = self._config.address.missing()
         if missing is not None:
             raise SourceError("not_found", missing)
-        if self._config.address.scheme not in ("http", "https"):
+        playlist = playlist_format(self._config)
+        if playlist is not None:
+            return self._open_playlist(playlist)
+        if self._web is None:
             return self._open(self._config.address.format, demuxer_options(self._config))
         if not self._is_jpegs:
             container = self._open_known()
@@ -59,19 +67,20 @@ class Opener:
     def close(self, container: InputContainer) -> None:
         """Close the source that `open` returned; must be called in the same thread."""
         container.close()
-        if self._jpegs is not None:
-            self._jpegs.close()
-            self._jpegs = None
+        if self._beneath is not None:
+            self._beneath.close()
+            self._beneath = None
 
     def is_still(self, container: InputContainer) -> bool:
         """Return whether an open source may be a single picture (a snapshot URL), and not a stream."""
         name = container.format.name
-        return self._config.address.scheme in ("http", "https") and (name == "mpjpeg" or name.endswith("_pipe"))
+        return self._web is not None and (name == "mpjpeg" or name.endswith("_pipe"))
 
     def _open_known(self) -> InputContainer | None:
         """Return the source as FFmpeg opens it; None if FFmpeg does not know its format, which may be JPEGs."""
         options = demuxer_options(self._config) | {
-            "format_whitelist": _all_but_bare_jpegs(),
+            # Those left out would go by the ending of the URL, or read too slowly.
+            "format_whitelist": formats(without=_BARE_JPEGS),
             # A camera that sends one small JPEG a second would take minutes for the megabyte that FFmpeg probes.
             "formatprobesize": "65536",
         }
@@ -89,18 +98,74 @@ class Opener:
     def _open_jpegs(self) -> InputContainer:
         config = self._config
         answer = self._open("data", demuxer_options(config) | {"raw_packet_size": "65536"})
-        self._jpegs = JpegStream(config.shown_url, answer, 2 * config.read_timeout_s)
+        self._beneath = JpegStream(config.shown_url, answer, 2 * config.read_timeout_s)
         try:
-            return av.open(self._jpegs, "r", format="mpjpeg", hwaccel=self._hardware.decoder())
+            return av.open(
+                self._beneath, "r", format="mpjpeg", options=config.pixel_options(), hwaccel=self._hardware.decoder()
+            )
         except BaseException:
-            self._jpegs.close()
-            self._jpegs = None
+            self._beneath.close()
+            self._beneath = None
+            raise
+
+    def _open_playlist(self, format_name: str) -> InputContainer:
+        web, config = self._web, self._config
+        if web is None:
+            return self._open_files(config.address.target, format_name, Folder(config).open_named)
+        return web.open(lambda url: self._open_files(url, format_name, web.open_named))
+
+    def _open_files(self, url: str, format_name: str, opening: Opening) -> InputContainer:
+        config = self._config
+        self._beneath = PlaylistFiles(opening)
+        try:
+            return av.open(
+                url,
+                format=format_name,
+                # Connections are the callback's, and cannot be used again by the demuxer.
+                options=demuxer_options(config)
+                | {"http_persistent": "0", "format_whitelist": formats(format_name)}
+                | config.options,
+                timeout=(config.open_timeout_s, config.read_timeout_s),
+                io_open=self._beneath,
+                hwaccel=self._hardware.decoder(),
+            )
+        except BaseException:
+            self._beneath.close()
+            self._beneath = None
             raise
 
     def _open(self, format_name: str | None, options: dict[str, str]) -> InputContainer:
-        config, address = self._config, self._config.address
+        web, address = self._web, self._config.address
+        if web is not None:
+            return web.open(lambda url: self._open_url(web.with_login(url), format_name, options))
+        if address.scheme in ("rtsp", "rtsps") and not _OWN_CONNECTIONS & self._config.options.keys():
+            return self._open_relayed(format_name, options)
+        try:
+            target = address.target
+            url = with_credentials(target, *self._credentials) if address.kind == "stream" else target
+            return self._open_url(url, format_name, options)
+        except OSError as error:
+            # What FFmpeg reports for a certificate that it does not accept, among much else.
+            refusal = self._config.tls.refusal(address.target) if error.errno == errno.EIO else None
+            if refusal is None:
+                raise
+        raise certificate_refused(self._config, refusal)
+
+    def _open_relayed(self, format_name: str | None, options: dict[str, str]) -> InputContainer:
+        relay = self._beneath = Relay(self._config, self._credentials)
+        try:
+            return self._open_url(relay.open(), format_name, options)
+        except BaseException:
+            relay.close()
+            self._beneath = None
+            if relay.failure is not None:
+                raise relay.failure from None
+            raise
+
+    def _open_url(self, url: str, format_name: str | None, options: dict[str, str]) -> InputContainer:
+        config = self._config
         return av.open(
-            with_credentials(address.target, *self._credentials) if address.kind == "stream" else address.target,
+            url,
             format=format_name,
             options=options | config.options,
             timeout=(config.open_timeout_s, config.read_timeout_s),
@@ -108,43 +173,9 @@ class Opener:
         )
 
 
-@functools.cache
-def _all_but_bare_jpegs() -> str:
-    """Return the demuxers to try; those left out would go by the ending of the URL, or read too slowly."""
-    return ",".join(sorted(av.formats_available - {"jpeg_pipe", "mjpeg", "image2"}))
-
-
-def demuxer_options(config: SourceConfig) -> dict[str, str]:
-    """Return the options for FFmpeg's protocol and demuxer, by name; options of the configuration override them."""
-    address = config.address
-    microseconds = str(int(config.read_timeout_s * 1e6))
-    # No "nobuffer": it drops what probing read, with the first key frame, and the next one may come 10 s later.
-    if address.kind == "device":
-        return {}
-    if address.kind == "file":
-        return {"pattern_type": "none"}  # % or * in the name of a picture must not be read as a pattern
-    if address.kind == "sdp":
-        return {"protocol_whitelist": "file,crypto,data,udp,rtp,tcp"}
-    if address.scheme in ("rtsp", "rtsps"):
-        return {
-            "rtsp_transport": config.transport,
-            "timeout": microseconds,
-            "allowed_media_types": "video",
-            # Enough for the first key frame of a slow camera, as tried; the default waits for five seconds.
-            "analyzeduration": "3000000",
-        }
-    # For MPEG transport streams: a stream whose codec changes stays the same stream. PyAV would not know a new one, and
-    # would drop its packets within one call for ever, without a timeout or a way to stop.
-    options = {
-        "merge_pmt_versions": "1",
-        # Between two key frames there is nothing to analyse; this must not take all the time for opening.
-        "analyzeduration": str(int(min(5.0, 0.6 * config.open_timeout_s) * 1e6)),
-    }
-    if address.scheme in ("http", "https"):
-        options |= {"rw_timeout": microseconds}
-    return options
-
-
+# Options by which FFmpeg connects in other ways than to the camera by TCP, such as RTSP in HTTP.
+_OWN_CONNECTIONS = frozenset({"rtsp_transport", "rtsp_flags", "listen_timeout"})
+_BARE_JPEGS = frozenset({"jpeg_pipe", "mjpeg", "image2"})
 # Formats that are playlists of segments.
 _SEGMENTED = frozenset({"hls", "dash"})
 # Formats of many pictures in one answer: live, whatever length the answer claims.

@@ -44,6 +44,16 @@ def cameras(*changes: dict[str, Any]) -> dict[str, Any]:
     return {"cameras": [{**CAMERA, "name": f"camera{index}", **change} for index, change in enumerate(changes)]}
 
 
+def test_files_with_a_cameras_authorities(tmp_path: Path) -> None:
+    (tmp_path / "text.pem").write_text("no certificate")
+    certificates = Certificates.create(tmp_path / "ca")
+    files = [certificates.ca, tmp_path / "text.pem", tmp_path / "gone.pem"]
+    assert world_problems(cameras(*({"tls": {"ca_file": str(file)}} for file in files))) == {
+        "cameras[1].tls.ca_file": f"{files[1]} holds no certificate in PEM form (-----BEGIN CERTIFICATE-----)",
+        "cameras[2].tls.ca_file": f"{files[2]} cannot be read: No such file or directory",
+    }
+
+
 def test_nothing_is_a_configuration() -> None:
     settings = parse({})
     assert settings.cameras == []

@@ -170,6 +170,21 @@ def test_a_camera_keeps_its_name(bench: Bench) -> None:
     assert bench.cameras() == {"door": 1}
 
 
+@pytest.mark.parametrize("url", ["rtsps://cam/1", f"rtsps://u:{SECRET}@cam/1"])
+def test_a_password_is_sent_to_no_holder_of_another_certificate_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("VISAGED_TEST_PASSWORD", SECRET)
+    login = {} if "@" in url else {"username": "u", "password_env": "VISAGED_TEST_PASSWORD"}
+    bench = Bench(tmp_path, cameras=[DOOR | {"url": url} | login])
+    anew = {"url": url} if "@" in url else {"password_env": "VISAGED_TEST_PASSWORD"}
+    refused = errors(bench, bench.manager.change("door", {"tls": {"verify": False}}))
+    assert "other certificates" in refused["tls"]
+    bench.done(bench.manager.change("door", {"tls": {"verify": False}} | anew))
+    bench.done(bench.manager.change("door", {"fps": 1}))
+    bench.done(bench.manager.change("door", {"tls": {"verify": True}}))
+
+
 def test_a_password_is_sent_to_no_other_host_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VISAGED_TEST_PASSWORD", SECRET)
     bench = Bench(tmp_path, cameras=[DOOR | {"username": "u", "password_env": "VISAGED_TEST_PASSWORD"}])

@@ -191,6 +191,16 @@ def test_values_out_of_range_and_unknown_keys_are_refused(key: str, value: objec
     assert caught.value.errors()[0]["loc"] == (key,)
 
 
+@pytest.mark.parametrize(
+    ("option", "key"),
+    [("tls_verify", "tls.verify"), ("ca_file", "tls.ca_file"), ("cafile", "tls.ca_file"), ("verifyhost", "tls.verify")],
+)
+def test_options_do_not_switch_off_what_keys_stand_for(option: str, key: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        config("https://cam/1", options={option: "0"})
+    assert f"{option} cannot be set here; use the camera's key {key}" in str(caught.value)
+
+
 def test_it_cannot_be_changed_afterwards() -> None:
     c = config("a.mp4", fps=None)
     assert c.fps is None
@@ -236,3 +246,12 @@ def test_only_quarters_are_turned(rotate: object) -> None:
     with pytest.raises(ValidationError):
         config("a.mp4", rotate=rotate)
     assert config("a.mp4", rotate=270).rotate == 270
+
+
+@pytest.mark.parametrize("host", ["", "http://a", "a/b", "u:p@a", "a b", "a:", "a:123456", "*.a", "fe80::1"])
+def test_what_is_no_other_host(host: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        config("http://cam/1", other_hosts=[host])
+    assert "is not a host; give a name or an address" in str(caught.value)
+    good = ["CDN.example.com", "a:8080", "[FE80::1]:80", "192.0.2.1"]
+    assert config("http://cam/1", other_hosts=good).other_hosts == [text.lower() for text in good]

@@ -1,0 +1,1 @@
+"""RTSP between FFmpeg and a camera: relayed, so that redirects and logins are this program's and not FFmpeg's."""
