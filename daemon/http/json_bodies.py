@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from visaged.daemon.http.problems import Problem
 from visaged.daemon.http.uploads import read_body
@@ -24,8 +25,8 @@ async def read_object(request: Request, types: Sequence[str]) -> dict[str, Any]:
         types: Media types that its body may have.
 
     Raises:
-        Problem: The body has another type, is too large or too slow, or is no JSON object. Keys that stand twice, NaN,
-            infinity, unpaired surrogates, and NUL characters, which no path can hold, are refused.
+        Problem: The body has another type, is too large, too slow or cut short, or is no JSON object. Keys that stand
+            twice, NaN, infinity, unpaired surrogates, and NUL characters, which no path can hold, are refused.
     """
     check_type(request, types)
     try:
@@ -34,6 +35,8 @@ async def read_object(request: Request, types: Sequence[str]) -> dict[str, Any]:
         if problem.kind == "body-too-large":  # its text names the limit for pictures
             problem.detail = f"the body is larger than {MOST_BYTES // 1024} KiB"
         raise
+    except ClientDisconnect:
+        raise Problem(HTTPStatus.BAD_REQUEST, "body-cut-short", "the body ended too early") from None
     try:
         document = json.loads(body, object_pairs_hook=_once, parse_constant=_refused)
         texts = "".join(_texts(document))
