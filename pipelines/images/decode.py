@@ -188,11 +188,11 @@ def _orientation(picture: Pillow.Image) -> int:
 
 
 def _to_bgr(picture: Pillow.Image) -> Image:
+    if picture.mode == "P" and picture.palette is None:
+        raise ValueError("its palette is missing")
     if picture.mode.startswith("I"):  # 16-bit grey, whose conversion by Pillow clips instead of scaling
         grey = np.asarray(picture).clip(0, 65535).astype(np.uint16) >> 8
         return cv2.cvtColor(grey.astype(np.uint8), cv2.COLOR_GRAY2BGR)  # type: ignore[return-value]
-    if picture.mode == "P" and picture.palette is None:
-        raise ValueError("its palette is missing")
     rgb = picture if picture.mode in ("RGB", "RGBA") else picture.convert("RGB")
     code = cv2.COLOR_RGBA2BGR if rgb.mode == "RGBA" else cv2.COLOR_RGB2BGR
     return cv2.cvtColor(np.asarray(rgb), code)  # type: ignore[return-value]

@@ -13,6 +13,8 @@ DOCUMENTED = frozenset({501, 503, 504})
 """Statuses of 5xx that are documented: not implemented, too busy, another server was too slow."""
 
 _STATUS = re.compile(rb"(?:\A|\n)HTTP/1\.[01] (\d{3}) ")
+# Many inputs have this name as their Host; an answer that leads there leads wherever a stranger wants.
+_LED_AWAY = re.compile(rb"\nlocation:[^\n]*attacker\.example", re.IGNORECASE)
 _LOGGED_STATUS = re.compile(r" (5\d\d) [\d.]+ ms, key ")
 _LOGGED_ERROR = re.compile(r"Traceback \(most recent call last\)|\b(?:ERROR|CRITICAL)\b")
 
@@ -135,6 +137,8 @@ def judge_answer(answer: bytes, secrets: Collection[str] = ()) -> list[Complaint
         for status in _STATUS.findall(answer)
         if status[:1] == b"5" and int(status) not in DOCUMENTED
     ]
+    if _LED_AWAY.search(answer):
+        complaints.append(Complaint(Kind.ANSWER, "redirected to the host that the client named"))
     if any(secret.encode() in answer for secret in secrets):
         complaints.append(Complaint(Kind.SECRET, "a planted secret is in the answer"))
     return complaints

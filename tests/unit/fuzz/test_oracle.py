@@ -78,6 +78,9 @@ def test_answers_over_http() -> None:
     bad = good.replace(b"\r\n\r\nHTTP/1.1 503", b"\r\n\r\n\nHTTP/1.1 500")
     assert [complaint.kind for complaint in judge_answer(bad, SECRETS)] == [Kind.STATUS]
     assert [complaint.kind for complaint in judge_answer(good + b"s3cr3t", SECRETS)] == [Kind.SECRET]
+    away = b"HTTP/1.1 307 Temporary Redirect\r\nlocation: http://attacker.example/healthz\r\n\r\n"
+    assert [complaint.kind for complaint in judge_answer(away)] == [Kind.ANSWER]
+    assert judge_answer(away.replace(b"http://attacker.example", b"")) == []
 
 
 @pytest.mark.parametrize(
