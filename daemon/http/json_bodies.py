@@ -35,7 +35,7 @@ async def read_object(request: Request, types: Sequence[str]) -> dict[str, Any]:
         if problem.kind == "body-too-large":  # its text names the limit for pictures
             problem.detail = f"the body is larger than {MOST_BYTES // 1024} KiB"
         raise
-    except ClientDisconnect:
+    except ClientDisconnect:  # nobody reads this but the log
         raise Problem(HTTPStatus.BAD_REQUEST, "body-cut-short", "the body ended too early") from None
     try:
         document = json.loads(body, object_pairs_hook=_once, parse_constant=_refused)
