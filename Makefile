@@ -12,10 +12,11 @@ CAMERA_OPTION = $(if $(CAMERA),--camera $(if $(filter environment,$(origin CAMER
 run: $(VENV)/.run
 	@$(BIN)/visaged run $(if $(CONFIG),--config '$(CONFIG)') $(CAMERA_OPTION)
 
-# Most tests wait more than they compute, so two run at a time; those that look at times run alone.
+# Most tests wait more than they compute, so more of them run at a time than there are cores. Those that look at times
+# run apart from those that compute.
 test: check
-	$(BIN)/pytest -n 2 --dist loadfile -m 'not alone'
-	$(BIN)/pytest -m alone
+	$(BIN)/pytest -n 3 --dist loadfile -m 'not timed'
+	$(BIN)/pytest -n 2 --dist worksteal -m timed
 
 # The unit tests of everything but the training, less those that take seconds each: for between two changes.
 test-fast: $(VENV)/.dev

@@ -31,7 +31,10 @@ ImageFile.LOAD_TRUNCATED_IMAGES = False
 # Blocks above malloc's largest threshold (32 MB) are given back to the system at once.
 Pillow.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, OverflowError, cv2.error)
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, KeyError, IndexError, OverflowError, AssertionError,
+    cv2.error,
+)  # fmt: skip
 """Exceptions that Pillow and OpenCV raise for damaged files."""
 
 # Every scan of a JPEG goes over the whole picture, and a scan may have 10 bytes: a file of 270 kB took 32 s, one of
@@ -204,6 +207,8 @@ def _orientation(picture: Pillow.Image) -> int:
 
 
 def _to_bgr(picture: Pillow.Image) -> Image:
+    if picture.mode == "P" and picture.palette is None:
+        raise ValueError("its palette is missing")
     if picture.mode.startswith("I"):  # 16-bit grey, whose conversion by Pillow clips instead of scaling
         grey = np.asarray(picture).clip(0, 65535).astype(np.uint16) >> 8
         return cv2.cvtColor(grey.astype(np.uint8), cv2.COLOR_GRAY2BGR)  # type: ignore[return-value]

@@ -35,7 +35,7 @@ from visaged.pipelines.source.video import SourceConfig
 from visaged.pipelines.tracking.job import FrameJob, FrameStage
 from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 ROOT = Path(__file__).parents[2]
 
@@ -251,7 +251,7 @@ def test_nothing_is_left_behind_by_reconnects(rtsp_server: RtspServer) -> None:
     with Rig() as rig:
         rig.add(rtsp_server.url("/normal"))
         measured: list[tuple[int, int]] = []
-        for _ in range(5):
+        for _ in range(3):
             rig.wait_for(lambda: rig.cameras["door"].status.state == "streaming")
             seen = len(rig.frames)
             rig.wait_for(lambda seen=seen: len(rig.frames) >= seen + 3)

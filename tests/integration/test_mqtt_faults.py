@@ -19,6 +19,7 @@ from tests.support.odd_brokers import ClosingBroker, Publish
 from tests.support.requirements import MOSQUITTO, require
 from tests.support.subscriber import Subscriber
 from tests.support.waiting import until
+from visaged.pipelines.outputs.mqtt.times import Times
 
 
 @pytest.fixture
@@ -158,12 +159,12 @@ def test_a_broker_that_closes_every_connection_costs_no_event_and_is_tried_less_
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ClosingBroker(closes_at_once=True) as broker:
-        running = start(broker.port, reconnect_most_s=4)
+        running = start(broker.port, times=Times(reconnect_s=0.25), reconnect_most_s=1)
         running.publisher.submit_event(event())
         until(lambda: len(broker.connects) == 4, PATIENCE_S)
         began_s = time.monotonic()
         until(lambda: len(broker.connects) == 6, PATIENCE_S)
-        assert time.monotonic() - began_s > 6  # not one a second
+        assert time.monotonic() - began_s > 1.5  # not four a second
         assert len(about(caplog, "another client may use the client id", "visaged-node", "mqtt.client_id")) == 1
         assert len(about(caplog, "was lost: it was closed")) == 1
         broker.closes_at_once = False

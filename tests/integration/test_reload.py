@@ -21,7 +21,7 @@ from tests.support.program import START_S, RunningDaemon
 from tests.support.subscriber import Message, Subscriber
 from tests.support.waiting import until
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SECRET = "s3cr3t-hunter2"
 

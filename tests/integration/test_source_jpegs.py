@@ -20,7 +20,7 @@ from tests.support.odd_servers import begin, http_server
 from tests.support.sources import SourceRun, failure_of
 from visaged.pipelines.source.video import SourceError
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 

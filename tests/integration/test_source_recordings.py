@@ -16,7 +16,7 @@ from tests.support.odd_servers import begin, http_server
 from tests.support.sources import SourceRun, failure_of
 from tests.support.web_files import file_server, live_segments, playlist, write_segments
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from tests.support.requirements import RTSP_SERVER, require
 from tests.support.rtsp import PASSWORD, USER, RtspServer
 from tests.support.sources import SourceRun, failure_of
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.timed
 
 SLACK_S = 6.0
 
@@ -432,7 +432,7 @@ def test_plain_rtp_needs_its_sdp(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def joined_between_key_frames(folder: Path, gop_s: float, *, codec: str = "libx264") -> Iterator[str]:
-    """Serve a live transport stream from behind its first key frame on, four times as fast as time goes."""
+    """Serve a live transport stream from behind its first key frame on, ten times as fast as time goes."""
     path = folder / "rare.ts"
     with av.open(path, "w") as container:
         stream = container.add_stream(codec, rate=25)
@@ -452,7 +452,7 @@ def joined_between_key_frames(folder: Path, gop_s: float, *, codec: str = "libx2
         begin(handler, "video/mp2t")
         for start in range(begin_at, len(data), step):
             handler.wfile.write(data[start : start + step])
-            time.sleep(step / len(data) * (gop_s + 2) / 4)
+            time.sleep(step / len(data) * (gop_s + 2) / 10)
         time.sleep(2.0)
 
     with http_server(camera) as url:

@@ -27,7 +27,7 @@ from tests.support.subscriber import RefusedError, Subscriber
 OPEN_TIMEOUT_S = 30.0
 READ_TIMEOUT_S = 15.0
 # FFmpeg reports a silent camera after twice this time.
-SHORT_READ_TIMEOUT_S = 4.0
+SHORT_READ_TIMEOUT_S = 2.0
 # How it reports one: mostly the former; the latter (EIO) if the time was up within a packet.
 SILENT = (av.error.ExitError, OSError)
 

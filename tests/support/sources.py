@@ -21,6 +21,7 @@ class SourceRun:
 
     Args:
         url: Of the source.
+        name: Of the camera, in what it logs.
         limit: Stop after so many frames.
         options: Fields of `SourceConfig`; timeouts are short and every frame is kept where nothing else is said.
         arguments: Of `VideoSource`.
@@ -31,6 +32,7 @@ class SourceRun:
         self,
         url: object,
         *,
+        name: str = "door",
         limit: int | None = None,
         on_frame: Callable[[Frame], None] = lambda frame: None,
         arguments: dict[str, Any] | None = None,
@@ -49,9 +51,9 @@ class SourceRun:
         self._on_frame = on_frame
         self._changed = threading.Condition()
         self.source = VideoSource(
-            "door", self.config, 320, self._deliver, self._opened, self._received, self._damaged, **(arguments or {})
+            name, self.config, 320, self._deliver, self._opened, self._received, self._damaged, **(arguments or {})
         )
-        self._thread = threading.Thread(target=self._run, name="camera door", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"camera {name}", daemon=True)
 
     def start(self) -> Self:
         """Start the thread."""

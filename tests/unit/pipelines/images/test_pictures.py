@@ -286,6 +286,16 @@ def test_a_head_alone_is_damaged_or_no_picture(format_name: str) -> None:
         assert refusal(data[:length]).reason in ("damaged", "unsupported")
 
 
+def test_a_png_that_lacks_its_palette_is_damaged() -> None:
+    """What it has is all right: Pillow opens it, decodes it, and fails when it looks for the colours."""
+    data = encoded(picture().quantize(8), "PNG")
+    begin = data.index(b"PLTE") - 4
+    length = int.from_bytes(data[begin : begin + 4], "big")
+    error = refusal(data[:begin] + data[begin + 12 + length :])
+    assert error.reason == "damaged"
+    assert "palette is missing" in str(error)
+
+
 @pytest.mark.parametrize("format_name", ["JPEG", "PNG", "BMP", "WEBP"])
 def test_any_damage_ends_in_a_picture_or_a_refusal(format_name: str) -> None:
     rng = random.Random(7)

@@ -1,4 +1,4 @@
-"""Fuzz the HTTP API of a running daemon from its own OpenAPI document: `python -m tests.fuzz [REQUESTS]`.
+"""Fuzz the HTTP API of a running daemon from its own OpenAPI document: `python -m tests.fuzz.openapi [REQUESTS]`.
 
 Schemathesis (`pip install schemathesis`) makes requests that fit the document and such that do not; no answer may be an
 error of the server but a documented 503, and every answer must be as documented. Ends with the exit code of
