@@ -93,6 +93,12 @@ class _Loader(yaml.SafeLoader):
             self._sizes[id(node)] = 1 + sum(map(self._size, inner))
         return self._sizes[id(node)]
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError):  # PyYAML's own, such as for `!!timestamp x` and `!!bool x`
+            raise _error("this is no value of its kind", node) from None
+
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         text: str = super().construct_scalar(node)
         if "\0" in text:

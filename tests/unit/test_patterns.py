@@ -34,7 +34,7 @@ TAKES_PATTERN = {"fitting": "fullmatch"}
 # character more. Linear patterns take a tenth of the time or less, quadratic ones ten times as much at the last size.
 SIZES = ((12, 0.05), (16, 0.05), (20, 0.05), (24, 0.05), (200, 0.05), (2_000, 0.05))
 # For those texts alone that take longest at the last of `SIZES`.
-LARGE_SIZES = ((5_000, 0.05), (10_000, 0.05), (20_000, 0.1), (100_000, 0.25))
+LARGE_SIZES = ((5_000, 0.05), (10_000, 0.05), (20_000, 0.1), (100_000, 0.6))
 
 
 @dataclass(frozen=True)
