@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import bench_tracker, capacity, daemon, pictures, sizes, throughput
+from tests.benchmarks import bench_tracker, capacity, daemon, hostile, pictures, sizes, throughput
 
 ALL: dict[str, Callable[[], None]] = {
     "throughput": throughput.main,
@@ -16,6 +16,7 @@ ALL: dict[str, Callable[[], None]] = {
     "beside": pictures.beside,
     "scaled": pictures.scaled,
     "sizes": sizes.main,
+    "hostile": hostile.main,
     "soak": daemon.soak,
 }
 

@@ -44,7 +44,7 @@ def annotate(image: Image) -> Image:
     """Return the picture with boxes, landmarks and attributes drawn in."""
     names = ModelSettings()
     manifest, session = Manifest(), SessionConfig(provider="cpu")
-    detector = Detector.load(manifest, names.detector, session)
+    detector = Detector.load(manifest, manifest.default_detector(on_gpu=False).name, session)
     reader = AnalyzerReader(Analyzer.load(manifest, names.analyzer or "", session), Metrics())
     surface = ImageSurface(image)
     looks = Scales.of(detector, Settings().inference.long_side, Settings().http.long_side).looks(surface)

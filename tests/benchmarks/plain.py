@@ -28,7 +28,7 @@ class PlainNetworks:
     def __init__(self, names: ModelSettings | None = None) -> None:
         names = names or ModelSettings()
         manifest = Manifest()
-        self.detector = manifest.detector(names.detector)
+        self.detector = manifest.detector(names.detector) if names.detector else manifest.default_detector(on_gpu=False)
         assert names.analyzer is not None
         self.analyzer = manifest.analyzer(names.analyzer)
         self._detect, self._analyze = (
