@@ -79,7 +79,7 @@ def _attack(port: int, count: int, attack: Attack) -> None:
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as connection:
                 attack(connection)
-            time.sleep(0.01)
+            time.sleep(count / 600)  # what is cut off comes again, but there is no flood of new connections
 
     for _ in range(count):
         Thread(target=again, daemon=True).start()
@@ -125,8 +125,9 @@ def _measure(port: int, jpeg: bytes) -> str:
     for answers in found.values():
         times = [took for took, _ in answers] * 2
         good = sum(status == 200 for _, status in answers)
+        others = sorted({status for _, status in answers} - {200})
         cells.append(
-            f"{statistics.median(times):7.1f} {percentile(times, 99):7.1f} {max(times):7.1f} ({good}/{len(answers)})"
+            f"{statistics.median(times):7.1f} {percentile(times, 99):7.1f} {max(times):7.1f} ({good}/{len(answers)}{f', also {others}' if others else ''})"
         )
     return "   ".join(cells)
 
