@@ -126,9 +126,8 @@ def _measure(port: int, jpeg: bytes) -> str:
         times = [took for took, _ in answers] * 2
         good = sum(status == 200 for _, status in answers)
         others = sorted({status for _, status in answers} - {200})
-        cells.append(
-            f"{statistics.median(times):7.1f} {percentile(times, 99):7.1f} {max(times):7.1f} ({good}/{len(answers)}{f', also {others}' if others else ''})"
-        )
+        share = f"{good}/{len(answers)}{f', also {others}' if others else ''}"
+        cells.append(f"{statistics.median(times):7.1f} {percentile(times, 99):7.1f} {max(times):7.1f} ({share})")
     return "   ".join(cells)
 
 
