@@ -26,7 +26,8 @@ _IPV6 = r"\[[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{1,41}(?:%[\w.-]{1,16})?\]"
 _ADDRESS = re.compile(rf"(?:{_IPV6}|(?:[0-9]{{1,3}}\.){{3}}[0-9]{{1,3}})(?::[0-9]{{1,5}})?(?=[/?#]|\Z)")
 _HOST = re.compile(rf"(?:{_IPV6}|[\w.-]*)(?::[0-9]{{1,5}})?\Z")
 _AT = re.compile(r"@|%(?:25){0,3}40")
-_AT_ADDRESS = re.compile(rf"(?:{_AT.pattern})(?={_ADDRESS.pattern})")
+_AT_ADDRESS = re.compile(rf"(?P<at>{_AT.pattern})(?={_ADDRESS.pattern})")
+_LAST_AT = re.compile(rf".*(?P<at>{_AT.pattern})", re.DOTALL)
 _AUTHORITY_END = re.compile(r"[/?#]")
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,31}\Z")
@@ -132,19 +133,17 @@ def _without_login(rest: str) -> tuple[str, str | None]:
     if _ADDRESS.match(rest):
         return "", rest
     # The first place after which an address stands is certain; otherwise it is the last, which is the longest login.
-    certain = at = _AT_ADDRESS.search(rest)
-    count = 0
-    if certain is None:
-        for count, at in enumerate(_AT.finditer(rest), 1):  # noqa: B007 - the last one is wanted
-            pass
+    certain = _AT_ADDRESS.search(rest)
+    at = certain or _LAST_AT.match(rest)
     if at is None:
         return "", rest
-    found = f"{_HIDDEN}@" if at.start() else "@", rest[at.end() :]
+    begin, end = at.span("at")
+    found = f"{_HIDDEN}@" if begin else "@", rest[end:]
     authority = _AUTHORITY_END.split(rest, maxsplit=1)[0]
-    if certain or at.start() < len(authority):
+    if certain or begin < len(authority):
         return found
-    between = rest[len(authority) : at.start()]
-    if count == 1 and not _HOST.match(authority):
+    between = rest[len(authority) : begin]
+    if not _AT.search(between) and not _AT.search(authority) and not _HOST.match(authority):
         return found  # a password with / ? or #
     # Otherwise it may stand within the value of a parameter, whose end must not be taken for the host.
     return ("", None) if set("?#=:&;") & set(between) else found

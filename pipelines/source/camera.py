@@ -78,9 +78,10 @@ class Camera:
 
     # Seconds of pictures after which the waiting times begin again with the shortest.
     _GOOD_S = 5.0
-    # Least seconds between two reports of a new size. A camera may change it with every frame, and a status is kept by
-    # the broker and written to its disk.
+    # Seconds for each report of a new size, and how many may come ahead of that. A camera may change its size with each
+    # frame, and a status is kept by the broker and written to its disk.
     _SHAPE_S = 10.0
+    _SHAPES_AHEAD = 2
 
     def __init__(
         self,
@@ -207,11 +208,14 @@ class Camera:
         status, now_s = self.status, self._clock()
         is_new = status.state != "streaming"
         is_same = self._shape == (status.codec, status.width, status.height)
-        if not is_new and (is_same or now_s < self._shape_due_s):
+        if not is_new and (is_same or not self._may_report_shape(now_s)):
             return
-        self._shape_due_s = now_s + self._SHAPE_S
+        self._shape_due_s = (now_s if is_new else max(self._shape_due_s, now_s)) + self._SHAPE_S
         log.info("camera %s: streaming %s %dx%d", self.name, codec, width, height)
         self._set(state="streaming", codec=codec, width=width, height=height, error="", cause="")
+
+    def _may_report_shape(self, now_s: float) -> bool:
+        return now_s >= self._shape_due_s - self._SHAPES_AHEAD * self._SHAPE_S
 
     def _waiting(self, reason: str) -> None:
         log.warning("camera %s: %s", self.name, reason)
@@ -219,7 +223,7 @@ class Camera:
 
     def _received(self, kept: bool) -> None:
         self._last_received = self._clock()
-        if self._last_received >= self._shape_due_s:
+        if self._may_report_shape(self._last_received):
             self._report_shape()
         self._counters.received.inc()
         if kept:

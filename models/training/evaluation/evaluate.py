@@ -246,8 +246,8 @@ def print_time(paths: dict[str, Path], rounds: int) -> None:
 
 
 def newest(manifest: Manifest, kind: type[EntryT]) -> EntryT | None:
-    """Return a manifest's newest network of a kind, the last of those of one day, or none."""
-    entries = [entry for entry in manifest.entries if isinstance(entry, kind)]
+    """Return a manifest's newest network of a kind for a CPU, the last of those of one day, or none."""
+    entries = [entry for entry in manifest.entries if isinstance(entry, kind) and not getattr(entry, "gpu", False)]
     return max(reversed(entries), key=lambda entry: entry.date, default=None)
 
 

@@ -35,6 +35,8 @@ FLOOR = 0.05
 a face by default, and what tracks of clips live on, stays as shipped."""
 
 HOST = "127.0.0.1"
+WATCHED = "watched"
+"""First part of the topics of the daemons that watch clips; another than that of the daemon whose broker they use."""
 START_S, STOP_S, ANSWER_S, CLIP_S = 120.0, 10.0, 90.0, 1800.0
 """Longest times to start, to end, to answer a picture and to see a clip; long, for a machine that is busy."""
 
@@ -205,7 +207,7 @@ class Product:
         document = self._base | {
             "node": node,
             "cameras": [source if fps is None else source | {"fps": fps or None}],
-            "mqtt": {"host": HOST, "port": self._mqtt_port, "faces_qos": 1},
+            "mqtt": {"host": HOST, "port": self._mqtt_port, "prefix": WATCHED, "faces_qos": 1},
             "http": {"host": HOST, "port": 0},
             "oss": {"enabled": False},
             "state_dir": None,
@@ -214,10 +216,10 @@ class Product:
             code = process.wait(CLIP_S)
             if code != 0:
                 raise ProductError(process.with_last_lines(f"the daemon ended with exit code {code} on {clip}"))
-            heard = self._listener.until_offline(f"visaged/{node}/status")
+            heard = self._listener.until_offline(f"{WATCHED}/{node}/status")
         by_topic: dict[str, list[Mapping[str, Any]]] = {"events": [], "faces": []}
         for topic, message in heard:
-            if topic.startswith(f"visaged/{camera}/"):
+            if topic.startswith(f"{WATCHED}/{camera}/"):
                 by_topic.setdefault(topic.rpartition("/")[2], []).append(message)
         return Watched(clip.stem, seconds, tracks_of(by_topic["events"], by_topic["faces"]))
 
@@ -335,7 +337,7 @@ class _Listener:
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2)
         self._client.on_message = lambda client, data, message: self._heard.put((message.topic, bytes(message.payload)))
         self._client.on_subscribe = _calls(subscribed.set)
-        self._client.on_connect = lambda client, *_: client.subscribe("visaged/#", qos=1)
+        self._client.on_connect = lambda client, *_: client.subscribe(f"{WATCHED}/#", qos=1)
         self._client.connect(HOST, port)
         self._client.loop_start()
         if not subscribed.wait(START_S):

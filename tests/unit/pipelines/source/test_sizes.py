@@ -64,6 +64,7 @@ def test_changes_of_size_are_reported_at_a_limited_rate(tmp_path: Path, caplog: 
     camera.run(threading.Event())
     assert len(set(lane.widths)) == FRAMES // 2 + 1
     shapes = [status.width for status in statuses if status.state == "streaming"]
-    assert shapes == [160, 200, 240, 280]  # every ten seconds, which are 20 frames, and no more once it rests
+    # Three at once, then every ten seconds, which are 20 frames, and no more once it rests.
+    assert shapes == [160, 162, 164, 200, 240, 280]
     assert sum("streaming mjpeg" in text for text in caplog.messages) == len(shapes)
     assert statuses[-1].state == "ended"
