@@ -13,8 +13,11 @@ class Limits:
     """Bounds of the embedded broker. What says nothing of the daemon does not hold for the daemon's own connections.
 
     Attributes:
-        clients: Most clients that are connected; beyond it, one that is silent for long makes room, or none is let in.
+        clients: Most clients that are connected; beyond it, one that is silent or behind for long makes room, or none
+            is let in.
         silent_s: Seconds after which a client counts as silent for long. Clients with a keep-alive send something then.
+        behind_s: Seconds after which a client counts as behind for long: it has sent more than its turns suffice for.
+            It may be gone, which shows only once all of that is read, and that can take an hour.
         strangers: Most connections that have not sent CONNECT yet; beyond it, the oldest is closed.
         connect_s: Longest time in seconds from the connection to the end of CONNECT.
         packet_s: Longest time in seconds from the first to the last byte of any later packet.
@@ -43,6 +46,7 @@ class Limits:
 
     clients: int = 64
     silent_s: float = 90.0
+    behind_s: float = 5.0
     strangers: int = 200
     connect_s: float = 5.0
     packet_s: float = 30.0
