@@ -25,7 +25,8 @@ class Limits:
         own_message_bytes: Largest PUBLISH packet of the daemon, without its fixed header.
         control_bytes: Largest packet of any other type, without its fixed header; the daemon's too.
         topic_chars: Most characters of a topic or filter.
-        levels: Most levels of a topic or filter.
+        levels: Most levels of a topic or filter. Filters with `+` can double what a message has to be compared with at
+            every level: the worst ones take 3 ms with 10 levels, and 45 ms with 16. The daemon's topics have 5.
         filters: Most filters of a client.
         retained: Most retained messages.
         retained_bytes: Most bytes of retained messages, with their topics.
@@ -54,7 +55,7 @@ class Limits:
     own_message_bytes: int = 16 * 1024 * 1024
     control_bytes: int = 16 * 1024
     topic_chars: int = 1000
-    levels: int = 16
+    levels: int = 10
     filters: int = 100
     retained: int = 1000
     retained_bytes: int = 4_000_000
