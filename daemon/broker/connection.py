@@ -77,7 +77,9 @@ class Connection(asyncio.Protocol):
         self._is_sending_later = False
         now_s = clock()
         self._counted_s = self._came_s = self._packet_s = self._began_s = now_s
-        # Since when the socket is full, messages wait for acknowledgements, and the connection is being closed.
+        # Since when packets wait for turns, the socket is full, messages wait for acknowledgements, and the connection
+        # is being closed.
+        self._behind_s: float | None = None
         self._full_s: float | None = None
         self._held_s: float | None = None
         self._closing_s: float | None = None
@@ -92,6 +94,11 @@ class Connection(asyncio.Protocol):
     def silent_s(self) -> float:
         """Seconds since the last packet of the client."""
         return self._clock() - self._packet_s
+
+    @property
+    def behind_s(self) -> float:
+        """Seconds for which packets of the client have been waiting for turns without a break."""
+        return 0.0 if self._behind_s is None else self._clock() - self._behind_s
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin; called by asyncio."""
@@ -203,6 +210,7 @@ class Connection(asyncio.Protocol):
                     return
                 packet = packets.take(self._buffer, self._most_bytes)
                 if packet is None:
+                    self._behind_s = None
                     break
                 self._packet_s = self._began_s = self._clock()
                 self._units -= 1 + len(packet.body) // UNIT_BYTES
@@ -234,6 +242,7 @@ class Connection(asyncio.Protocol):
             return True
         if not self._is_waiting and self._transport is not None:
             self._is_waiting = True
+            self._behind_s = self._behind_s or now_s
             self._transport.pause_reading()
             if self.is_own:  # the daemon's messages are not slowed down; others only have their turn in between
                 self._call_later(0.0, self._go_on)

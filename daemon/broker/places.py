@@ -88,17 +88,21 @@ class Places:
         return Answer.ACCEPTED
 
     def _has_room(self, newcomer: Connection) -> bool:
-        """Return whether there is a place for one more client, for which one that is silent for long has to go."""
+        """Return whether there is a place for one more client, for which one that is silent or behind has to go."""
         others = [one for (is_own, _), one in self._clients.items() if not is_own]
         if len(others) < self._limits.clients:
             return True
-        silent = max(others, key=lambda one: one.silent_s)
-        if silent.silent_s < self._limits.silent_s:
+        silent, behind = max(others, key=lambda one: one.silent_s), max(others, key=lambda one: one.behind_s)
+        if silent.silent_s >= self._limits.silent_s:
+            leaver, why = silent, "is silent"
+        elif behind.behind_s >= self._limits.behind_s:
+            leaver, why = behind, "sends more than there is time for"
+        else:
             self._exchange.complain("full", "refused %s: %d are connected", newcomer, len(others))
             return False
-        self._exchange.complain("silent", "disconnects %s, which is silent, for a newer one", silent)
-        silent.abort()
-        del self._clients[silent.is_own, silent.client_id]
+        self._exchange.complain(why, "disconnects %s, which %s, for a newer one", leaver, why)
+        leaver.abort()
+        del self._clients[leaver.is_own, leaver.client_id]
         return True
 
     def _is_own(self, connect: Connect) -> bool:

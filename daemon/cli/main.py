@@ -7,6 +7,7 @@ was cut short because its orderly end hung.
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import json
 import logging
@@ -141,12 +142,23 @@ def _run(
         return EXIT_CANNOT_START, False
     ending.lead_to(daemon.stop)
     hangups.install(daemon.manager.reload, daemon.stop)
+    _spare_collector()
     lines.say(_banner(settings, daemon))
     try:
         return daemon.run(), True
     except StartError as error:
         log.show(_styled(f"visaged cannot start: {error}", "bold red"))
         return EXIT_CANNOT_START, True
+
+
+def _spare_collector() -> None:
+    """Exempt the objects that there are now from garbage collection; the program needs nearly all until its end.
+
+    A full collection would look at each of them, and hold up all threads for 80 ms. A request of 100 kB of JSON that
+    makes 33,000 objects caused one in three times, so that a single client could hold up all others.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @app.command("check")

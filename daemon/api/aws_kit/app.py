@@ -208,7 +208,8 @@ def refuse(problem: Problem, request: Request) -> Response:
 
 def _accepts_problems(request: Request) -> bool:
     ranges = ",".join(request.headers.getlist("accept")).lower().split(",")
-    wanted = (re.sub(r"\s", "", one).partition(";") for one in ranges)
+    # The search comes first because the rest takes 1 us for each of thousands of ranges.
+    wanted = (re.sub(r"\s", "", one).partition(";") for one in ranges if problems.MEDIA_TYPE in one)
     return any(kind == problems.MEDIA_TYPE and not re.fullmatch(r"q=0(\.0*)?", weight) for kind, _, weight in wanted)
 
 

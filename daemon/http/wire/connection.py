@@ -192,7 +192,8 @@ class Connection(asyncio.Protocol):
     def _queue(self) -> None:
         if not self._is_queued:
             self._is_queued = True
-            self._service.turns.add(self._step)
+            # Beyond the seats there are few, with a second for one request, which must not pass in the queue of others.
+            self._service.turns.add(self._step, is_urgent=self._is_beyond)
 
     def _step(self) -> None:
         """Parse a head, or a part of a body."""

@@ -19,17 +19,23 @@ class Turns:
     """Makes steps in the order in which they were asked for, a few in each turn of an event loop.
 
     Args:
-        steps: Most steps in a turn.
+        steps: Most steps in a turn, at least 2.
     """
 
     def __init__(self, steps: int = STEPS) -> None:
         self._steps = steps
         self._waiting: deque[Callable[[], None]] = deque()
+        self._urgent: deque[Callable[[], None]] = deque()
         self._is_scheduled = False
 
-    def add(self, step: Callable[[], None]) -> None:
-        """Have a step made soon, in the running event loop."""
-        self._waiting.append(step)
+    def add(self, step: Callable[[], None], is_urgent: bool = False) -> None:
+        """Have a step made soon, in the running event loop.
+
+        Args:
+            step: The step.
+            is_urgent: Whether it does not wait for those that are not; up to half the steps in a turn are such ones.
+        """
+        (self._urgent if is_urgent else self._waiting).append(step)
         self._schedule()
 
     def _schedule(self) -> None:
@@ -40,8 +46,11 @@ class Turns:
     def _turn(self) -> None:
         self._is_scheduled = False
         try:
-            for _ in range(min(self._steps, len(self._waiting))):
+            urgent = min((self._steps + 1) // 2, len(self._urgent))
+            for _ in range(urgent):
+                self._urgent.popleft()()
+            for _ in range(min(self._steps - urgent, len(self._waiting))):
                 self._waiting.popleft()()
         finally:  # a step that fails is an error of the server; the other connections go on
-            if self._waiting:
+            if self._waiting or self._urgent:
                 self._schedule()

@@ -11,6 +11,7 @@ from tests.support.mqtt_bytes import (
     DISCONNECT,
     PINGREQ,
     PINGRESP,
+    connect,
     number,
     packet,
     publish,
@@ -207,3 +208,26 @@ def test_nothing_is_logged_of_clients_that_behave(broker: Broker, caplog: pytest
         broker.passes(1.0)
     one.sends(DISCONNECT)
     assert not caplog.records
+
+
+def test_a_client_that_sends_more_than_there_is_time_for_makes_room(caplog: pytest.LogCaptureFixture) -> None:
+    # Such a client may be gone for long: the end of its connection comes after all that it has sent.
+    broker = Broker(replace(LIMITS, clients=4, units_per_s=2000))
+    quiet, *crowd = [broker.client(f"one-{index}") for index in range(4)]
+    for one in crowd:
+        one.sends(packet(0x40, number(1)) * 20_000)
+    broker.passes(LIMITS.behind_s - 1.0)
+    assert broker.socket().sends(connect("early")) == b"\x20\x02\0\x03"
+    broker.passes(2.0)
+    broker.client("honest")
+    assert [one.is_over for one in (quiet, *crowd)] == [False, True, False, False]
+    assert "disconnects client 'one-1' at 127.0.0.1:5000, which sends more than there is time for" in caplog.text
+
+
+def test_a_client_that_catches_up_is_not_behind(broker: Broker) -> None:
+    one = broker.client("one")
+    for _ in range(20):
+        one.sends(PINGREQ * 1000)
+        assert one.connection.behind_s == 0.0 or one.is_paused
+        broker.passes(1.0)
+        assert one.connection.behind_s == 0.0

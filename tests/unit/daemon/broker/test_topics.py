@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+from visaged.daemon.broker.limits import Limits
 from visaged.daemon.broker.topics import Subscriptions, is_filter, is_topic, selected
 
 
@@ -84,3 +85,14 @@ def test_many_filters_cost_a_topic_that_none_matches_little() -> None:
     for index in range(6400):
         tree.add(f"other/{index}/+/#", index, 0)
     assert tree.matching("visaged/door/faces")[1] < 10
+
+
+def test_the_filters_of_all_clients_cannot_make_one_message_cost_much() -> None:
+    # A client that comes only for one message has not to pay for what that costs.
+    limits = Limits()
+    subscriptions: Subscriptions[int] = Subscriptions()
+    wildcards = itertools.product("a+", repeat=limits.levels)
+    for number, levels in enumerate(itertools.islice(wildcards, limits.clients * limits.filters)):
+        subscriptions.add("/".join(levels), number % limits.clients, 0)
+    _, looked = subscriptions.matching("/".join("a" * limits.levels))
+    assert looked < 2500

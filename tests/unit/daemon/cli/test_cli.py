@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 
 from tests.support import requirements
 from tests.support.messages import NAMES
-from visaged.daemon.cli.main import Schema, _configuration, _free_port, app, version_string
+from visaged.daemon.cli.main import Schema, _configuration, _free_port, _spare_collector, app, version_string
 from visaged.daemon.config.document import SettingsError
 from visaged.models.session import nvidia_driver_present
 
@@ -312,3 +313,12 @@ def test_a_gpu_that_is_required_and_there(tmp_path: Path, demo_clip: Path) -> No
     done = visaged("run", "--config", config(tmp_path, document), "--require-gpu", "--once")
     assert done.returncode == 0
     assert "runs on cuda" in done.stderr
+
+
+def test_a_full_garbage_collection_does_not_look_at_the_programs_own_objects() -> None:
+    before = len(gc.get_objects())
+    _spare_collector()
+    try:
+        assert len(gc.get_objects()) < before / 100
+    finally:
+        gc.unfreeze()

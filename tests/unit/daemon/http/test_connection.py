@@ -36,7 +36,7 @@ class CountedTurns(Turns):
         super().__init__()
         self.most = self._now = 0
 
-    def add(self, step: Any) -> None:
+    def add(self, step: Any, is_urgent: bool = False) -> None:
         def counted() -> None:
             if not self._now:
                 asyncio.get_running_loop().call_soon(self._next)
@@ -44,7 +44,7 @@ class CountedTurns(Turns):
             self.most = max(self.most, self._now)
             step()
 
-        super().add(counted)
+        super().add(counted, is_urgent)
 
     def _next(self) -> None:
         self._now = 0

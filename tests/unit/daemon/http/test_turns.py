@@ -51,6 +51,25 @@ def test_who_asks_again_goes_to_the_back() -> None:
     asyncio.run(scene())
 
 
+def test_urgent_steps_do_not_wait_for_others_and_keep_none_waiting() -> None:
+    async def scene() -> None:
+        turns, made = Turns(steps=4), []
+
+        def endless(kind: str) -> None:
+            made.append(kind)
+            turns.add(lambda: endless(kind), kind == "urgent")
+
+        for _ in range(500):
+            turns.add(lambda: endless("usual"))
+        for _ in range(32):
+            turns.add(lambda: endless("urgent"), is_urgent=True)
+        await turns_until(lambda: made.count("urgent") >= 32)
+        assert made.count("urgent") == made.count("usual") == 32
+        assert made[0] == "urgent"
+
+    asyncio.run(scene())
+
+
 def test_a_step_that_fails_keeps_nobody_waiting() -> None:
     async def scene() -> None:
         failures: list[object] = []
