@@ -42,6 +42,8 @@ def camera(answer: Callable[[str, str], str], asked: list[str]) -> Callable[[soc
                 head, _, data = data.partition(b"\r\n\r\n")
                 text = head.decode()
                 asked.append(text)
+                if text.startswith("RTSP/"):  # an answer to a request of the camera
+                    continue
                 number = re.search(r"CSeq: (\d+)", text)
                 assert number is not None
                 connection.sendall(answer(text.split()[0], text).replace("CSEQ", f"CSeq: {number[1]}").encode())
