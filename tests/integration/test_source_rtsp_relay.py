@@ -80,6 +80,17 @@ def test_redirects(inner: WebServer, method: str, end: str) -> None:
     assert not inner.connections
 
 
+@pytest.mark.parametrize("transport", ["tcp", "udp", "udp+tcp", "tcp+udp"])
+def test_redirects_with_a_transport_by_an_option(inner: WebServer, transport: str) -> None:
+    def answer(asked: str, text: str) -> str:
+        return f"RTSP/1.0 302 Found\r\nCSEQ\r\nLocation: rtsp://127.0.0.1:{inner.port}/x\r\n\r\n"
+
+    with tcp_server(camera(answer, [])) as port:
+        error = failure_of(f"rtsp://127.0.0.1:{port}/live", options={"rtsp_transport": transport})
+    assert error.cause == "redirected"
+    assert not inner.connections
+
+
 @pytest.mark.parametrize(
     "first",
     [

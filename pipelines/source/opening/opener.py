@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 
 import av
 import av.error
@@ -138,7 +139,7 @@ class Opener:
         web, address = self._web, self._config.address
         if web is not None:
             return web.open(lambda url: self._open_url(web.with_login(url), format_name, options | web.options(url)))
-        if address.scheme in ("rtsp", "rtsps") and not _OWN_CONNECTIONS & self._config.options.keys():
+        if address.scheme in ("rtsp", "rtsps") and not _connects_itself(self._config.options):
             return self._open_relayed(format_name, options)
         try:
             target = address.target
@@ -173,8 +174,9 @@ class Opener:
         )
 
 
-# Options by which FFmpeg connects in other ways than to the camera by TCP, such as RTSP in HTTP.
-_OWN_CONNECTIONS = frozenset({"rtsp_transport", "rtsp_flags", "listen_timeout"})
+# Options by which FFmpeg may listen for the camera.
+_OWN_CONNECTIONS = frozenset({"rtsp_flags", "listen_timeout"})
+_RELAYED_TRANSPORTS = frozenset({"tcp", "udp"})
 _BARE_JPEGS = frozenset({"jpeg_pipe", "mjpeg", "image2"})
 # Formats that are playlists of segments.
 _SEGMENTED = frozenset({"hls", "dash"})
@@ -185,6 +187,12 @@ _MAY_HAVE_CUTS = 0x200
 # Lengths that servers claim for endless answers.
 _MOST_BYTES = 1 << 40
 _NO_LENGTHS = frozenset({(1 << 31) - 1, (1 << 32) - 1})
+
+
+def _connects_itself(options: Mapping[str, str]) -> bool:
+    """Return whether FFmpeg connects in another way than to the camera by TCP, such as RTSP in HTTP."""
+    transports = options.get("rtsp_transport", "tcp").split("+")
+    return bool(_OWN_CONNECTIONS & options.keys()) or not _RELAYED_TRANSPORTS.issuperset(transports)
 
 
 def has_end(config: SourceConfig, container: InputContainer, stream: VideoStream) -> bool:
