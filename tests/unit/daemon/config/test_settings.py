@@ -455,7 +455,7 @@ def test_least_confidences_of_attributes_that_do_not_exist() -> None:
         ("node: &a [*a]\n", "valid string"),
         ("node: !!set [a]\n", "line 1, column 7: this is no mapping"),
         ("node: !!map\n- a\n", "this is no mapping"),
-        ("node: !!timestamp {=: [1]}\n", "line 1, column 7: this is no value of its kind"),
+        ("node: !!timestamp {=: x}\n", "line 1, column 7: this is no value of its kind"),
     ],
 )
 def test_files_that_are_no_configuration(tmp_path: Path, text: str, expected: str) -> None:
