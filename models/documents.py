@@ -96,7 +96,7 @@ class _Loader(yaml.SafeLoader):
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep)
-        except (AttributeError, LookupError):  # PyYAML's own, such as for `!!timestamp x` and `!!bool x`
+        except (AttributeError, LookupError, TypeError):  # PyYAML's own, such as for `!!timestamp x` and `!!bool x`
             raise _error("this is no value of its kind", node) from None
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
@@ -108,6 +108,8 @@ class _Loader(yaml.SafeLoader):
         return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        if not isinstance(node, yaml.MappingNode):  # by a tag, as in `!!set [x]`
+            raise _error("this is no mapping", node)
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = None if key_node.tag == "tag:yaml.org,2002:merge" else self.construct_object(key_node, deep=True)

@@ -24,6 +24,8 @@ _INNER = {
     "tensor": {13: "entry"},
     "entry": {},
 }
+# Tags and enums have so many bits; ONNX Runtime ignores those beyond.
+_32_BITS = 0xFFFFFFFF
 _OP_TYPE = 4
 _DATA_LOCATION, _EXTERNAL = 14, 1
 _ENTRY_KEY, _ENTRY_VALUE = 1, 2
@@ -46,7 +48,7 @@ def _walk(data: memoryview, kind: str, found: set[str], depth: int) -> None:
     inner = _INNER[kind]
     for number, value in _fields(data):
         if isinstance(value, int):
-            if (kind, number, value) == ("tensor", _DATA_LOCATION, _EXTERNAL):
+            if (kind, number, value & _32_BITS) == ("tensor", _DATA_LOCATION, _EXTERNAL):
                 found.add("")
         elif number in inner:
             if inner[number] == "entry":
@@ -67,7 +69,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     at, end = 0, len(data)
     while at < end:
         tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
+        number, wire = (tag & _32_BITS) >> 3, tag & 7
         if wire == _VARINT:
             value, at = _varint(data, at)
             yield number, value

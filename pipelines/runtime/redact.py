@@ -32,6 +32,15 @@ _AUTHORITY_END = re.compile(r"[/?#]")
 
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\[\]-]{0,31}\Z")
 _NAME_END = re.compile(r"([/&;])")
+# Behind a segment of this name stands its value: `/token/...`.
+_SECRET_NAME = re.compile(
+    r"(?:pass(?:word|wd|phrase)?|pwd|psw|pas|pw|secret|(?:api_?|access_?|auth_?|stream_?)?(?:key|token)|jwt|auth|"
+    r"credentials?|sign|sig|signature|session|ticket|user(?:name|id)?|usr|login)",
+    re.IGNORECASE,
+)
+# Behind one of these words stands its value within the same segment: `pwd-...`.
+_PASSWORD = re.compile(r"pass(?:word|wd|phrase)?|pwd|psw|pw|secret|token|jwt|auth", re.IGNORECASE)
+_WORD_END = re.compile(r"([-_~,.!])")
 # From here on, a segment of a path is a value: `password=...`, `user:...`, also percent-encoded, twice if need be.
 _VALUE = re.compile(r"[=:@]|%(?:25){0,3}(?:3[AaDdFfBb]|40|2[36FfCc])|%25")
 
@@ -168,14 +177,27 @@ def _path(path: str) -> str:
     value = _VALUE.search(path)
     end = len(path) if value is None else max(path.rfind(mark, 0, value.start()) for mark in "/&;") + 1
     names = _NAME_END.split(path[:end])
-    text = "".join(_HIDDEN if _looks_random(name) else name for name in names)
+    befores = ["", "", *names]
+    text = "".join(map(_name, names, befores))
     # A value may have slashes in it, so nothing behind it is a segment for certain.
     if value is None:
         return text
     first, *others = path[end:].split("&")
-    is_key = value[0] != "@" and _KEY.match(path[end : value.start()])
+    is_secret = len(names) > 2 and _SECRET_NAME.fullmatch(names[-3])
+    is_key = value[0] != "@" and not is_secret and _KEY.match(path[end : value.start()])
     first = f"{path[end : value.end()]}{_HIDDEN}" if is_key else _HIDDEN
     return text + "&".join([first, *map(_pair, others)])
+
+
+def _name(name: str, before: str) -> str:
+    """Return what may be shown of a segment of a path, by the segment before it."""
+    if _looks_random(name) or (name and _SECRET_NAME.fullmatch(before)):
+        return _HIDDEN
+    words = _WORD_END.split(name)
+    for index in range(0, len(words) - 1, 2):
+        if _PASSWORD.fullmatch(words[index]):
+            return f"{''.join(words[: index + 2])}{_HIDDEN}"
+    return name
 
 
 def _looks_random(text: str) -> bool:

@@ -77,6 +77,32 @@ def test_a_listed_host_gets_no_login(inner: WebServer) -> None:
     assert all("authorization" not in visit.headers for visit in inner.visits)
 
 
+def test_a_listed_host_gets_no_headers_of_the_camera(segments: Path) -> None:
+    names: list[str] = []
+
+    def answer(visit: Visit) -> None:
+        names.extend(visit.headers)
+        visit.answer("200 OK", (segments / Path(visit.path).name).read_bytes())
+
+    options = {"headers": "X-Login: secret\r\n", "cookies": "a=secret; path=/; domain=localhost;", "referer": "secret"}
+    with web_server(answer) as other:
+        lines = [SEGMENT + f"http://localhost:{other.port}/{path.name}" for path in sorted(segments.glob("*.ts"))]
+        assert lines
+
+        def lead(visit: Visit) -> None:
+            assert visit.headers.get("x-login") == "secret"
+            visit.answer("200 OK", hls(*lines).encode())
+
+        with web_server(lead) as camera:
+            url = f"http://127.0.0.1:{camera.port}/live.m3u8"
+            SourceRun(url, pace="fast", other_hosts=["localhost"], options=options).checked()
+        with web_server(redirects(f"http://localhost:{other.port}/{min(segments.glob('*.ts')).name}")) as camera:
+            url = f"http://127.0.0.1:{camera.port}/live"
+            SourceRun(url, pace="fast", other_hosts=["localhost"], options=options).checked()
+    assert "host" in names
+    assert not {"x-login", "cookie", "referer"} & set(names)
+
+
 def test_a_redirect_on_the_same_host_keeps_the_login() -> None:
     asked = []
 

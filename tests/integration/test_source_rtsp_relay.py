@@ -42,6 +42,8 @@ def camera(answer: Callable[[str, str], str], asked: list[str]) -> Callable[[soc
                 head, _, data = data.partition(b"\r\n\r\n")
                 text = head.decode()
                 asked.append(text)
+                if text.startswith("RTSP/"):  # an answer to a request of the camera
+                    continue
                 number = re.search(r"CSeq: (\d+)", text)
                 assert number is not None
                 connection.sendall(answer(text.split()[0], text).replace("CSEQ", f"CSeq: {number[1]}").encode())
@@ -75,6 +77,17 @@ def test_redirects(inner: WebServer, method: str, end: str) -> None:
         error = failure_of(f"rtsp://127.0.0.1:{port}/live")
     assert error.cause == "redirected"
     assert f"redirects to another URL at 127.0.0.1:{inner.port}; name that URL itself" in str(error)
+    assert not inner.connections
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp", "udp+tcp", "tcp+udp"])
+def test_redirects_with_a_transport_by_an_option(inner: WebServer, transport: str) -> None:
+    def answer(asked: str, text: str) -> str:
+        return f"RTSP/1.0 302 Found\r\nCSEQ\r\nLocation: rtsp://127.0.0.1:{inner.port}/x\r\n\r\n"
+
+    with tcp_server(camera(answer, [])) as port:
+        error = failure_of(f"rtsp://127.0.0.1:{port}/live", options={"rtsp_transport": transport})
+    assert error.cause == "redirected"
     assert not inner.connections
 
 

@@ -40,7 +40,7 @@ def open_beneath(folder: Path, parts: Sequence[str]) -> int:
     """Return a descriptor of a regular file beneath a folder, open for reading.
 
     Symbolic links are followed as long as they do not lead out of the folder, not even for a part of their way. The
-    folder itself may be one. Parts that begin with a dot are refused, in targets of links too.
+    folder itself may be one. Parts that begin with a dot are refused, in targets of links too, and parts with a slash.
 
     Args:
         folder: The folder.
@@ -77,7 +77,7 @@ class _Walk:
             if part == "..":
                 self._leave()
                 continue
-            if part.startswith("."):
+            if part.startswith(".") or "/" in part:
                 raise _not_found(part)
             status = os.stat(part, dir_fd=self._open[-1], follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):

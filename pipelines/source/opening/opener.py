@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 
 import av
 import av.error
@@ -115,7 +116,7 @@ class Opener:
         return web.open(lambda url: self._open_files(url, format_name, web.open_named))
 
     def _open_files(self, url: str, format_name: str, opening: Opening) -> InputContainer:
-        config = self._config
+        config, web = self._config, self._web
         self._beneath = PlaylistFiles(opening)
         try:
             return av.open(
@@ -124,7 +125,7 @@ class Opener:
                 # Connections are the callback's, and cannot be used again by the demuxer.
                 options=demuxer_options(config)
                 | {"http_persistent": "0", "format_whitelist": formats(format_name)}
-                | config.options,
+                | (config.options if web is None else web.options(url)),
                 timeout=(config.open_timeout_s, config.read_timeout_s),
                 io_open=self._beneath,
                 hwaccel=self._hardware.decoder(),
@@ -137,13 +138,13 @@ class Opener:
     def _open(self, format_name: str | None, options: dict[str, str]) -> InputContainer:
         web, address = self._web, self._config.address
         if web is not None:
-            return web.open(lambda url: self._open_url(web.with_login(url), format_name, options))
-        if address.scheme in ("rtsp", "rtsps") and not _OWN_CONNECTIONS & self._config.options.keys():
+            return web.open(lambda url: self._open_url(web.with_login(url), format_name, options | web.options(url)))
+        if address.scheme in ("rtsp", "rtsps") and not _connects_itself(self._config.options):
             return self._open_relayed(format_name, options)
         try:
             target = address.target
             url = with_credentials(target, *self._credentials) if address.kind == "stream" else target
-            return self._open_url(url, format_name, options)
+            return self._open_url(url, format_name, options | self._config.options)
         except OSError as error:
             # What FFmpeg reports for a certificate that it does not accept, among much else.
             refusal = self._config.tls.refusal(address.target) if error.errno == errno.EIO else None
@@ -154,7 +155,7 @@ class Opener:
     def _open_relayed(self, format_name: str | None, options: dict[str, str]) -> InputContainer:
         relay = self._beneath = Relay(self._config, self._credentials)
         try:
-            return self._open_url(relay.open(), format_name, options)
+            return self._open_url(relay.open(), format_name, options | self._config.options)
         except BaseException:
             relay.close()
             self._beneath = None
@@ -167,14 +168,15 @@ class Opener:
         return av.open(
             url,
             format=format_name,
-            options=options | config.options,
+            options=options,
             timeout=(config.open_timeout_s, config.read_timeout_s),
             hwaccel=self._hardware.decoder(),
         )
 
 
-# Options by which FFmpeg connects in other ways than to the camera by TCP, such as RTSP in HTTP.
-_OWN_CONNECTIONS = frozenset({"rtsp_transport", "rtsp_flags", "listen_timeout"})
+# Options by which FFmpeg may listen for the camera.
+_OWN_CONNECTIONS = frozenset({"rtsp_flags", "listen_timeout"})
+_RELAYED_TRANSPORTS = frozenset({"tcp", "udp"})
 _BARE_JPEGS = frozenset({"jpeg_pipe", "mjpeg", "image2"})
 # Formats that are playlists of segments.
 _SEGMENTED = frozenset({"hls", "dash"})
@@ -185,6 +187,12 @@ _MAY_HAVE_CUTS = 0x200
 # Lengths that servers claim for endless answers.
 _MOST_BYTES = 1 << 40
 _NO_LENGTHS = frozenset({(1 << 31) - 1, (1 << 32) - 1})
+
+
+def _connects_itself(options: Mapping[str, str]) -> bool:
+    """Return whether FFmpeg connects in another way than to the camera by TCP, such as RTSP in HTTP."""
+    transports = options.get("rtsp_transport", "tcp").split("+")
+    return bool(_OWN_CONNECTIONS & options.keys()) or not _RELAYED_TRANSPORTS.issuperset(transports)
 
 
 def has_end(config: SourceConfig, container: InputContainer, stream: VideoStream) -> bool:

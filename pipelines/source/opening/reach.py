@@ -18,6 +18,8 @@ from visaged.pipelines.source.opening.places import Place, place_of, why_not
 from visaged.pipelines.source.opening.redirects import Login, location
 
 _MOST_REDIRECTS = 5
+# Options of FFmpeg's in which logins for the camera stand.
+_FOR_CAMERA = frozenset({"headers", "cookies", "referer", "post_data"})
 
 
 class Web:
@@ -55,16 +57,28 @@ class Web:
 
     def with_login(self, url: str) -> str:
         """Return a URL with the camera's login in it, if it is of the camera's own host."""
-        place = place_of(url)
-        is_own = url == self._url or (place is not None and self._place is not None and place.host == self._place.host)
-        return with_credentials(url, *self._login) if is_own else url
+        return with_credentials(url, *self._login) if self._is_own(url) else url
+
+    def options(self, url: str) -> dict[str, str]:
+        """Return the configured options for a URL: those that may hold a login only for the camera's own host."""
+        options = self._config.options
+        return options if self._is_own(url) else {k: v for k, v in options.items() if k not in _FOR_CAMERA}
 
     def open_named(self, url: str, prefix: str, options: Mapping[str, str]) -> InputContainer:
         """Open what the camera's playlist names, or the playlist itself; see `playlists.Opening`."""
         if url == self._now:
-            return as_bytes(self._config, prefix + self.with_login(url), options)
+            return self._as_bytes(url, prefix, options)
         self._check(url, "names")
-        return self._followed(url, lambda there: as_bytes(self._config, prefix + self.with_login(there), options))
+        return self._followed(url, lambda there: self._as_bytes(there, prefix, options))
+
+    def _as_bytes(self, url: str, prefix: str, options: Mapping[str, str]) -> InputContainer:
+        own = self.options(url)
+        asked = {name: value for name, value in options.items() if name in own or name not in _FOR_CAMERA}
+        return as_bytes(self._config, prefix + self.with_login(url), own | asked)
+
+    def _is_own(self, url: str) -> bool:
+        place = place_of(url)
+        return url == self._url or (place is not None and self._place is not None and place.host == self._place.host)
 
     def _followed(self, url: str, opening: Callable[[str], InputContainer]) -> InputContainer:
         is_own = url == self._now
@@ -122,7 +136,7 @@ class Folder:
                 "redirected",
                 f"{self._config.shown_url} names {path.name[:100]!r}, which is no file in the playlist's own folder",
             )
-        return as_bytes(self._config, f"{prefix}file:{path}", options)
+        return as_bytes(self._config, f"{prefix}file:{path}", self._config.options | dict(options))
 
 
 def as_bytes(config: SourceConfig, url: str, options: Mapping[str, str]) -> InputContainer:
@@ -131,11 +145,11 @@ def as_bytes(config: SourceConfig, url: str, options: Mapping[str, str]) -> Inpu
     Args:
         config: The source.
         url: The URL with its login.
-        options: FFmpeg's options besides those of the source.
+        options: FFmpeg's options besides those by the kind of the source.
     """
     return av.open(
         url,
         format="data",
-        options=demuxer_options(config) | config.options | {"raw_packet_size": "65536"} | dict(options),
+        options=demuxer_options(config) | {"raw_packet_size": "65536"} | dict(options),
         timeout=(config.open_timeout_s, config.read_timeout_s),
     )

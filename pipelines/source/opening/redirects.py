@@ -16,6 +16,8 @@ import urllib.request
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
+from visaged.pipelines.source.challenges import challenge_fields
+
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNAUTHORIZED = 401
 _MOST_CHARACTERS = 4096
@@ -90,10 +92,10 @@ def _authorization(url: str, challenges: list[str], user: str, password: str) ->
     for challenge in challenges:
         scheme, _, rest = challenge.strip().partition(" ")
         if scheme.lower() == "digest":
-            pairs = urllib.request.parse_keqv_list(list(filter(None, urllib.request.parse_http_list(rest))))
-            with contextlib.suppress(ValueError):  # an algorithm that urllib does not know
+            # ValueError: an algorithm that urllib does not know; OSError: a quality of protection.
+            with contextlib.suppress(ValueError, OSError):
                 request = urllib.request.Request(url)  # noqa: S310 - it is not opened
-                answer = digest.get_authorization(request, pairs)
+                answer = digest.get_authorization(request, challenge_fields(rest))
                 if answer is not None:
                     return f"Digest {answer}"
         elif scheme.lower() == "basic":

@@ -19,6 +19,11 @@ class BadMessage(Exception):
     """What came is no RTSP."""
 
 
+def as_header(text: str) -> str:
+    """Return a text in the form that headers have here: its bytes in UTF-8, read as Latin-1."""
+    return text.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A request or a response.

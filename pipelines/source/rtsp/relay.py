@@ -16,13 +16,14 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from visaged.pipelines.source.config import SourceConfig
 from visaged.pipelines.source.errors import SourceError, certificate_refused
 from visaged.pipelines.source.rtsp.login import CameraLogin
-from visaged.pipelines.source.rtsp.messages import BadMessage, Message, Splitter
+from visaged.pipelines.source.rtsp.messages import BadMessage, Message, Splitter, as_header
+from visaged.pipelines.source.rtsp.transport import from_camera
 from visaged.pipelines.source.tls import shake_hands
 
 _PORTS = {"rtsp": 554, "rtsps": 322}
@@ -31,6 +32,25 @@ _OK, _UNAUTHORIZED = 200, 401
 _REQUEST = re.compile(r"(\S+) (\S+) (RTSP/\S+)")
 # Requests whose responses may still come: FFmpeg does not wait for those that keep a session alive.
 _MOST_OPEN = 16
+# Most times that a request is sent: without a login, with one, and with one for a nonce that was too old.
+_MOST_SENT = 3
+_LAST_S = 0.5
+"""Longest time in seconds to pass on FFmpeg's last request, TEARDOWN, to a camera that does not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request that the camera has not answered.
+
+    Attributes:
+        request: The request as FFmpeg sent it, with the camera's URL.
+        has_login: Whether it was sent with a login.
+        sent: How many times it was sent.
+    """
+
+    request: Message
+    has_login: bool
+    sent: int
 
 
 class Relay:
@@ -48,14 +68,14 @@ class Relay:
         self._config = config
         parts = urlsplit(config.address.target)
         self._host, self._port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
-        user = credentials[0] if credentials[0] is not None else unquote(parts.username or "")
-        password = credentials[1] if credentials[0] is not None else unquote(parts.password or "")
+        user = credentials[0] if credentials[0] is not None else _unquoted(parts.username)
+        password = credentials[1] if credentials[0] is not None else _unquoted(parts.password)
         self._login = CameraLogin(user, password or "") if user else None
         shown = f"[{self._host}]" if ":" in self._host else self._host
-        self._site = f"{parts.scheme}://{shown}:{self._port}"
+        self._site = as_header(f"{parts.scheme}://{shown}:{self._port}")
         self._rest = config.address.target.partition("://")[2][len(parts.netloc) :]
         self._secret = f"/{secrets.token_urlsafe(16)}"
-        self._open: dict[str, tuple[Message, bool]] = {}  # by CSeq: a request, and whether it was sent with a login
+        self._open: dict[str, _Asked] = {}  # by CSeq
         self._is_playing = self._is_bare = False
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -68,18 +88,30 @@ class Relay:
             SourceError: There is no connection, or the camera's certificate is not accepted.
         """
         self._camera = self._connect()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=4)
-        self._own = f"rtsp://127.0.0.1:{self._listener.getsockname()[1]}{self._secret}"
-        self._thread = threading.Thread(target=self._run, name="rtsp relay", daemon=True)
-        self._thread.start()
+        try:
+            # FFmpeg's sockets for UDP have the family of this address, so it is that of the camera's.
+            loopback = "::1" if self._camera.family == socket.AF_INET6 else "127.0.0.1"
+            self._listener = socket.create_server((loopback, 0), family=self._camera.family, backlog=4)
+            host = f"[{loopback}]" if ":" in loopback else loopback
+            self._own = f"rtsp://{host}:{self._listener.getsockname()[1]}{self._secret}"
+            thread = threading.Thread(target=self._run, name="rtsp relay", daemon=True)
+            thread.start()
+        except BaseException:
+            self._camera.close()
+            raise
+        self._thread = thread
         return self._own + self._rest
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection, after what FFmpeg sent last has been passed on; FFmpeg's end must be closed before."""
         self._stopping.set()
-        if self._thread is not None:
+        if self._thread is None:
+            return
+        self._thread.join(_LAST_S)
+        if self._thread.is_alive():
             with contextlib.suppress(OSError):
-                self._camera.shutdown(socket.SHUT_RDWR)
+                # Not that of `SSLSocket`: after it, the thread would read and write without encryption.
+                socket.socket.shutdown(self._camera, socket.SHUT_RDWR)
             self._thread.join(2.0)
 
     def _connect(self) -> socket.socket:
@@ -174,6 +206,14 @@ class Relay:
             self._fail("invalid", "does not speak RTSP as it should")
         finally:
             waiting.close()
+            self._forward_last(client)
+
+    def _forward_last(self, client: socket.socket) -> None:
+        """Send what FFmpeg sent before it hung up: without a TEARDOWN, a camera may send by UDP for another minute."""
+        with contextlib.suppress(OSError, BadMessage):
+            client.settimeout(0.0)
+            self._camera.settimeout(_LAST_S)
+            self._forward(list(self._requests.feed(client.recv(_READ))))
 
     def _deliver(self, responses: Splitter, data: bytes, client: socket.socket) -> None:
         """Send what the camera sends to FFmpeg."""
@@ -199,49 +239,61 @@ class Relay:
             self._camera.sendall(part if isinstance(part, bytes) else self._request(part))
 
     def _request(self, request: Message) -> bytes:
-        """Return a request of FFmpeg's as the camera gets it."""
+        """Return a request of FFmpeg's, or its answer to one of the camera's, as the camera gets it."""
+        if request.status is not None:
+            return request.encode()
         found = _REQUEST.fullmatch(request.line)
         if found is None:
             raise BadMessage
         method, uri, version = found.groups()
         if uri.startswith(self._own):
             uri = self._site + uri[len(self._own) :]
-        request = replace(request, line=f"{method} {uri} {version}")
+        return self._sent(replace(request, line=f"{method} {uri} {version}"), 1)
+
+    def _sent(self, request: Message, times: int) -> bytes:
+        """Return a request with the login, if the camera has asked for one, and note that it was sent."""
+        method, uri, _ = request.line.split()
         answer = None if self._login is None else self._login.answer(method, uri)
         for number in request.all("cseq"):
-            self._open[number] = (request, answer is not None)
+            self._open[number] = _Asked(request, answer is not None, times)
         while len(self._open) > _MOST_OPEN:
             del self._open[next(iter(self._open))]
         return (request if answer is None else request.with_field("Authorization", answer)).encode()
 
     def _answered(self, response: Message) -> bytes:
-        """Return a camera's response as FFmpeg gets it; empty if FFmpeg has to wait for another."""
+        """Return a camera's response, or request, as FFmpeg gets it; empty if FFmpeg has to wait for another."""
         status = response.status
         if status is not None and 300 <= status < 400:
             place = next((text for text in response.all("location")), "")
             self._fail("redirected", f"redirects to another URL{_named(place)}; name that URL itself as the camera's")
             raise ConnectionError
-        number = next(iter(response.all("cseq")), "")
-        newest = next(reversed(self._open.values()), (None, True))
-        request, had_login = self._open.get(number, (None, True)) if number else newest
-        if status == _UNAUTHORIZED and self._login is not None and request is not None:
-            is_stale = any("stale=true" in text.lower().replace('"', "") for text in response.all("www-authenticate"))
-            if (not had_login or is_stale) and self._login.challenged(response.all("www-authenticate")):
-                self._forward([request])
-                return b""
-        self._is_playing |= status == _OK and request is not None and request.line.startswith("PLAY ")
+        asked = None if status is None else self._asked(response)
+        if asked is not None and status == _UNAUTHORIZED and self._can_log_in(asked, response.all("www-authenticate")):
+            self._camera.sendall(self._sent(asked.request, asked.sent + 1))
+            return b""
+        self._is_playing |= status == _OK and asked is not None and asked.request.line.startswith("PLAY ")
         fields = tuple((name, value) for name, value in response.fields if name.lower() != "location")
         response = replace(response, fields=fields)
         for transport in response.all("transport"):
-            response = response.with_field("Transport", self._media_from_camera(transport))
+            response = response.with_field("Transport", from_camera(transport, self._camera.getpeername()[0]))
         return response.encode()
 
-    def _media_from_camera(self, transport: str) -> str:
-        """Return a Transport header by which UDP is exchanged with the camera, and with no other host."""
-        if "/tcp" in transport.lower() or "multicast" in transport.lower():
-            return transport
-        kept = [part for part in transport.split(";") if not part.strip().lower().startswith("source=")]
-        return ";".join([*kept, f"source={self._camera.getpeername()[0]}"])
+    def _asked(self, response: Message) -> _Asked | None:
+        """Return the request that a response is for: the newest, where the camera answers with a wrong number."""
+        number = next(iter(response.all("cseq")), "")
+        return self._open.pop(number if number in self._open else next(reversed(self._open), ""), None)
+
+    def _can_log_in(self, asked: _Asked, challenges: list[str]) -> bool:
+        """Return whether a request that the camera refused is to be sent again, with what the camera asks for."""
+        if self._login is None or asked.sent >= _MOST_SENT:
+            return False
+        is_stale = any("stale=true" in text.lower().replace('"', "") for text in challenges)
+        return (not asked.has_login or is_stale) and self._login.challenged(challenges)
+
+
+def _unquoted(text: str | None) -> str:
+    """Return a part of a URL as it is meant; `as_header` makes the same bytes of it, whether they are UTF-8 or not."""
+    return unquote(text or "", errors="surrogateescape")
 
 
 def _named(place: str) -> str:

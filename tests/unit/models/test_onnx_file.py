@@ -62,6 +62,14 @@ def test_weights_of_other_files_are_found_wherever_they_are(location: str) -> No
         assert set(found) <= {location, ""}
 
 
+def test_bits_that_onnx_runtime_ignores() -> None:
+    graph = helper.make_graph([], "g", [], [], [external("net.data")]).SerializeToString()
+    tag = bytes([7 << 3 | 2 | 0x80, 0x80, 0x80, 0x80, 0x10])  # field 7 with a 33rd bit
+    assert external_files(tag + field(7, graph)[1:]) == ["", "net.data"]
+    location = bytes([14 << 3, 0x81, 0x80, 0x80, 0x80, 0x10])  # 1 with a 33rd bit
+    assert external_files(field(7, field(5, location))) == [""]
+
+
 def test_a_compiled_network_is_another_file() -> None:
     node = helper.make_node("EPContext", [], ["x"], domain="com.microsoft", ep_cache_context="/tmp/x.bin")
     assert external_files(model([node])) == ["EPContext"]

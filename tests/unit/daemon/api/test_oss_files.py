@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from visaged.daemon.api.aliyun_oss import files as module
+from visaged.daemon.api.aliyun_oss.beneath import open_beneath
 from visaged.daemon.api.aliyun_oss.errors import OssError
 from visaged.daemon.api.aliyun_oss.files import FileBucket, FolderBucket
 
@@ -203,3 +204,11 @@ def test_the_tag_of_a_file_that_changes_while_it_is_read_is_no_digest(
     after = bucket.head("file.txt")
     assert after.object_type == "Normal"
     assert after.etag.strip('"') == hashlib.md5(INSIDE + b" and more").hexdigest().upper()
+
+
+@pytest.mark.parametrize("part", ["/etc/passwd", "a/../../out", "sub//x"])
+def test_a_part_with_a_slash_is_no_name(tmp_path: Path, part: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x").write_text("")
+    with pytest.raises(FileNotFoundError):
+        open_beneath(tmp_path, [part])

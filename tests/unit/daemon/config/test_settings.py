@@ -453,6 +453,9 @@ def test_least_confidences_of_attributes_that_do_not_exist() -> None:
         ("min_confidence: {yes: 0.5}\n", "min_confidence: has a key that is no text"),
         ("cameras: [{name: a, url: b, attributes: {no: true}}]\n", "cameras[0].attributes: has a key that is no"),
         ("node: &a [*a]\n", "valid string"),
+        ("node: !!set [a]\n", "line 1, column 7: this is no mapping"),
+        ("node: !!map\n- a\n", "this is no mapping"),
+        ("node: !!timestamp {=: x}\n", "line 1, column 7: this is no value of its kind"),
     ],
 )
 def test_files_that_are_no_configuration(tmp_path: Path, text: str, expected: str) -> None:

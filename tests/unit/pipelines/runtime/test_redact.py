@@ -78,6 +78,12 @@ def test_logins_are_hidden(text: str, expected: str) -> None:
         ("rtsp://cam/user%3Dadmin%26password%253Dsecret", "rtsp://cam/user%3D***"),
         ("rtsp://cam/live;token=secret", "rtsp://cam/live;token=***"),
         ("rtsp://cam/admin:secret/1", "rtsp://cam/admin:***"),
+        # Without equals signs.
+        ("http://cam/hls/token/s3cret/live.m3u8", "http://cam/hls/token/***/live.m3u8"),
+        ("rtsp://cam/user/admin/Password/secret", "rtsp://cam/user/***/Password/***"),
+        ("rtsp://cam/api_key/se=cret", "rtsp://cam/api_key/***"),
+        ("rtsp://cam/1/pwd-secret/main", "rtsp://cam/1/pwd-***/main"),
+        ("rtsp://cam/x,password,secret", "rtsp://cam/x,password,***"),
         ("rtsps://192.0.2.1:7441/bX9dQ2fLr7TzK04u?enableSrtp", "rtsps://192.0.2.1:7441/***?***"),
         ("rtsp://cam/9f86d081884c7d659a2feaa0c55ad015/main", "rtsp://cam/***/main"),
         ("rtsp://cam/550e8400-e29b-41d4-a716-446655440000", "rtsp://cam/***"),
