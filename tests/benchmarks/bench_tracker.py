@@ -34,7 +34,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from visaged.daemon.settings import ModelSettings
 from visaged.models.types import Detections
 from visaged.pipelines.tracking.association import assign, buffered_iou
 from visaged.pipelines.tracking.tracker import Tracker, TrackerConfig
@@ -172,7 +171,9 @@ def from_clip(clip: Path, truth: Path, threshold: float) -> list[Frame]:
     from visaged.models.preprocess import canvas_for
     from visaged.models.session import SessionConfig
 
-    detector = Detector.load(Manifest(), ModelSettings().detector, SessionConfig(provider="cpu"), threshold)
+    detector = Detector.load(
+        Manifest(), Manifest().default_detector(on_gpu=False).name, SessionConfig(provider="cpu"), threshold
+    )
     described = json.loads(truth.read_text(encoding="utf-8"))
     frames = []
     with av.open(str(clip)) as container:

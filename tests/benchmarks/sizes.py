@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from tests.unit import fakes
-from visaged.daemon.settings import ModelSettings
 from visaged.models import search
 from visaged.models.detector import Detector
 from visaged.models.manifest import Manifest
@@ -33,7 +32,7 @@ WAYS = {
 def main() -> None:
     """Measure and print."""
     cv2.setNumThreads(1)
-    detector = Detector.load(Manifest(), ModelSettings().detector, SessionConfig("cpu"), 0.35)
+    detector = Detector.load(Manifest(), Manifest().default_detector(on_gpu=False).name, SessionConfig("cpu"), 0.35)
     frame = fakes.demo_image(fakes.TWO_FACES_S)
     pictures = {
         "1280 x 720": frame,

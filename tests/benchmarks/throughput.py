@@ -22,7 +22,6 @@ import cv2
 
 from tests.benchmarks.clip import bench_clip
 from tests.benchmarks.plain import PlainNetworks
-from visaged.daemon.settings import ModelSettings
 from visaged.models.detector import Detector
 from visaged.models.manifest import Manifest
 from visaged.models.preprocess import canvas_for, place
@@ -41,7 +40,7 @@ from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 CORES = os.cpu_count() or 1
 FRAMES = 250
 ROUNDS = 5
-NAME = ModelSettings().detector
+NAME = Manifest().default_detector(on_gpu=False).name
 
 
 def plain_loop(clip: Path, frames: int) -> float:

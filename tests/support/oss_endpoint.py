@@ -61,7 +61,7 @@ def real_network() -> Iterator[Network]:
     """The detector and analyzer of the daemon, on this machine's CPU, with small limits."""
     metrics = Metrics()
     manifest = Manifest(WEIGHTS / "manifest.yaml")
-    detector = Detector.load(manifest, ModelSettings().detector, SessionConfig("cpu"), 0.2)
+    detector = Detector.load(manifest, manifest.default_detector(on_gpu=False).name, SessionConfig("cpu"), 0.2)
     reader = AnalyzerReader(Analyzer.load(manifest, str(ModelSettings().analyzer), SessionConfig("cpu")), metrics)
     batcher = Batcher(max_batch=1, max_wait_s=0.0, max_pictures=16)
     settings = HttpSettings(max_megapixels=10, max_waiting=4, deadline_s=60)
