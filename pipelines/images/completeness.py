@@ -84,7 +84,12 @@ def png_lacks_rows(data: bytes, picture: Pillow.Image) -> bool:
         columns, rows = -((left - width) // across), -((top - height) // down)
         if columns > 0:
             wanted += max(0, rows) * (1 + (columns * bits + 7) // 8)  # a byte in front of a row names its filter
-    return _inflated(data, wanted) < wanted
+    # Damaged data can be inflated to as many bytes as those of the picture; the checksums know it.
+    return _inflated(data, wanted) < wanted or not _has_true_checksums(data)
+
+
+def _has_true_checksums(data: bytes) -> bool:
+    return all(zlib.crc32(body, zlib.crc32(b"IDAT")) == checksum for body, checksum in _pixel_chunks(data))
 
 
 def _inflated(data: bytes, most: int) -> int:
@@ -92,7 +97,7 @@ def _inflated(data: bytes, most: int) -> int:
     inflate = zlib.decompressobj()
     count = 0
     try:
-        for body in _pixel_chunks(data):
+        for body, _ in _pixel_chunks(data):
             while body and count < most:
                 count += len(inflate.decompress(body, _PIECE))
                 body = inflate.unconsumed_tail
@@ -103,10 +108,12 @@ def _inflated(data: bytes, most: int) -> int:
     return count
 
 
-def _pixel_chunks(data: bytes) -> Iterator[bytes]:
+def _pixel_chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the chunks with pixels, and the checksums that are written behind them."""
     at = 8
     while at + 8 <= len(data):
         length = int.from_bytes(data[at : at + 4], "big")
         if data[at + 4 : at + 8] == b"IDAT":
-            yield data[at + 8 : at + 8 + length]
+            end = at + 8 + length
+            yield data[at + 8 : end], int.from_bytes(data[end : end + 4], "big")
         at += 12 + length

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image as Pillow
 
 from tests.unit import fakes
+from visaged.daemon.cli.main import PERSON
 from visaged.pipelines.images.decode import Decoded, PictureError, load
 
 MOST = 50_000_000
@@ -184,3 +185,14 @@ def test_side_by_side() -> None:
         assert f"{size[0]} x {size[1]} pixels; at most 65535 a side" in str(caught.value)
     assert load(png((1, 65_535), b"\0abc" * 65_535), MOST).image.shape == (65_535, 1, 3)
     assert np.array_equal(load(png((65_535, 1), b"\0" + b"abc" * 65_535), MOST).image[0, 0], [99, 98, 97])
+
+
+def test_a_png_whose_data_end_in_zeros() -> None:
+    """Zeros are symbols of the compression too, so that the rows are all there, and black."""
+    stored = io.BytesIO()
+    with Pillow.open(PERSON) as person:
+        person.convert("RGBA").resize((640, 480)).save(stored, "PNG")
+    data = stored.getvalue()
+    for part in (0.875, 0.9, 0.95):
+        kept = int(len(data) * part)
+        assert "last rows" in damage(data[:kept] + bytes(len(data) - kept))
