@@ -18,7 +18,7 @@ from visaged.pipelines.runtime.redact import redact
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(9), *range(11, 32), *range(127, 160))}
 
 # These libraries log every request, packet and start at info.
-_NOISY = ("uvicorn.access", "uvicorn.error", "asyncio", "multipart", "python_multipart", "PIL")
+_NOISY = ("uvicorn.access", "uvicorn.error", "asyncio", "PIL")
 
 
 class _Formatter(logging.Formatter):

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import random
-
 from tests.fuzz.findings import Complaint, Kind
 from tests.fuzz.kept import words
 from tests.fuzz.oracle import judge_answer
-from tests.fuzz.subject import SECRETS, FuzzedDaemon
+from tests.fuzz.subject import SECRETS
+from tests.fuzz.targets.base import DaemonTarget
 from tests.fuzz.wire import exchange
 
 
-class HttpTarget:
-    """Sends raw bytes to the HTTP port.
-
-    Args:
-        daemon: Whose.
-    """
+class HttpTarget(DaemonTarget):
+    """Sends raw bytes to the HTTP port."""
 
     name = "http"
     words = words(name)
 
-    def __init__(self, daemon: FuzzedDaemon) -> None:
-        self._daemon = daemon
-
-    def finish(self, data: bytes, rng: random.Random) -> bytes:
-        """Return the input."""
-        return data
-
     def send(self, data: bytes) -> list[Complaint]:
         """Send an input on a connection of its own."""
         return send_raw(self._daemon.port, data)
-
-    def settle(self) -> list[Complaint]:
-        """Return nothing: the oracle looks at HTTP anyway."""
-        return []
 
 
 def send_raw(port: int, data: bytes) -> list[Complaint]:

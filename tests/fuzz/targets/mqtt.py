@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import socket
 import struct
 from typing import Any
 
 from tests.fuzz.findings import Complaint, Kind
 from tests.fuzz.kept import words
-from tests.fuzz.subject import FuzzedDaemon
+from tests.fuzz.targets.base import DaemonTarget
 from tests.fuzz.wire import exchange
 
 _CONNECT = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x3c\x00\x05probe"
@@ -20,22 +19,11 @@ _SUBSCRIBE = b"\x82\x18\x00\x01\x00\x13" + _TOPIC.encode() + b"\x01"
 _PROBE_S = 10.0
 
 
-class MqttTarget:
-    """Sends packets to the embedded broker.
-
-    Args:
-        daemon: Whose.
-    """
+class MqttTarget(DaemonTarget):
+    """Sends packets to the embedded broker."""
 
     name = "mqtt"
     words = words(name)
-
-    def __init__(self, daemon: FuzzedDaemon) -> None:
-        self._daemon = daemon
-
-    def finish(self, data: bytes, rng: random.Random) -> bytes:
-        """Return the input."""
-        return data
 
     def send(self, data: bytes) -> list[Complaint]:
         """Send packets on a connection of their own. What the broker answers is its library's affair."""

@@ -17,7 +17,8 @@ from tests.fuzz.findings import Complaint, Kind
 from tests.fuzz.kept import words
 from tests.fuzz.mutator import Mutator
 from tests.fuzz.oracle import judge_answer
-from tests.fuzz.subject import KEY_ID, OSS_SECRET, PRIVATE, REGION, SECRETS, FuzzedDaemon
+from tests.fuzz.subject import KEY_ID, OSS_SECRET, PRIVATE, REGION, SECRETS
+from tests.fuzz.targets.base import DaemonTarget
 from tests.fuzz.wire import exchange
 from visaged.daemon.api.aliyun_oss.requests import OssRequest
 from visaged.daemon.api.aliyun_oss.signature import (
@@ -31,22 +32,11 @@ from visaged.daemon.api.aliyun_oss.signature import (
 _HEAD = re.compile(rb"(?P<method>[A-Z]+) (?P<target>[^ \r\n]+) HTTP/1\.[01]\r\n(?P<headers>.*)\Z", re.DOTALL)
 
 
-class OssTarget:
-    """Sends requests to the OSS endpoint.
-
-    Args:
-        daemon: Whose.
-    """
+class OssTarget(DaemonTarget):
+    """Sends requests to the OSS endpoint."""
 
     name = "oss"
     words = words(name)
-
-    def __init__(self, daemon: FuzzedDaemon) -> None:
-        self._daemon = daemon
-
-    def finish(self, data: bytes, rng: random.Random) -> bytes:
-        """Return the input."""
-        return data
 
     def send(self, data: bytes) -> list[Complaint]:
         """Sign a request as its first line says, and send it."""

@@ -12,24 +12,18 @@ from collections.abc import Iterator
 from tests.fuzz.findings import Complaint, Kind
 from tests.fuzz.kept import words
 from tests.fuzz.oracle import DOCUMENTED, judge_answer
-from tests.fuzz.subject import SECRETS, FuzzedDaemon
+from tests.fuzz.subject import SECRETS
+from tests.fuzz.targets.base import DaemonTarget
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ANSWER_S = 60.0
 
 
-class PicturesTarget:
-    """Sends files to POST /v1/faces.
-
-    Args:
-        daemon: Whose.
-    """
+class PicturesTarget(DaemonTarget):
+    """Sends files to POST /v1/faces."""
 
     name = "pictures"
     words = words(name)
-
-    def __init__(self, daemon: FuzzedDaemon) -> None:
-        self._daemon = daemon
 
     def finish(self, data: bytes, rng: random.Random) -> bytes:
         """Put the sums of a PNG right, mostly: with wrong ones the decoder looks no further."""
@@ -47,10 +41,6 @@ class PicturesTarget:
         finally:
             connection.close()
         return judge_picture(response.status, response.headers.get_content_type(), body) + judge_answer(body, SECRETS)
-
-    def settle(self) -> list[Complaint]:
-        """Return nothing: the oracle looks at HTTP anyway."""
-        return []
 
 
 def judge_picture(status: int, content_type: str, body: bytes) -> list[Complaint]:
