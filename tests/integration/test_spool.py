@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -10,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -185,3 +187,25 @@ def test_a_held_folder_names_the_holder(tmp_path: Path) -> None:
     assert held.path == tmp_path
     with pytest.raises(StartError, match=f"is in use by another visaged, process {os.getpid()};"):
         StateFolder(tmp_path, is_default=True)
+
+
+def test_the_readme_shows_how_to_take_each_event_once() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(newest = .*?)```", readme, re.DOTALL)
+    taken: list[Document] = []
+    space: dict[str, Any] = {"json": json, "handle": taken.append}
+    exec(code, space)
+    for epoch, camera, seq in [
+        (1, "a", 1),
+        (1, "a", 2),
+        (1, "b", 1),
+        (1, "a", 1),
+        (1, "a", 3),
+        (2, "a", 1),
+        (1, "a", 3),
+    ]:
+        payload = json.dumps({"node": "n", "epoch": epoch, "camera": camera, "seq": seq}).encode()
+        space["on_message"](None, None, SimpleNamespace(payload=payload))
+    assert [(e["epoch"], e["camera"], e["seq"]) for e in taken] == [
+        (1, "a", 1), (1, "a", 2), (1, "b", 1), (1, "a", 3), (2, "a", 1),
+    ]  # fmt: skip
