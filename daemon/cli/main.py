@@ -38,6 +38,7 @@ from visaged.daemon.logs.setup import ProcessLog
 from visaged.daemon.management.configuration import Configuration
 from visaged.daemon.management.state import next_epoch
 from visaged.daemon.settings import Settings, check, load, warnings
+from visaged.daemon.supervision.notify import Notifier
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.schemas import schema
 
@@ -101,12 +102,13 @@ def run(
     metrics = Metrics()
     with Ending(STOP_S - _RESERVE_S) as ending:
         log = ProcessLog(metrics)
+        notifier = Notifier.from_environment(os.environ)
         code, has_run = EXIT_DIED, False
         try:
             configuration = _configuration(config, camera or [], require_gpu)
             if any(map(is_exposed, camera or [])):
                 log.show(_styled(f"warning: --camera: {EXPOSED}", "yellow"))
-            code, has_run = _run(configuration, once, metrics, log, ending)
+            code, has_run = _run(configuration, once, metrics, log, ending, notifier)
         except SystemExit as asked:  # a signal before the daemon was there
             code = int(asked.code or 0)
         except Exception:
@@ -118,7 +120,7 @@ def run(
 
 
 def _run(
-    configuration: Configuration, once: bool, metrics: Metrics, log: ProcessLog, ending: Ending
+    configuration: Configuration, once: bool, metrics: Metrics, log: ProcessLog, ending: Ending, notifier: Notifier
 ) -> tuple[int, bool]:
     """Run the daemon; return the exit code of the process, and whether the daemon's threads have run."""
     try:
@@ -126,6 +128,7 @@ def _run(
     except SettingsError as error:
         for problem in error.problems:
             log.show(_styled(str(problem), "red"))
+        notifier.status(f"the configuration cannot be used: {error.problems[0]}")
         return EXIT_CONFIGURATION, False
     for warning in warnings(settings):
         log.show(_styled(f"warning: {warning}", "yellow"))
@@ -134,11 +137,12 @@ def _run(
     try:
         log.configure(settings.log)
         configuration.report()
+        notifier.status("loading the networks")
         lines = EventLines(out, metrics)
         epoch = next_epoch(settings.state_dir, time.time())
-        daemon = Daemon(settings, version_string(), once, metrics, [lines], epoch, configuration)
+        daemon = Daemon(settings, version_string(), once, metrics, [lines], epoch, configuration, notifier)
     except (StartError, OSError) as error:
-        log.show(_styled(f"visaged cannot start: {error}", "bold red"))
+        _cannot_start(error, log, notifier)
         return EXIT_CANNOT_START, False
     ending.lead_to(daemon.stop)
     hangups.install(daemon.manager.reload, daemon.stop)
@@ -147,8 +151,13 @@ def _run(
     try:
         return daemon.run(), True
     except StartError as error:
-        log.show(_styled(f"visaged cannot start: {error}", "bold red"))
+        _cannot_start(error, log, notifier)
         return EXIT_CANNOT_START, True
+
+
+def _cannot_start(error: Exception, log: ProcessLog, notifier: Notifier) -> None:
+    log.show(_styled(f"visaged cannot start: {error}", "bold red"))
+    notifier.status(f"cannot start: {error}")
 
 
 def _spare_collector() -> None:
