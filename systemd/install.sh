@@ -6,6 +6,8 @@
 #   PYTHON   the interpreter, 3.11 or newer (python3)
 #   EXTRAS   optional parts, such as cuda,s3
 #
+# Its steps are install, uninstall, and service: the files for systemd alone, for a program that came in another way.
+#
 # May be run again at any time: it upgrades, and leaves the configuration and what is kept in /var/lib/visaged alone.
 set -eu
 umask 022
@@ -26,9 +28,10 @@ is_live() { [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; }
 case $PREFIX in
     / | /usr | /usr/local | /opt | /etc | /var | /home | /root | [!/]*)
         fail "PREFIX=$PREFIX: the program needs an absolute path of its own, such as /opt/visaged" ;;
+    */ | */. | */.. | *//* | */./* | */../*) fail "PREFIX=$PREFIX: without . and .., and no / at the end" ;;
     *[!A-Za-z0-9/._-]*) fail "PREFIX=$PREFIX: letters, digits, / . _ - are possible" ;;
 esac
-[ -n "$DESTDIR" ] || [ "$(id -u)" = 0 ] || fail "installing takes root: sudo make $1"
+[ -n "$DESTDIR" ] || [ "$(id -u)" = 0 ] || fail "this takes root: sudo make ${1:-install}"
 
 install_program() {
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
@@ -107,6 +110,7 @@ uninstall() {
 
 case ${1:-} in
     install) install_program; install_service; say_what_is_next ;;
+    service) install_service ;;
     uninstall) uninstall ;;
-    *) fail "usage: systemd/install.sh install | uninstall" ;;
+    *) fail "usage: systemd/install.sh install | service | uninstall" ;;
 esac

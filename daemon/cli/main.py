@@ -114,6 +114,7 @@ def run(
             code = int(asked.code or 0)
         except Exception:
             logging.getLogger(__name__).critical("ended by a fault in visaged itself", exc_info=True)
+        notifier.close()
         if not log.close(_LAST_LINES_S) or has_run:
             # A normal exit would wait for a thread that hangs in a library or a write, or free memory that it uses.
             os._exit(code)

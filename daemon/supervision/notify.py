@@ -88,8 +88,9 @@ class Notifier:
     def feed(self) -> None:
         """Tell the receiver's watchdog that all is well; lost if the receiver takes nothing now."""
         self.flush()
-        if self._socket is not None and self.watchdog_s is not None:
-            self._send(b"WATCHDOG=1")
+        with self._lock:
+            if self.watchdog_s is not None:
+                self._send(b"WATCHDOG=1")
 
     def flush(self) -> None:
         """Try again to send what could not be sent; must be called now and then."""
@@ -97,15 +98,23 @@ class Notifier:
             while self._waiting and self._send(self._waiting[0]):
                 self._waiting.popleft()
 
+    def close(self) -> None:
+        """Tell nothing more."""
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+            self._socket, self._waiting = None, deque()
+
     def _tell(self, text: str) -> None:
-        if self._socket is not None:
-            with self._lock:
+        with self._lock:
+            if self._socket is not None:
                 self._waiting.append(text.encode(errors="replace"))
-            self.flush()
+        self.flush()
 
     def _send(self, message: bytes) -> bool:
-        """Return whether a message was sent, or never can be."""
-        assert self._socket is not None
+        """Return whether a message was sent, or never can be; the lock must be held."""
+        if self._socket is None:
+            return True
         try:
             self._socket.sendto(message, self._address)
         except OSError as error:
