@@ -31,7 +31,10 @@ case $PREFIX in
     */ | */. | */.. | *//* | */./* | */../*) fail "PREFIX=$PREFIX: without . and .., and no / at the end" ;;
     *[!A-Za-z0-9/._-]*) fail "PREFIX=$PREFIX: letters, digits, / . _ - are possible" ;;
 esac
-[ -n "$DESTDIR" ] || [ "$(id -u)" = 0 ] || fail "this takes root: sudo make ${1:-install}"
+if [ -z "$DESTDIR" ]; then
+    [ "$(id -u)" = 0 ] || fail "this takes root: sudo make ${1:-install}"
+    command -v systemd-sysusers > /dev/null || fail "this machine has no systemd (systemd-sysusers); set DESTDIR for another"
+fi
 
 install_program() {
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
@@ -55,7 +58,7 @@ install_program() {
     (cd "$copy" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
         --upgrade --upgrade-strategy only-if-needed "$source")
     if [ -n "$DESTDIR" ]; then # scripts name their interpreter by its path
-        for script in "$venv"/bin/*; do
+        for script in "$venv"/bin/* "$venv/pyvenv.cfg"; do
             if [ -f "$script" ] && [ ! -L "$script" ]; then sed -i "s|$DESTDIR$PREFIX|$PREFIX|g" "$script"; fi
         done
     fi
