@@ -308,7 +308,9 @@ class Daemon:
         mqtt = self._mqtt.state()
         broker = "MQTT connected" if mqtt.connected else mqtt.trouble or "connecting to the MQTT broker"
         reloaded = "" if self.manager.reloaded else "; the last reload failed, see the log"
-        return f"{states.count('streaming')} of {len(states)} cameras stream; {broker}{reloaded}"
+        disk = "" if self._spool is None else self._spool.state
+        kept = f"; events are in memory alone ({disk})" if disk else ""
+        return f"{states.count('streaming')} of {len(states)} cameras stream; {broker}{kept}{reloaded}"
 
     def _make_batcher(self) -> Batcher:
         inference = self.settings.inference
