@@ -84,11 +84,13 @@ class _Counts:
 
 def _decode(mode: str, options: Options, ready: threading.Barrier, stopping: threading.Event, counts: _Counts) -> None:
     """Decode a clip over and over; opening it, which takes CUDA a while, is not timed."""
+    waited = False
     try:
         with _open(mode, options) as container:
             stream = container.streams.video[0]
             next(container.decode(stream))
             counts.hardware = stream.codec_context.is_hwaccel
+            waited = True
             ready.wait()
             while not stopping.is_set():
                 for _ in container.decode(stream):
@@ -98,7 +100,7 @@ def _decode(mode: str, options: Options, ready: threading.Barrier, stopping: thr
                 container.seek(0)
     except Exception as error:  # shown in the table
         counts.errors.append(f"{type(error).__name__}: {error}")
-        if not counts.hardware:
+        if not waited:
             ready.wait()
 
 
