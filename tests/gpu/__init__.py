@@ -10,7 +10,7 @@ come first. A section that fails or runs out of its time leaves its error in the
 
 Without a registry, on another machine first (it needs that GPU's architecture, 90 for an H100):
 
-    python -m tests.gpu.carry.wheels .gpu --python 3.12 --sm 90 --lean --part-mb 46
+    python -m tests.gpu.carry.wheels .gpu --python 3.12 --sm 90 --part-mb 44
 
 then copy `.gpu/parts` there, in as many steps as it takes, and this checkout:
 

@@ -1,7 +1,8 @@
 """Fetch the wheels that another machine needs, and cut them into parts: `python -m tests.gpu.carry.wheels FOLDER`.
 
-    python -m tests.gpu.carry.wheels .gpu --python 3.12 --sm 90 --lean --part-mb 46
-    python -m tests.gpu.carry.wheels .gpu --python 3.12                 (any GPU; about 280 MB)
+    python -m tests.gpu.carry.wheels .gpu --python 3.12 --sm 90 --part-mb 44     (an H100 or H200; 86 MB)
+    python -m tests.gpu.carry.wheels .gpu --python 3.12 --sm 90 --lean           (the same; 74 MB)
+    python -m tests.gpu.carry.wheels .gpu --python 3.12                          (any GPU; about 280 MB)
 
 The wheels are repacked uncompressed into one archive, which is compressed as a whole and cut. `FOLDER/parts` then has
 the parts and `SHA256SUMS`; `tests.gpu.carry.join` puts them together. What other machines have already is named by
@@ -55,13 +56,17 @@ def dependencies() -> list[str]:
 
 
 def repacked(wheel: Path, sm: int | None, lean: bool) -> bytes:
-    """Return a wheel uncompressed; GPU code for other architectures than `sm` is blanked, None keeps all."""
+    """Return a wheel uncompressed; without GPU code for other architectures than `sm`; None keeps the whole wheel."""
     target = io.BytesIO()
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as stored:
         changed: dict[str, str] = {}
         for item in source.infolist():
             content = source.read(item)
-            if lean and wheel.name.startswith("onnxruntime_gpu") and any(part in item.filename for part in _UNUSED):
+            if (
+                sm is not None
+                and wheel.name.startswith("onnxruntime_gpu")
+                and any(part in item.filename for part in _UNUSED)
+            ):
                 changed[item.filename] = ""
                 continue
             if sm is not None and item.filename.endswith("libonnxruntime_providers_cuda.so"):
