@@ -46,6 +46,7 @@ class AnalyzerShape:
 
 SHAPES = {
     "s": AnalyzerShape(),
+    "m": AnalyzerShape(channels=(32, 48, 96, 176)),
     "l": AnalyzerShape(
         channels=(48, 96, 192, 320),
         blocks=(2, 4, 4),
@@ -55,7 +56,8 @@ SHAPES = {
         dropout=0.5,
     ),
 }
-"""By the names of the command line: `s` is shipped; `l`, some six times the weights, is for teaching it."""
+"""By the names of the command line: `s` is shipped, `m` is half as much work more; `l`, some six times the weights, is
+for teaching them."""
 
 
 class Analyzer(nn.Module):
