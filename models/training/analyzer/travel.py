@@ -39,7 +39,7 @@ POINT_UNIT = 0.25
 """Pixels; the points' teacher is wrong by more than one."""
 UNKNOWN = np.iinfo(np.int16).min
 """In place of NaN among points."""
-SHEET_QUALITY = 80
+SHEET_QUALITY = 76
 
 
 def compressed(image: NDArray[np.uint8], quality: int) -> bytes:
@@ -76,7 +76,7 @@ def pack_sheets(sheets: Path, name: str, out: Path) -> int:
             entry = tarfile.TarInfo(member.name)  # what is in it is seen by its first bytes, not by its name
             entry.size = len(data)
             target.addfile(entry, io.BytesIO(data))
-    shutil.copy(sheets / f"{name}.csv", out)
+    shutil.copyfile(sheets / f"{name}.csv", out / f"{name}.csv")
     return sum((out / f"{name}{ending}").stat().st_size for ending in (".tar", ".csv"))
 
 

@@ -85,7 +85,7 @@ class Composer:
         pixels = torch.arange(float(SIZE), device=chance.device)
         self._pixels = torch.stack(torch.meshgrid(pixels, pixels, indexing="xy"), -1).view(1, -1, 2)
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator,unused-ignore]
     def draw(self) -> Batch:
         """Draw a batch: images (B, 3, 112, 112) uint8, channels last in memory, and targets as `samples.Sample`."""
         crops = self._covered(self._tinted(self._crops()))
@@ -138,7 +138,7 @@ class Composer:
 
     def _covered(self, crops: _Crops) -> _Crops:
         """Draw something over some faces and let the labels say so."""
-        start, places = 0, {"mask": [], "sunglasses": [], "hand": []}
+        start, places = 0, dict[str, list[int]]({what: [] for what in _UNSEEN})
         for name, count in self.counts.items():
             first = start
             for what, share in zip(places, _COVERED[name in _OFTEN_COVERED], strict=True):

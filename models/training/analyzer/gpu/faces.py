@@ -126,7 +126,7 @@ def fill(faces: Faces, packs: dict[str, Pack], network: nn.Module) -> None:
             targets[key][places] = torch.where(missing, values, known)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator,unused-ignore]
 def _answers(faces: Faces, network: nn.Module, wanted: Tensor) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
     """Yield places and the network's raw outputs, the mean of crop and mirror image; `quality_at` (n, 5) as labels."""
     mirror = torch.from_numpy(MIRROR_106).to(wanted.device)

@@ -59,26 +59,26 @@ class Processes:
 
     def __init__(self, log: TextIO, end: float) -> None:
         self._log, self._end, self._lock = log, end, threading.Lock()
-        self._running: list[tuple[subprocess.Popen[str], threading.Thread]] = []
+        self._running: list[tuple[subprocess.Popen[str], threading.Thread, bool]] = []
 
-    def start(self, line: list[str]) -> subprocess.Popen[str]:
-        """Start a program."""
+    def start(self, line: list[str], *, vital: bool = False) -> None:
+        """Start a program; when a vital one fails, all are ended, so that no more of the lent time is lost."""
         process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # noqa: S603 (our own programs)
         reader = threading.Thread(target=self._read, args=(process,), daemon=True)
         reader.start()
-        self._running.append((process, reader))
-        return process
+        self._running.append((process, reader, vital))
 
     def wait(self) -> list[int]:
         """Wait for all and return their exit codes."""
-        codes = []
-        for process, reader in self._running:
-            try:
-                codes.append(process.wait(max(self._end - time.monotonic(), 0.1)))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                codes.append(process.wait())
+        while any(process.poll() is None for process, _, _ in self._running):
+            failed = any(vital and process.returncode for process, _, vital in self._running)
+            if failed or time.monotonic() > self._end:
+                for process, _, _ in self._running:
+                    process.kill()
+            time.sleep(0.2)
+        for _, reader, _ in self._running:
             reader.join(1)
+        codes = [process.returncode for process, _, _ in self._running]
         self._running.clear()
         return codes
 
@@ -103,8 +103,8 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--teachers", nargs="+", default=["l", "l"], help="their shapes")
-    parser.add_argument("--curve-steps", type=int, default=5000, help="of each network of the learning curve; 0: none")
+    parser.add_argument("--teachers", nargs="+", default=["t", "t"], help="their shapes")
+    parser.add_argument("--curve-steps", type=int, default=3000, help="of each network of the learning curve; 0: none")
     return parser.parse_args(command_line)
 
 
@@ -144,10 +144,11 @@ def train(arguments: argparse.Namespace, processes: Processes, work: Path, end: 
     processes.start(module("gpu.judge", "--cache", cache, "--out", held_out))
     left = end - time.monotonic()
 
-    def learn(out: Path, seconds: float, *options: object) -> None:
+    def learn(out: Path, seconds: float, *options: object, vital: bool = True) -> None:
         common = ["--cache", cache, "--figures", arguments.out / "figures.jsonl", "--held-out", held_out]
         common += ["--filler", arguments.init, "--device", arguments.device, "--batch", arguments.batch]
-        processes.start(module("gpu.learn", *common, "--out", out, "--seconds", f"{seconds:.0f}", *options))
+        line = module("gpu.learn", *common, "--out", out, "--seconds", f"{seconds:.0f}", *options)
+        processes.start(line, vital=vital)
 
     large = [f"teacher{number}" for number in range(len(arguments.teachers))]
     named = [f"--learn={name}={shape}" for name, shape in zip(large, arguments.teachers, strict=True)]
@@ -158,7 +159,7 @@ def train(arguments: argparse.Namespace, processes: Processes, work: Path, end: 
     learn(arguments.out, left, *students, *teachers, "--seed", 1)
     for share in SHARES if arguments.curve_steps else ():
         curve = ["--share", share, "--steps", arguments.curve_steps, "--learn", f"curve{100 * share:.0f}=s"]
-        learn(work, left, *curve, "--seed", 2)
+        learn(work, left, *curve, "--seed", 2, vital=False)
     return processes.wait()
 
 

@@ -77,7 +77,7 @@ class Judge:
             parts.append(evaluation_labels(labels, truth, surely_bare=name not in COVERED_PACKS, size=SIZE))
         self._labels: Labels = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator,unused-ignore]
     def figures(self, model: Analyzer) -> dict[str, float]:
         """Return every figure of which there are enough crops, by its title."""
         outputs = ExportedOutputs(model.eval(), 1.0)

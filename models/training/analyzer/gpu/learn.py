@@ -1,6 +1,6 @@
 r"""Training networks on samples that are composed on the device that learns.
 
-    python -m visaged.models.training.analyzer.gpu.learn --cache CROPS --out LARGE --learn t0=l --learn t1=l \
+    python -m visaged.models.training.analyzer.gpu.learn --cache CROPS --out LARGE --learn t0=t --learn t1=t \
         --seconds 200
     python -m visaged.models.training.analyzer.gpu.learn --cache CROPS --out RUN --learn small=s --seconds 200 \
         --teacher LARGE/t0.pt --teacher LARGE/t1.pt
@@ -37,7 +37,7 @@ from visaged.models.training.common import command
 from visaged.models.training.common.running import device_named, process_age
 from visaged.models.training.common.schedule import learning_rate
 
-SHARES = {"ages": 0.34, "emotions": 0.36, "portraits": 0.16, "street_masks": 0.07, "mask_crops": 0.07}
+SHARES = {"ages": 0.33, "emotions": 0.41, "portraits": 0.14, "street_masks": 0.06, "mask_crops": 0.06}
 HEADS = WEIGHTS | TAUGHT_WEIGHTS | {"emotion": 2.0}
 _WARMUP = 300
 _DECAY_FROM = 0.1
@@ -106,7 +106,7 @@ class Run:
         step, reported, saved = 0, (begun, 0), begun
         while True:
             now = time.monotonic()
-            done = (now - begun) / max(end - begun, 1e-3) if arguments.steps is None else step / arguments.steps
+            done = max((now - begun) / max(end - begun, 1e-3), step / arguments.steps if arguments.steps else 0)
             if done >= 1 or now >= end:
                 break
             progress = (done - _DECAY_FROM) / (1 - _DECAY_FROM)
@@ -163,7 +163,7 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--held-out", type=Path, help="by `judge`; without it, they are looked for")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--seconds", type=float, required=True, help="from the start of the process on")
-    parser.add_argument("--steps", type=int, help="end after so many, by which the rate falls, not by time")
+    parser.add_argument("--steps", type=int, help="end after so many, if that is sooner; the rate falls with them")
     parser.add_argument("--share", type=float, default=1.0, help="of the pictures that are learnt from")
     parser.add_argument("--mixed", type=float, default=MIXED_SHARE, help="share of faces laid over each other")
     parser.add_argument("--batch", type=int, default=512)

@@ -104,7 +104,7 @@ class Lesson:
         return loss, terms
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator,unused-ignore]
 def said_by(teachers: list[Analyzer], images: Tensor) -> Raw | None:
     """Return the mean of what networks say, as raw outputs; only what `taught_losses` reads."""
     if not teachers:
