@@ -28,6 +28,8 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+import cv2
+
 from visaged.models.training.analyzer import travel
 from visaged.models.training.analyzer.labelling.cache import PACKS
 from visaged.models.training.common import command
@@ -117,6 +119,7 @@ def main(command_line: list[str] | None = None) -> int:
     if not arguments.init.exists():
         raise ValueError(f"{arguments.init} does not exist; name an exported network with --init")
     end = started + arguments.seconds
+    cv2.setNumThreads(1)  # before `unpack` forks: a pool of threads does not survive it
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary, (arguments.out / "run.log").open("w", encoding="utf-8") as log:
         work = arguments.work or Path(temporary)
