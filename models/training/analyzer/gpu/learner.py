@@ -54,7 +54,7 @@ class Learner:
         """
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
             outputs = self.model(images)
         loss, terms = loss_of({name: value.float() for name, value in outputs.items()})
         torch.autograd.backward(loss)

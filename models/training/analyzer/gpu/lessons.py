@@ -109,7 +109,7 @@ def said_by(teachers: list[Analyzer], images: Tensor) -> Raw | None:
     """Return the mean of what networks say, as raw outputs; only what `taught_losses` reads."""
     if not teachers:
         return None
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda):
         raw = [teacher(images) for teacher in teachers]
     found = {}
     for name in ("age", "emotion"):

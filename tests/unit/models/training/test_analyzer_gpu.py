@@ -168,7 +168,7 @@ def test_a_student_learns_from_a_teacher_and_both_leave_checkpoints_and_figures(
         write(cache, pack(52, name))
     assert set(read_packs(cache)) == {"ages", "portraits"}
     common = ["--cache", str(cache), "--out", str(out), "--figures", str(out / "figures.jsonl"), "--device", "cpu"]
-    common += ["--seconds", "300", "--steps", "2", "--batch", "8"]
+    common += ["--seconds", "3000", "--steps", "2", "--batch", "8"]
     learn.main([*common, "--learn", "teacher=s"])
     learn.main([*common, "--learn", "student=s", "--learn", "other=s", "--teacher", str(out / "teacher.pt")])
     for name in ("teacher", "student", "other"):
