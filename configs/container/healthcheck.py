@@ -19,12 +19,10 @@ def main() -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     # A proxy that the environment names, for cameras behind http://, is not asked about this machine.
-    opener = urllib.request.build_opener(
-        urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
-    )
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
     try:
         with opener.open(url, timeout=4) as answer:
-            print(answer.read(1000).decode(errors="replace"))
+            sys.stdout.write(answer.read(1000).decode(errors="replace") + "\n")
     except urllib.error.HTTPError as error:
         sys.exit(f"{url} answered {error.code}: {error.read(1000).decode(errors='replace')}")
     except (OSError, ValueError) as error:
