@@ -106,6 +106,8 @@ class Metrics:
         self.spool_events = gauge("spool_events", "Events that wait for the broker's acknowledgement, on disk or not")
         self.spool_bytes = gauge("spool_bytes", "Bytes of the events on disk")
         self.spool_oldest = gauge("spool_oldest_seconds", "How long the oldest event has waited; 0 if none waits")
+        self.spool_max_bytes = gauge("spool_max_bytes", "Most bytes of events on disk; 0 if none are kept there")
+        self.spool_max_age = gauge("spool_max_age_seconds", "How long an event may wait; 0 if none are kept on disk")
         self.spool_writable = gauge("spool_writable", "1 while events are kept on disk, 0 while in memory alone")
         self.spool_write = histogram(
             "spool_write_seconds", "A transaction of events to the disk, synced", buckets=_FAST

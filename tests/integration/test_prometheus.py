@@ -26,8 +26,6 @@ EMPTY = {
     "visaged_output_lost_total": "no message was lost",
     "visaged_camera_failures_total": "no camera failed",
     "visaged_http_refused_total": "no request was refused",
-    # TODO: out with this line once events are kept on disk.
-    "visaged_spool_": "events are kept in memory",
 }
 
 QUOTED = re.compile(r'"[^"]*"')
@@ -80,6 +78,18 @@ def variables(watched: Watched) -> dict[str, str]:
     netloc = watched.daemon.client.base_url.netloc.decode()
     return {"instance": re.escape(netloc).replace("\\", "\\\\"), "camera": "|".join(CAMERAS), "__rate_interval": "5s",
             "__range": "1m"}  # fmt: skip
+
+
+@needs(PROMETHEUS)
+def test_the_files_are_valid() -> None:
+    assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
+    assert "SUCCESS" in promtool("check", "rules", *RULES)
+
+
+@needs(PROMETHEUS)
+def test_the_rules_do_what_their_cases_say() -> None:
+    said = promtool("test", "rules", *sorted((FOLDER / "tests").glob("*.yml")))
+    assert said.count("SUCCESS") == 4
 
 
 def test_every_panel_of_the_dashboard_gets_data(watched: Watched) -> None:
@@ -142,18 +152,6 @@ def test_the_daemon_tells_prometheus_its_node_and_its_time(watched: Watched) -> 
     assert (labels["node"], value) == ("tester", 1)
     ((_, apart_s),) = watched.prometheus.samples("abs(visaged_time_seconds - timestamp(visaged_time_seconds))")
     assert apart_s < 60
-
-
-@needs(PROMETHEUS)
-def test_the_files_are_valid() -> None:
-    assert "SUCCESS" in promtool("check", "config", "prometheus.yml")
-    assert "SUCCESS" in promtool("check", "rules", *RULES)
-
-
-@needs(PROMETHEUS)
-def test_the_rules_do_what_their_cases_say() -> None:
-    said = promtool("test", "rules", *sorted((FOLDER / "tests").glob("*.yml")))
-    assert said.count("SUCCESS") == 4
 
 
 def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
