@@ -14,6 +14,7 @@ import contextlib
 import json
 import subprocess
 import tempfile
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from PIL import Image
 
 from tests.benchmarks.clip import ROOT
 from tests.benchmarks.load import closed
@@ -138,7 +140,7 @@ def shown(value: float, options: dict[str, Any]) -> tuple[str, str]:
     unit, factor = UNITS[options["unit"]]
     digits = options.get("decimals", 0)
     text = f"{value * factor:,.{digits}f}"
-    return f"{text} {unit}" if len(unit) < 3 and unit else text, COLORS[color[-1]]
+    return f"{text} {unit.replace('frames/s', 'fps')}".strip(), COLORS[color[-1]]
 
 
 def draw_stat(axes: Axes, title: str, values: list[float]) -> None:
@@ -148,8 +150,10 @@ def draw_stat(axes: Axes, title: str, values: list[float]) -> None:
     axes.set(xticks=[], yticks=[])
     for side in axes.spines.values():
         side.set_color("#d8dee4")
-    axes.text(0.5, 0.78, title, ha="center", va="center", color=INK, fontsize=11.5, transform=axes.transAxes)
-    axes.text(0.5, 0.34, text, ha="center", va="center", color=color, fontsize=20, weight="bold",
+    wrapped = textwrap.fill(title, 14)
+    axes.text(0.5, 0.76, wrapped, ha="center", va="center", color=INK, fontsize=11.5, transform=axes.transAxes)
+    size = 20 if len(text) < 8 else 15
+    axes.text(0.5, 0.28, text, ha="center", va="center", color=color, fontsize=size, weight="bold",
               transform=axes.transAxes)  # fmt: skip
 
 
@@ -172,6 +176,7 @@ def draw_timeline(axes: Axes, found: list[tuple[str, list[tuple[float, float]]]]
     """Draw the state of each camera as a bar."""
     options = panel_of(TIMELINE, "state-timeline")["fieldConfig"]["defaults"]["mappings"][0]["options"]
     style(axes, TIMELINE, "")
+    axes.set_title(TIMELINE, loc="left", fontsize=14, color=INK, weight="bold", pad=28)
     axes.grid(visible=False)
     names = sorted(name for name, _ in found)
     legend = {}
@@ -185,8 +190,8 @@ def draw_timeline(axes: Axes, found: list[tuple[str, list[tuple[float, float]]]]
     axes.tick_params(axis="y", labelsize=13, labelcolor=INK)
     axes.invert_yaxis()
     for which, (first, last) in FAULTS.items():
-        axes.text((first + last) / 2, -0.62, CAPTIONS[which], ha="center", va="bottom", fontsize=12, color=INK)
-    axes.legend(legend.values(), legend.keys(), loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(legend),
+        axes.text((first + last) / 2, -0.66, CAPTIONS[which], ha="center", va="bottom", fontsize=12, color=FAINT)
+    axes.legend(legend.values(), legend.keys(), loc="lower right", bbox_to_anchor=(1.0, 1.16), ncols=len(legend),
                 frameon=False, fontsize=12, handlelength=1)  # fmt: skip
 
 
@@ -201,6 +206,8 @@ def draw_graph(axes: Axes, title: str, found: list[tuple[str, list[tuple[float, 
         at = {round(second / STEP_S): value * factor for second, value in points}
         values = np.array([at.get(step, np.nan) for step in range(len(times))])
         color = LINES[index % len(LINES)]
+        if ":" in name:  # the one daemon's address, which says nothing here
+            name = "the daemon"
         if options["custom"]["stacking"]["mode"] == "normal":
             top = below + np.nan_to_num(values)
             axes.fill_between(times, below, top, color=color, alpha=0.45, linewidth=0, label=name)
@@ -212,36 +219,37 @@ def draw_graph(axes: Axes, title: str, found: list[tuple[str, list[tuple[float, 
     if not found:
         axes.text(0.5, 0.5, options.get("noValue", "no data"), ha="center", color=FAINT, transform=axes.transAxes)
     else:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2 if len(found) < 5 else 3, frameon=False,
-                    fontsize=11.5, handlelength=1.2, columnspacing=1.2, handletextpad=0.5)  # fmt: skip
+        wide = sum(len(name) + 4 for name, _ in found) > 40
+        axes.legend(loc="upper center", bbox_to_anchor=(0.47, -0.11), ncols=2 if wide else len(found), frameon=False,
+                    fontsize=11.5, handlelength=1.1, columnspacing=1.0, handletextpad=0.4)  # fmt: skip
 
 
 def draw(answers: Answers, output: Path) -> None:
     """Draw the picture."""
     plt.rcParams["font.family"] = "DejaVu Sans"
-    figure = plt.figure(figsize=(15, 15.2), facecolor="white")
-    heights = [0.62, 1.15, 2, 2, 2]
-    grid = figure.add_gridspec(
-        5, 1, height_ratios=heights, hspace=0.5, left=0.062, right=0.985, top=0.945, bottom=0.075
-    )
+    figure = plt.figure(figsize=(13, 15.6), facecolor="white")
+    edges = {"left": 0.074, "right": 0.985}
+    plates = figure.add_gridspec(1, len(STATS), wspace=0.07, top=0.952, bottom=0.9, **edges)
+    states = figure.add_gridspec(1, 1, top=0.838, bottom=0.752, **edges)
+    graphs = figure.add_gridspec(3, 3, wspace=0.26, hspace=0.62, top=0.694, bottom=0.106, **edges)
     subtitle = f"the numbers after {RUN_S // 60} minutes, and how they came to be (x: minutes)"
     figure.text(0.012, 0.985, "visaged", fontsize=20, weight="bold", color=INK, va="top")
-    figure.text(0.1, 0.9825, subtitle, fontsize=14, color=FAINT, va="top")
-    stats = grid[0].subgridspec(1, len(STATS), wspace=0.06)
+    figure.text(0.118, 0.9825, subtitle, fontsize=14, color=FAINT, va="top")
     for index, title in enumerate(STATS):
-        draw_stat(figure.add_subplot(stats[index]), title, answers["stats"][title])
-    draw_timeline(figure.add_subplot(grid[1]), answers["graphs"][TIMELINE])
-    for row in range(3):
-        cells = grid[2 + row].subgridspec(1, 3, wspace=0.22)
-        for column, title in enumerate(GRAPHS[3 * row : 3 * row + 3]):
-            draw_graph(figure.add_subplot(cells[column]), title, answers["graphs"][title])
+        draw_stat(figure.add_subplot(plates[index]), title, answers["stats"][title])
+    draw_timeline(figure.add_subplot(states[0]), answers["graphs"][TIMELINE])
+    for index, title in enumerate(GRAPHS):
+        draw_graph(figure.add_subplot(graphs[index]), title, answers["graphs"][title])
     origin = (
         f"Drawn by tests/benchmarks/make_dashboard.py from the answers of Prometheus {answers['prometheus']} to the "
-        "queries of configs/grafana/visaged.json; not a picture of Grafana.\nOne run of a real daemon on two shared "
-        "CPU cores: four RTSP cameras at 5 frames a second, mosquitto, a scrape every 2 s."
+        "dashboard's own queries;\nnot a picture of Grafana. One run of a real daemon on two shared CPU cores: four "
+        "RTSP cameras at 5 frames a second,\nmosquitto, a scrape every 2 s. Shaded: what was done to it."
     )
     figure.text(0.012, 0.012, origin, fontsize=11.5, color=FAINT, va="bottom", linespacing=1.5)
     figure.savefig(output, dpi=100)
+    plt.close(figure)
+    with Image.open(output) as picture:  # a palette takes a third of the bytes
+        picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(output, optimize=True)
     print(f"{output}: {output.stat().st_size / 1000:.0f} kB")
 
 
