@@ -27,6 +27,7 @@ _PATIENCE_S = 2.0
 # The same while older events lie on disk alone, which then arrive after newer ones.
 _LONG_PATIENCE_S = 10.0
 _MANY_DONE = 500
+_MANY_GONE = 1000
 
 
 @dataclass(slots=True, eq=False)
@@ -93,6 +94,8 @@ class SpoolQueue:
         self._head: deque[Entry] = deque()
         self._tail: deque[Entry] = deque()
         self._sent: dict[int, Entry] = {}
+        # How many of head and tail were dropped; they are taken out in passing, or when there are many.
+        self._gone = 0
         # All that are not on disk, wherever they lie, by number.
         self._unstored: dict[int, Entry] = {}
         self._unstored_bytes = 0
@@ -112,7 +115,7 @@ class SpoolQueue:
     def __len__(self) -> int:
         """Return how many events are not acknowledged."""
         with self._changed:
-            return self._on_disk + len(self._head) + len(self._tail) + len(self._sent)
+            return self._on_disk + len(self._head) + len(self._tail) - self._gone + len(self._sent)
 
     # For the thread that sends.
 
@@ -131,7 +134,10 @@ class SpoolQueue:
                 if oldest is None or oldest is entry:
                     break
                 self._remove(oldest)
+                self._gone += 1
                 lost.append(oldest.message)
+            if self._gone >= _MANY_GONE:
+                self._sweep()
             self._refresh()
             return lost
 
@@ -142,7 +148,9 @@ class SpoolQueue:
             envelopes: list[Envelope] = []
             while self._head and len(envelopes) < limit:
                 entry = self._head.popleft()
-                if not entry.gone:
+                if entry.gone:
+                    self._gone -= 1
+                else:
                     self._sent[entry.id] = entry
                     envelopes.append(Envelope(entry.id, entry.message, entry.id <= self._replayed_to))
             if self._wants_more():
@@ -306,6 +314,7 @@ class SpoolQueue:
         with self._changed:
             while self._head and self._head[0].gone:
                 self._head.popleft()
+                self._gone -= 1
             if not self._head or (before_s is not None and self._head[0].put_s >= before_s):
                 return None
             entry = self._head.popleft()
@@ -359,6 +368,11 @@ class SpoolQueue:
         elif self._unstored.pop(entry.id, None) is not None:
             self._unstored_bytes -= len(entry.message.body)
 
+    def _sweep(self) -> None:
+        self._head = deque(entry for entry in self._head if not entry.gone)
+        self._tail = deque(entry for entry in self._tail if not entry.gone)
+        self._gone = 0
+
     def _wants_more(self) -> bool:
         return self._on_disk > 0 and len(self._head) < MOST_IN_HEAD // 2
 
@@ -375,6 +389,7 @@ class SpoolQueue:
             entry = self._tail[0]
             if entry.gone:
                 self._tail.popleft()
+                self._gone -= 1
             elif entry.stored and (self._on_disk or len(self._head) >= MOST_IN_HEAD):
                 self._tail.popleft()
                 self._on_disk += 1
