@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 FILE_NAME = "cameras.yaml"
 _EPOCH_NAME = "epoch"
 
+# In the year 2248; larger numbers come from damage, and events could not be numbered after them.
+_END_OF_TIME = 1 << 43
+
 _HEADER = (
     "# Written by visaged: cameras that were added, changed or removed over HTTP. JSON merge patches (RFC 7386) over\n"
     "# the cameras of the configuration, whole cameras where it has none of that name, null where one was removed.\n"
@@ -114,7 +117,7 @@ def _number(path: Path) -> int | None:
             text = file.read(100)
     except FileNotFoundError:
         return None
-    if not re.fullmatch(rb"[0-9]{1,15}\s*", text):
+    if not re.fullmatch(rb"[0-9]{1,15}\s*", text) or int(text) >= _END_OF_TIME:
         raise ValueError("it holds no number")
     return int(text)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import sqlite3
 import time
@@ -15,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
+
+import orjson
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ CREATE TABLE sequences (
 CREATE TABLE topics (topic TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), spool_s REAL NOT NULL, wall_s REAL NOT NULL);
 """
+_TABLES = {"events", "tracks", "sequences", "topics", "clock"}
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 _MOST_SET_ASIDE = 3
 _FREE_PAGES = 1000
@@ -162,9 +166,22 @@ class Database:
             run.executemany("DELETE FROM topics WHERE topic = ?", cleared)
             run.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?)", changes.clock)
 
-    def close_tracks(self, rows: Iterable[Row]) -> None:
-        """Store the ends of all open tracks, and forget those tracks; raises `sqlite3.Error`."""
+    def close_tracks(self, rows: Iterable[Row], first: int) -> None:
+        """Store the ends of all open tracks, and forget those tracks; raises `sqlite3.Error`.
+
+        Args:
+            rows: The ends.
+            first: Number of the first row, or a smaller one. Events with numbers from there on are moved before it:
+                there are some if a run made very many, or if an earlier one's epoch was larger than this one's.
+        """
         with self._transaction() as run:
+            run.execute("DELETE FROM events WHERE id < 0")  # there are none but by damage
+            newest = run.execute("SELECT MAX(id) FROM events").fetchone()[0]
+            if newest is not None and newest >= first:
+                old = [id for (id,) in run.execute("SELECT id FROM events ORDER BY id")]
+                run.execute("UPDATE events SET id = -1 - id")  # so that no number is used twice in between
+                moved = ((first - len(old) + place, -1 - id) for place, id in enumerate(old))
+                run.executemany("UPDATE events SET id = ? WHERE id = ?", moved)
             run.executemany("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
             run.execute("DELETE FROM tracks")
             run.execute("DELETE FROM sequences")
@@ -180,16 +197,17 @@ class Database:
 
     def sequences(self) -> dict[tuple[int, str], int]:
         """Return the newest event's number by run and camera; raises `sqlite3.Error`."""
-        return {(epoch, camera): seq for epoch, camera, seq in self._connection.execute("SELECT * FROM sequences")}
+        rows = self._connection.execute("SELECT * FROM sequences")
+        return {(epoch, camera): seq for epoch, camera, seq in rows if type(seq) is int}
 
     def topics(self) -> set[str]:
         """Return the topics that have a retained message; raises `sqlite3.Error`."""
-        return {topic for (topic,) in self._connection.execute("SELECT topic FROM topics")}
+        return {topic for (topic,) in self._connection.execute("SELECT topic FROM topics") if is_topic(topic)}
 
     def clock(self) -> tuple[float, float] | None:
         """Return the spool's own clock and the wall clock at the last change, in seconds; raises `sqlite3.Error`."""
         row = self._connection.execute("SELECT spool_s, wall_s FROM clock").fetchone()
-        return None if row is None else (row[0], row[1])
+        return (row[0], row[1]) if row is not None and all(map(_is_finite, row)) else None
 
     def total(self, after: int = -1) -> tuple[int, int]:
         """Return number and bytes of the events whose number is larger than `after`; raises `sqlite3.Error`."""
@@ -213,6 +231,27 @@ class Database:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
             raise
+
+
+def is_topic(text: object) -> bool:
+    """Return whether a text from the database can be (a part of) a topic to publish to."""
+    return isinstance(text, str) and 0 < len(text) < 20_000 and not any(c in text for c in "+#\0\ufffd")
+
+
+def is_sound(row: Row | Track) -> bool:
+    """Return whether a row has values of the right kinds: SQLite does not notice damage inside of a value."""
+    whole = (row.epoch, row.seq) if isinstance(row, Row) else (row.epoch, row.track)
+    times = (row.captured_at, row.stored_s) if isinstance(row, Row) else (row.captured_at,)
+    if not (all(type(n) is int for n in whole) and all(map(_is_finite, times)) and is_topic(row.camera)):
+        return False
+    try:
+        return isinstance(row.body, bytes) and isinstance(orjson.loads(row.body), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def is_damaged(error: sqlite3.Error) -> bool:
@@ -245,6 +284,8 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, bool]:
     # Made here, because SQLite would let others read it.
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    # A name that is no UTF-8 any more must not hold up what follows it.
+    connection.text_factory = lambda text: text.decode("utf-8", "replace")
     try:
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -266,6 +307,9 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, bool]:
                 f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
             )
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if found == "ok" and not tables >= _TABLES:
+            found = f"tables are missing: {', '.join(sorted(_TABLES - tables))}"
         if found != "ok":
             error = sqlite3.DatabaseError(found)
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT

@@ -22,12 +22,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import orjson
-
 from visaged.pipelines.outputs.messages import Message, end_of
 from visaged.pipelines.outputs.outbox import Envelope
 from visaged.pipelines.outputs.spool.config import SpoolConfig
-from visaged.pipelines.outputs.spool.database import Changes, Database, Row, is_damaged, set_aside
+from visaged.pipelines.outputs.spool.database import (
+    Changes,
+    Database,
+    Row,
+    SpoolError,
+    is_damaged,
+    is_sound,
+    set_aside,
+)
 from visaged.pipelines.outputs.spool.queue import MOST_IN_HEAD, Entry, SpoolQueue, Work
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -91,7 +97,7 @@ class Spool:
         self._queue = SpoolQueue(self._next_id + _NUMBERS // 2, *memory, clock)
         self._wake: Callable[[], None] = lambda: None
         self._database: Database | None = None
-        self._inode = 0
+        self._inodes: tuple[int, ...] = ()
         self._was_open = False
         # The spool's own clock goes on with the monotonic clock: a wall clock that is set lets no event expire.
         self._base_s = -clock()
@@ -103,7 +109,7 @@ class Spool:
         metrics.spool_max_bytes.set(self._most_bytes)
         metrics.spool_max_age.set(self._most_age_s)
         metrics.spool_writable.set_function(lambda: not self.state)
-        self._try(self._open)
+        self._try(self._open, at_start=True)
         self._report()
 
     @property
@@ -189,19 +195,21 @@ class Spool:
         self._report()
         self._wake()
 
-    def _try(self, do: Callable[[], None], reads: bool = False) -> None:
-        """Do something with the disk; an error of the disk leads to `trouble`."""
+    def _try(self, do: Callable[[], None], reads: bool = False, at_start: bool = False) -> None:
+        """Do something with the disk; an error leads to `trouble`, and a foreign file ends the start."""
         try:
             do()
-        except (sqlite3.Error, OSError) as error:
-            if isinstance(error, sqlite3.Error) and is_damaged(error) and self._database is not None:
+        except (sqlite3.Error, OSError, SpoolError) as error:
+            if isinstance(error, sqlite3.Error) and is_damaged(error):
                 self._close()
                 try:
                     set_aside(self._path)
                     self._open()
                     return
-                except (sqlite3.Error, OSError) as second:
+                except (sqlite3.Error, OSError, SpoolError) as second:
                     error = second
+            if at_start and isinstance(error, SpoolError):
+                raise error from None
             self._fail(error)
             if reads:
                 self._queue.unreadable()
@@ -239,7 +247,7 @@ class Spool:
             else:
                 self._begin(database)
             self._bytes = database.total()[1]
-            self._inode = os.stat(self._path).st_ino
+            self._inodes = self._files()
         except BaseException:
             database.close()
             raise
@@ -252,14 +260,15 @@ class Spool:
         self._topics = database.topics()
         sequences = database.sequences()
         ends: list[Row] = []
-        for epoch, camera, _, captured_at, body in database.tracks():
-            if not _is_json(body):
+        for track in database.tracks():
+            epoch, camera, _, captured_at, body = track
+            if not is_sound(track):
                 self._lose("damaged", 1)
                 continue
             seq = sequences[epoch, camera] = sequences.get((epoch, camera), 0) + 1
             end = end_of(body, seq, "restart")
             ends.append(Row(self._next_id + len(ends), epoch, camera, seq, captured_at, self._base_s + now_s, end))
-        database.close_tracks(ends)
+        database.close_tracks(ends, self._next_id)
         waiting = database.total()[0]
         self._queue.adopt(waiting, self._topics)
         if waiting:
@@ -270,8 +279,11 @@ class Spool:
 
     def _look(self) -> None:
         """Find out whether the file is still the one that is open: SQLite would write to a deleted one for ever."""
-        if self._database is not None and os.stat(self._path).st_ino != self._inode:
-            raise OSError(f"{self._path} was replaced")
+        if self._database is not None and self._files() != self._inodes:
+            raise OSError(f"{self._path} or its -wal file was replaced")
+
+    def _files(self) -> tuple[int, ...]:
+        return tuple(os.stat(f"{self._path}{end}").st_ino for end in ("", "-wal"))
 
     def _write(self) -> None:
         if self._database is None:
@@ -322,9 +334,12 @@ class Spool:
             self._lose("damaged", damaged)
 
     def _entry(self, row: Row) -> Entry:
+        if not is_sound(row):
+            nothing = Message("events", "", 0, 0, b"", 0.0, 0.0)
+            return Entry(row.id, nothing, 0.0, stored=True, gone=True)
         captured_s = self._clock() - (self._wall() - row.captured_at)
         message = Message("events", row.camera, row.seq, row.epoch, row.body, captured_s, row.captured_at)
-        return Entry(row.id, message, row.stored_s - self._base_s, stored=True, gone=not _is_json(row.body))
+        return Entry(row.id, message, row.stored_s - self._base_s, stored=True)
 
     def _bound(self) -> None:
         """Drop the oldest events that are beyond the bounds."""
@@ -344,14 +359,6 @@ class Spool:
         self._metrics.spool_events.set(len(self._queue))
         self._metrics.spool_bytes.set(self._bytes)
         self._metrics.spool_oldest.set(0.0 if oldest_s is None else max(0.0, self._clock() - oldest_s))
-
-
-def _is_json(body: object) -> bool:
-    """Return whether a body is what was stored; SQLite does not notice damage inside of a value."""
-    try:
-        return isinstance(body, bytes) and isinstance(orjson.loads(body), dict)
-    except orjson.JSONDecodeError:
-        return False
 
 
 def _reason(error: Exception) -> str:

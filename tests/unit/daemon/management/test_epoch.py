@@ -40,7 +40,7 @@ def test_it_grows_though_the_clock_went_back(tmp_path: Path, caplog: pytest.LogC
     assert next_epoch(tmp_path, NOW + 1) == first + 1000
 
 
-@pytest.mark.parametrize("text", ["", "x", "-5", "1e9", "9" * 5000, "12 13", "\x00"])
+@pytest.mark.parametrize("text", ["", "x", "-5", "1e9", "9" * 15, "9" * 5000, "12 13", "\x00"])
 def test_a_damaged_file_is_named_and_costs_nothing_else(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:

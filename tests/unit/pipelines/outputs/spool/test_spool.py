@@ -284,6 +284,21 @@ def test_memory_is_bounded_without_the_disk(tmp_path: Path) -> None:
     assert [seq for _, seq in ids(bench.send())] == list(range(31, 81))
 
 
+def test_what_was_dropped_leaves_memory(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    bench = Bench(tmp_path / "state")
+    bench.memory = (50, 10_000_000)
+    bench.start()
+    block(bench)
+    for number in range(3000):
+        bench.put()
+        if number % 10 == 0:
+            bench.spool.turn()
+    assert len(bench.spool) == 50
+    queue = bench.spool._queue
+    assert len(queue._head) + len(queue._tail) < 1100
+
+
 def test_an_unusable_disk_at_the_start_heals_and_what_it_held_comes_first(bench: Bench) -> None:
     for _ in range(3):
         bench.put()
@@ -365,6 +380,95 @@ def test_a_file_that_was_deleted_is_begun_anew(bench: Bench) -> None:
     bench.spool.turn()
     bench.start()
     assert [seq for _, seq in ids(bench.send())] == [1, 2, 3]  # the third ends the track
+
+
+@pytest.mark.parametrize("earlier", [3_600_000, 59_999])
+def test_events_of_a_run_with_a_larger_epoch_or_very_many_events_come_first(bench: Bench, earlier: int) -> None:
+    bench.spool._queue._last += 600_000  # as after so many events
+    first = bench.epoch
+    bench.put("begin")
+    bench.put("update")
+    bench.spool.turn()
+    bench.epoch -= earlier  # the clock was set back; by an hour, with the file of the epoch lost
+    bench.start()
+    bench.put("begin")
+    assert ids(bench.send()) == [(first, 1), (first, 2), (first, 3), (bench.epoch, 1)]
+    assert not bench.spool.trouble
+    bench.start()
+    assert [seq for _, seq in ids(bench.send())] == [1, 2, 3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("statement", "lost"),
+    [
+        ("UPDATE events SET camera = CAST(x'ff41' AS TEXT) WHERE camera = 'door'", 1),
+        ("UPDATE events SET camera = 'd#or' WHERE camera = 'door'", 1),
+        ("UPDATE events SET seq = 'x' WHERE camera = 'door'", 1),
+        ("UPDATE events SET captured_at = 'x', stored_s = x'00' WHERE camera = 'door'", 1),
+        ("UPDATE tracks SET captured_at = 9e999 WHERE camera = 'door'", 1),
+        ("UPDATE sequences SET seq = 'x' WHERE camera = 'door'", 0),
+        ("UPDATE clock SET spool_s = 'x', wall_s = x'00'", 0),
+        ("INSERT INTO topics VALUES (CAST(x'ff' AS TEXT)), ('v/#')", 0),
+        ("INSERT INTO events VALUES (-5, 1, 'door', 1, 1, 1, '{}')", 0),
+        ("INSERT INTO events VALUES (9223372036854775807, 1, 'door', 'x', 1, 1, '{}')", 1),
+    ],
+)
+def test_values_that_are_damaged_hold_up_nothing_else(bench: Bench, statement: str, lost: int) -> None:
+    bench.put("begin")
+    bench.put("begin", camera="yard")
+    bench.spool.turn()
+    with sqlite3.connect(bench.folder / FILE_NAME) as database:
+        database.execute(statement)
+    bench.start()
+    sent = bench.send()
+    assert [e.message.seq for e in sent if e.message.camera == "yard"] == [1, 2]
+    assert not bench.spool.trouble
+    assert bench.lost == ({"damaged": lost} if lost else {})
+    assert bench.spool.remembered() == set()
+    for envelope in sent:
+        bench.spool.ack(envelope.id)
+    bench.spool.turn()
+    with sqlite3.connect(bench.folder / FILE_NAME) as database:
+        assert database.execute("SELECT COUNT(*) FROM events").fetchone() == (0,)
+
+
+def test_a_database_without_its_tables_is_set_aside(bench: Bench) -> None:
+    with sqlite3.connect(bench.folder / FILE_NAME) as database:
+        database.execute("DROP TABLE tracks")
+    bench.start()
+    bench.put()
+    assert len(bench.send()) == 1
+    assert list(bench.folder.glob("spool.sqlite3.damaged-*"))
+
+
+def test_a_log_that_was_deleted_takes_nothing_with_it(bench: Bench) -> None:
+    bench.put()
+    bench.spool.turn()
+    (bench.folder / f"{FILE_NAME}-wal").unlink()
+    bench.put()
+    for _ in range(3):
+        bench.clock.advance(5)
+        bench.spool.turn()
+    assert not bench.spool.trouble
+    bench.start()
+    assert [seq for _, seq in ids(bench.send())] == [1, 2, 3]  # the third ends the track
+
+
+def test_a_foreign_database_that_comes_while_events_are_written_is_left_alone(bench: Bench) -> None:
+    bench.put()
+    bench.spool.turn()
+    for path in bench.folder.iterdir():
+        path.unlink()
+    with sqlite3.connect(bench.folder / FILE_NAME) as database:
+        database.execute("CREATE TABLE theirs (x)")
+    bench.put()
+    for _ in range(3):
+        bench.clock.advance(5)
+        bench.spool.turn()
+    assert "is a database of another program" in bench.spool.trouble
+    assert [seq for _, seq in ids(bench.send())] == [1, 2]
+    with sqlite3.connect(bench.folder / FILE_NAME) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
 
 
 @pytest.mark.parametrize(
