@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 """Version of the tables. A newer visaged converts older ones; an older visaged does not touch newer ones."""
+
+RESERVE = 8_000_000
+"""Bytes that are left free on the file system: about twice the log of a transaction of usual size."""
 
 _APPLICATION = 0x76736764  # "vsgd"
 _SCHEMA = """
@@ -214,6 +218,20 @@ class Database:
         text = "SELECT COUNT(*), COALESCE(SUM(LENGTH(body)), 0) FROM events WHERE id > ?"
         count, size = self._connection.execute(text, (after,)).fetchone()
         return count, size
+
+    def room(self) -> int:
+        """Return how many bytes can be added: free pages, and what is free on the file system above a reserve.
+
+        Without the reserve, a log that cannot be copied into the file and a file that cannot grow for it would fill the
+        disk for ever, though all events are removed.
+
+        Raises:
+            sqlite3.Error, OSError: The file cannot be used now.
+        """
+        disk = shutil.disk_usage(self._path.parent)
+        free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
+        page: int = self._connection.execute("PRAGMA page_size").fetchone()[0]
+        return disk.free - min(RESERVE, disk.total // 2) + int(free) * page
 
     def tidy(self) -> None:
         """Give free pages back to the file system if there are many; raises `sqlite3.Error`."""

@@ -195,9 +195,16 @@ class SpoolQueue:
         with self._changed:
             self._refresh()
 
-    def collect(self) -> Work:
-        """Return all that is to be written; `stored` or `failed` must be called with it next."""
+    def collect(self, adds: bool = True) -> Work:
+        """Return all that is to be written; `stored` or `failed` must be called with it next.
+
+        Args:
+            adds: Whether events may be added; otherwise only those that are done are removed.
+        """
         with self._changed:
+            if not adds:
+                done, self._done = self._done, []
+                return Work([], done, {}, {}, {}, False)
             whole = self._is_whole
             work = Work(
                 list(self._unstored.values()),
@@ -328,6 +335,12 @@ class SpoolQueue:
         """Bytes of the events that are to be removed from the disk."""
         with self._changed:
             return sum(size for _, size in self._done)
+
+    @property
+    def unstored_bytes(self) -> int:
+        """Bytes of the bodies of the events that are not on disk."""
+        with self._changed:
+            return self._unstored_bytes
 
     @property
     def unstored(self) -> int:

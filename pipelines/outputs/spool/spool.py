@@ -14,6 +14,7 @@ holds up no event, and a new process would hang at it too.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -26,6 +27,7 @@ from visaged.pipelines.outputs.messages import Message, end_of
 from visaged.pipelines.outputs.outbox import Envelope
 from visaged.pipelines.outputs.spool.config import SpoolConfig
 from visaged.pipelines.outputs.spool.database import (
+    RESERVE,
     Changes,
     Database,
     Row,
@@ -216,7 +218,7 @@ class Spool:
 
     def _fail(self, error: Exception) -> None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code != sqlite3.SQLITE_FULL:
+        if code != sqlite3.SQLITE_FULL and getattr(error, "errno", None) != errno.ENOSPC:
             self._close()
         self._metrics.spool_failures.inc()
         self._retry_s = self._clock() + _RETRY_S
@@ -289,10 +291,20 @@ class Spool:
         if self._database is None:
             self._open()
         assert self._database is not None
-        work = self._queue.collect()
-        if not work:
-            self._heal()
-            return
+        # An event is written twice, to the log and to the file.
+        room = self._database.room() >= 2 * self._queue.unstored_bytes
+        work = self._queue.collect(room)
+        if work:
+            self._apply(work)
+        if not room:
+            raise OSError(errno.ENOSPC, f"fewer than {RESERVE // 1_000_000} MB are free")
+        self._heal(len(work.new))
+        if self._written_s >= self._tidy_s:
+            self._tidy_s = self._written_s + _TIDY_S
+            self._database.tidy()
+
+    def _apply(self, work: Work) -> None:
+        assert self._database is not None
         began_s = self._busy_since_s = self._clock()
         try:
             self._database.apply(self._changes(work))
@@ -305,10 +317,6 @@ class Spool:
         self._metrics.spool_write.observe(self._written_s - began_s)
         self._bytes += sum(len(entry.message.body) for entry in work.new) - sum(size for _, size in work.done)
         self._queue.stored(work)
-        self._heal(len(work.new))
-        if self._written_s >= self._tidy_s:
-            self._tidy_s = self._written_s + _TIDY_S
-            self._database.tidy()
 
     def _heal(self, count: int = 0) -> None:
         if self.trouble:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import sqlite3
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +88,24 @@ class Bench:
 def bench(tmp_path: Path) -> Bench:
     """A spool in an empty folder."""
     return Bench(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of its own with 8 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("needs to mount a file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
 
 
 def ids(envelopes: list[Envelope]) -> list[tuple[int, int]]:
@@ -270,6 +291,33 @@ def test_without_the_disk_events_go_on_from_memory_and_are_stored_once_it_is_bac
         (3, "end", "restart"),
     ]
     assert bench.lost == {}
+
+
+def test_a_disk_that_the_spool_itself_has_filled_heals_once_the_events_are_sent(small_disk: Path) -> None:
+    bench = Bench(small_disk)
+    body = b'{"a":"' + b"x" * 2000 + b'"}'
+    for number in range(1, 5001):
+        bench.spool.put(Message("events", "door", number, bench.epoch, body, 0.0, 0.0))
+        if number % 20 == 0:
+            bench.spool.turn()
+    assert bench.spool.trouble
+    bench.clock.advance(5)
+    sent: list[Envelope] = []
+    while some := bench.spool.pending(20):
+        sent += some
+        for envelope in some:
+            bench.spool.ack(envelope.id)
+        bench.clock.advance(0.1)
+        bench.spool.turn()
+    assert ids(sent) == [(bench.epoch, number) for number in range(1, 5001)]
+    for _ in range(2):  # what was sent is removed, which makes room
+        bench.clock.advance(5)
+        bench.spool.turn()
+    assert not bench.spool.trouble
+    bench.put("begin")
+    bench.spool.turn()
+    bench.start()
+    assert len(bench.send()) == 2
 
 
 def test_memory_is_bounded_without_the_disk(tmp_path: Path) -> None:
