@@ -233,6 +233,10 @@ class Database:
         page: int = self._connection.execute("PRAGMA page_size").fetchone()[0]
         return disk.free - min(RESERVE, disk.total // 2) + int(free) * page
 
+    def shorten(self) -> None:
+        """Give the space of the log back to the file system; raises `sqlite3.Error`."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def tidy(self) -> None:
         """Give free pages back to the file system if there are many; raises `sqlite3.Error`."""
         free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]

@@ -104,6 +104,8 @@ class SpoolQueue:
         self._on_disk = 0
         self._read_to = -1
         self._fails = self._is_unreadable = False
+        # Since when the next events to send are waited for, which are on disk alone.
+        self._starves_since_s: float | None = None
         self._open: dict[tuple[int, str, int], Track] = {}
         self._sequences: dict[tuple[int, str], int] = {}
         self._changed_open: dict[tuple[int, str, int], Track | None] = {}
@@ -277,6 +279,7 @@ class SpoolQueue:
                 else:
                     self._head.append(entry)
             self._on_disk = max(0, self._on_disk - count) if count else 0
+            self._starves_since_s = None
             self._head = deque(sorted(self._head, key=_number))
             self._settle()
 
@@ -391,10 +394,17 @@ class SpoolQueue:
 
     def _hurry(self) -> None:
         """Send what waits for a disk that hangs."""
-        if self._tail and not self._head:
-            waited_s = self._clock() - self._tail[0].put_s
-            if waited_s > (_LONG_PATIENCE_S if self._on_disk else _PATIENCE_S):
-                self._move(len(self._tail))
+        if self._head or not (self._tail or self._on_disk):
+            return
+        now_s = self._clock()
+        if self._on_disk and self._starves_since_s is None:
+            self._starves_since_s = now_s
+        if not self._tail:
+            return
+        # Those that wait for the broker have waited long already when it comes back: that says nothing of the disk.
+        since_s = max(self._tail[0].put_s, self._starves_since_s or self._tail[0].put_s)
+        if now_s - since_s > (_LONG_PATIENCE_S if self._on_disk else _PATIENCE_S):
+            self._move(len(self._tail))
 
     def _settle(self) -> None:
         """Let the tail go on, as far as it may."""

@@ -297,6 +297,8 @@ class Spool:
         if work:
             self._apply(work)
         if not room:
+            if not len(self._queue):  # until then, the log is what removals and a restart can use
+                self._database.shorten()
             raise OSError(errno.ENOSPC, f"fewer than {RESERVE // 1_000_000} MB are free")
         self._heal(len(work.new))
         if self._written_s >= self._tidy_s:
