@@ -38,11 +38,14 @@ class StateFolder:
         self.path: Path | None = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _hold_folder(path)
             # Open until the end of the process, which releases the lock however it ends.
             self._lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             _hold(self._lock, path)
         except OSError as error:
             reason = error.strerror or str(error)
+            if error.errno == errno.EISDIR:
+                raise StartError(f"state_dir: {path / LOCK_NAME} is a folder; remove it") from None
             if error.errno in _WRONG:
                 raise StartError(f"state_dir: {path} cannot be a folder: {reason}; name another one") from None
             if error.errno in _FORBIDDEN and not is_default:
@@ -68,6 +71,25 @@ def _owner(path: Path) -> str:
     return "nothing of the path can be looked at"
 
 
+def _hold_folder(path: Path) -> None:
+    """Lock the folder itself, where that is possible: also on a read-only disk, and whatever becomes of the lock file.
+
+    Raises:
+        StartError: Another process has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return
+    with contextlib.suppress(OSError):  # some file systems cannot lock folders; then the lock file counts alone
+        folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # open until the end of the process
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(folder)
+            raise _in_use(path) from None
+
+
 def _hold(lock: int, path: Path) -> None:
     """Lock the file and write this process's number into it; raises `StartError` if another process has it."""
     try:
@@ -77,10 +99,18 @@ def _hold(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
-        raise StartError(
-            f"state_dir: {path} is in use by another visaged, process {pid}; stop that one, or give each daemon a "
-            "state_dir of its own"
-        ) from None
+        raise _in_use(path) from None
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
+
+
+def _in_use(path: Path) -> StartError:
+    try:
+        with open(path / LOCK_NAME, "rb") as file:
+            pid = file.read(20).decode("ascii", "replace").strip()
+    except OSError:
+        pid = ""
+    return StartError(
+        f"state_dir: {path} is in use by another visaged, process {pid or 'unknown'}; stop that one, or give each "
+        "daemon a state_dir of its own"
+    )

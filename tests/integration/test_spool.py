@@ -187,6 +187,15 @@ def test_a_held_folder_names_the_holder(tmp_path: Path) -> None:
     assert held.path == tmp_path
     with pytest.raises(StartError, match=f"is in use by another visaged, process {os.getpid()};"):
         StateFolder(tmp_path, is_default=True)
+    (tmp_path / "lock").unlink()
+    with pytest.raises(StartError, match="is in use by another visaged, process unknown;"):
+        StateFolder(tmp_path, is_default=True)
+
+
+def test_a_folder_in_place_of_the_lock_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(StartError, match=f"state_dir: {tmp_path}/lock is a folder; remove it"):
+        StateFolder(tmp_path, is_default=True)
 
 
 def test_the_readme_shows_how_to_take_each_event_once() -> None:

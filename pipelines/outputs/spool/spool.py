@@ -99,7 +99,7 @@ class Spool:
         self._queue = SpoolQueue(self._next_id + _NUMBERS // 2, *memory, clock)
         self._wake: Callable[[], None] = lambda: None
         self._database: Database | None = None
-        self._inodes: tuple[int, ...] = ()
+        self._inodes = 0, 0
         self._was_open = False
         # The spool's own clock goes on with the monotonic clock: a wall clock that is set lets no event expire.
         self._base_s = -clock()
@@ -284,8 +284,14 @@ class Spool:
         if self._database is not None and self._files() != self._inodes:
             raise OSError(f"{self._path} or its -wal file was replaced")
 
-    def _files(self) -> tuple[int, ...]:
-        return tuple(os.stat(f"{self._path}{end}").st_ino for end in ("", "-wal"))
+    def _files(self) -> tuple[int, int]:
+        """Return what identifies the file and its log, which lies beside it, wherever a link points; 0 for no log."""
+        path = os.path.realpath(self._path)
+        try:
+            log = os.stat(f"{path}-wal").st_ino
+        except FileNotFoundError:
+            log = 0
+        return os.stat(path).st_ino, log
 
     def _write(self) -> None:
         if self._database is None:

@@ -526,6 +526,21 @@ def test_a_log_that_was_deleted_takes_nothing_with_it(bench: Bench) -> None:
     assert [seq for _, seq in ids(bench.send())] == [1, 2, 3]  # the third ends the track
 
 
+def test_the_file_may_be_a_link(bench: Bench) -> None:
+    bench.folder.joinpath("elsewhere").mkdir()
+    for path in bench.folder.glob(f"{FILE_NAME}*"):
+        path.unlink()
+    (bench.folder / FILE_NAME).symlink_to(bench.folder / "elsewhere" / "file")
+    bench.start()
+    bench.put()
+    for _ in range(3):
+        bench.clock.advance(5)
+        bench.spool.turn()
+        assert not bench.spool.trouble
+    bench.start()
+    assert len(bench.send()) == 2
+
+
 def test_a_foreign_database_that_comes_while_events_are_written_is_left_alone(bench: Bench) -> None:
     bench.put()
     bench.spool.turn()
