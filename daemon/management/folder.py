@@ -110,7 +110,20 @@ def _in_use(path: Path) -> StartError:
             pid = file.read(20).decode("ascii", "replace").strip()
     except OSError:
         pid = ""
+    pid = pid or _holder(path)  # the disk may have been full
     return StartError(
-        f"state_dir: {path} is in use by another visaged, process {pid or 'unknown'}; stop that one, or give each "
+        f"state_dir: {path} is in use by another visaged, process {pid}; stop that one, or give each "
         "daemon a state_dir of its own"
     )
+
+
+def _holder(path: Path) -> str:
+    """Return the number of the process that has locked a folder, as the kernel tells it."""
+    with contextlib.suppress(OSError, IndexError):
+        status = path.stat()
+        place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        for line in Path("/proc/locks").read_text("ascii").splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5] == place:
+                return words[4]
+    return "unknown"

@@ -199,6 +199,7 @@ class Spool:
 
     def _try(self, do: Callable[[], None], reads: bool = False, at_start: bool = False) -> None:
         """Do something with the disk; an error leads to `trouble`, and a foreign file ends the start."""
+        self._busy_since_s = self._clock()
         try:
             do()
         except (sqlite3.Error, OSError, SpoolError) as error:
@@ -215,6 +216,8 @@ class Spool:
             self._fail(error)
             if reads:
                 self._queue.unreadable()
+        finally:
+            self._busy_since_s = None
 
     def _fail(self, error: Exception) -> None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -313,14 +316,12 @@ class Spool:
 
     def _apply(self, work: Work) -> None:
         assert self._database is not None
-        began_s = self._busy_since_s = self._clock()
+        began_s = self._clock()
         try:
             self._database.apply(self._changes(work))
         except BaseException:
             self._queue.failed(work)
             raise
-        finally:
-            self._busy_since_s = None
         self._written_s = self._clock()
         self._metrics.spool_write.observe(self._written_s - began_s)
         self._bytes += sum(len(entry.message.body) for entry in work.new) - sum(size for _, size in work.done)
