@@ -33,6 +33,7 @@ class Rig:
         self.open: dict[str, list[int]] = {"door": [], "yard": []}
         self.newest: Counter[Run] = Counter()
         self.taken: dict[tuple[int, str, int], dict[str, object]] = {}
+        self.received: set[tuple[int, str, int]] = set()
         self.flying: list[Envelope] = []
 
     def add(self) -> None:
@@ -62,6 +63,7 @@ class Rig:
         self.flying += (some := self.bench.spool.pending(most))
         for _, message, _ in some:
             run = message.epoch, message.camera
+            self.received.add((*run, message.seq))
             if message.seq > self.newest[run]:
                 self.newest[run] = message.seq
                 self.taken[*run, message.seq] = orjson.loads(message.body)
@@ -114,46 +116,65 @@ class Rig:
         self.bench.clock.advance(3)
         self.turn()
 
+    def live(self) -> None:
+        """Does 300 things at random."""
+        for _ in range(300):
+            self.bench.clock.advance(self.choice.choice([0, 0.01, 0.3, 3]))
+            what = self.choice.random()
+            if what < 0.42:
+                for _ in range(self.choice.choice([1, 2, 5, 40])):
+                    self.add()
+            elif what < 0.65:
+                self.turn()
+            elif what < 0.80:
+                self.send(self.choice.choice([1, 5, 20, 30]))
+            elif what < 0.90:
+                self.ack(self.choice.randrange(len(self.flying) + 1))
+            elif what < 0.93:
+                self.bench.spool.retry()
+                self.flying = []
+            elif what < 0.96:
+                self.hide(self.choice.random() < 0.5)
+            elif what < 0.98:
+                self.fill(self.choice.random() < 0.5)
+            elif not self.bench.spool.trouble and not self.away.exists():
+                self.crash()
+        self.drain()
+        with sqlite3.connect(self.bench.folder / FILE_NAME) as database:
+            assert database.execute("SELECT COUNT(*) FROM events").fetchone() == (0,)
+            assert database.execute("SELECT COUNT(*) FROM tracks").fetchone() == (sum(map(len, self.open.values())),)
+        assert len(self.bench.spool) == 0
+        assert self.bench.lost == {}
 
+
+@pytest.fixture
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has most events lie on disk alone."""
+    for module in (queue, spool):
+        monkeypatch.setattr(module, "MOST_IN_HEAD", 20)
+
+
+@pytest.mark.usefixtures("few_are_many")
 @pytest.mark.parametrize("seed", range(8))
 def test_a_consumer_gets_each_event_in_order_and_an_end_of_each_track(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (queue, spool):
-        monkeypatch.setattr(module, "MOST_IN_HEAD", 20)  # so that few events are many
-    monkeypatch.setattr(queue, "_LONG_PATIENCE_S", 1e9)  # for the order; the steps here are few and far between
+    # The steps here are far between; with less patience, newer events would go first, as from a disk that hangs.
+    monkeypatch.setattr(queue, "_LONG_PATIENCE_S", 1e9)
     monkeypatch.setattr(queue, "_PATIENCE_S", 1e9)
     rig = Rig(tmp_path / "state", seed)
-    for _ in range(300):
-        rig.bench.clock.advance(rig.choice.choice([0, 0.01, 0.3, 3]))
-        what = rig.choice.random()
-        if what < 0.42:
-            for _ in range(rig.choice.choice([1, 2, 5, 40])):
-                rig.add()
-        elif what < 0.65:
-            rig.turn()
-        elif what < 0.80:
-            rig.send(rig.choice.choice([1, 5, 20, 30]))
-        elif what < 0.90:
-            rig.ack(rig.choice.randrange(len(rig.flying) + 1))
-        elif what < 0.93:
-            rig.bench.spool.retry()
-            rig.flying = []
-        elif what < 0.96:
-            rig.hide(rig.choice.random() < 0.5)
-        elif what < 0.98:
-            rig.fill(rig.choice.random() < 0.5)
-        elif not rig.bench.spool.trouble and not rig.away.exists():
-            rig.crash()
-    rig.drain()
-    with sqlite3.connect(rig.bench.folder / FILE_NAME) as database:
-        assert database.execute("SELECT COUNT(*) FROM events").fetchone() == (0,)
-        assert database.execute("SELECT COUNT(*) FROM tracks").fetchone() == (sum(map(len, rig.open.values())),)
-    assert len(rig.bench.spool) == 0
+    rig.live()
     rig.crash()
     rig.drain()
     assert rig.put <= rig.taken.keys()
     ends = Counter((*key[:2], event["track"]) for key, event in rig.taken.items() if event["event"] == "end")
     begun = {(*key[:2], event["track"]) for key, event in rig.taken.items()}
     assert ends == Counter(begun)
-    assert rig.bench.lost == {}
+
+
+@pytest.mark.usefixtures("few_are_many")
+@pytest.mark.parametrize("seed", range(8))
+def test_a_disk_that_is_too_slow_loses_nothing(tmp_path: Path, seed: int) -> None:
+    rig = Rig(tmp_path / "state", seed)
+    rig.live()
+    assert rig.put <= rig.received
