@@ -49,6 +49,8 @@ _RETRY_S = 2.0
 _LOOK_S = 1.0
 _TIDY_S = 60.0
 _HANGS_S = 5.0
+# A wall clock before this (October 2025) is not set.
+_PLAUSIBLE = 1.76e9
 # So many numbers a millisecond are left to each run, whose epoch is larger than those of the runs before.
 _NUMBERS = 1 << 20
 
@@ -102,7 +104,10 @@ class Spool:
         self._inodes = 0, 0
         self._was_open = False
         # The spool's own clock goes on with the monotonic clock: a wall clock that is set lets no event expire.
+        # While no process runs, the wall clock counts. Its latest time is kept, so that a clock that is behind for one
+        # run, as after a start without a network, and then right again lets no event expire either.
         self._base_s = -clock()
+        self._wall_base = wall() - clock()
         self._bytes = 0
         self._topics: set[str] = set()
         self.trouble = ""
@@ -261,7 +266,10 @@ class Spool:
     def _begin(self, database: Database) -> None:
         """Take over what earlier runs left."""
         last, now_s, wall = database.clock(), self._clock(), self._wall()
-        self._base_s = (0.0 if last is None else last[0] + max(0.0, wall - last[1])) - now_s
+        last_s, last_wall = last or (0.0, wall)
+        away_s = max(0.0, wall - last_wall) if last_wall > _PLAUSIBLE else 0.0
+        self._base_s = last_s + away_s - now_s
+        self._wall_base = max(wall, last_wall) - now_s
         self._topics = database.topics()
         sequences = database.sequences()
         ends: list[Row] = []
@@ -338,7 +346,8 @@ class Spool:
             for e in work.new
             for m in (e.message,)
         ]
-        clock = self._base_s + self._clock(), self._wall()
+        now_s = self._clock()
+        clock = self._base_s + now_s, max(self._wall(), self._wall_base + now_s)
         done = [id for id, _ in work.done]
         return Changes(clock, rows, done, work.open, work.sequences, work.topics, work.is_whole)
 

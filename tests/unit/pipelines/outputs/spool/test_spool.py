@@ -165,6 +165,26 @@ def test_events_expire_by_time_that_passed_whatever_the_wall_clock_says(bench: B
     assert bench.lost["expired"] == 3
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_clock_that_is_behind_for_a_run_lets_nothing_expire(bench: Bench, is_first: bool) -> None:
+    right_s = bench.clock.wall_s
+    if not is_first:
+        bench.put("end")
+        bench.spool.turn()
+    bench.clock.wall_s = 0.0  # a machine without a battery, before it has reached a network
+    if is_first:
+        (bench.folder / FILE_NAME).unlink()
+    bench.start()
+    bench.clock.advance(100 * 3600)
+    bench.put("end")
+    bench.spool.turn()
+    bench.clock.wall_s = right_s + 101 * 3600
+    bench.start()
+    bench.clock.advance(60 * 3600)
+    assert len(bench.send()) == (1 if is_first else 2)
+    assert bench.lost == {}
+
+
 def test_topics_are_remembered_until_they_are_forgotten(bench: Bench) -> None:
     bench.spool.remember("v/door/status")
     bench.spool.remember("v/yard/status")
