@@ -71,7 +71,7 @@ class HttpCamera(Camera):
 
     def __init__(self, name: str, kind: str, clips: list[Clip]) -> None:
         super().__init__(name)
-        self._wrapping = {"mjpeg": _Multipart, "ts": _TransportStream}[kind]
+        self._wrapping = {"mjpeg": Multipart, "ts": TransportStream}[kind]
         self._clips = clips
         self._clip = clips[0]
         self._changed = threading.Condition()
@@ -248,7 +248,9 @@ class RtspCamera(Camera):
         self._server.process.thaw()
 
 
-class _Multipart:
+class Multipart:
+    """JPEGs in a multipart answer."""
+
     content_type = "multipart/x-mixed-replace; boundary=picture"
 
     def wrap(self, clip: Clip, index: int, at_s: float) -> bytes:
@@ -257,7 +259,9 @@ class _Multipart:
         return head + clip.jpegs[index] + b"\r\n"
 
 
-class _TransportStream:
+class TransportStream:
+    """H.264 in an MPEG transport stream, of one connection."""
+
     content_type = "video/mp2t"
 
     def __init__(self) -> None:

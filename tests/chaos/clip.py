@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -54,10 +55,16 @@ def make_clips(seed: int) -> list[Clip]:
     pictures = _pictures(random.Random(seed), _faces())
     clips = []
     for size in SIZES:
-        scaled = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures]
-        jpegs = [cv2.imencode(".jpg", picture)[1].tobytes() for picture in scaled]
-        clips.append(Clip(size, jpegs, _units(scaled, size)))
+        scaled = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA).astype(np.uint8) for picture in pictures]
+        clips.append(coded(scaled))
     return clips
+
+
+def coded(pictures: Sequence[Image]) -> Clip:
+    """Return pictures, each (H, W, 3) uint8 BGR and all of one size with even sides, as a clip."""
+    height, width = pictures[0].shape[:2]
+    jpegs = [cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures]
+    return Clip((width, height), jpegs, _units(pictures, (width, height)))
 
 
 def write_mp4(clip: Clip, path: Path) -> Path:
@@ -131,7 +138,7 @@ def _schedule(rng: random.Random, count: int) -> list[bool]:
     return shown[: count - hidden] + [False] * hidden
 
 
-def _units(pictures: list[Image], size: tuple[int, int]) -> list[bytes]:
+def _units(pictures: Sequence[Image], size: tuple[int, int]) -> list[bytes]:
     context = av.VideoCodecContext.create("libx264", "w")
     context.width, context.height = size
     context.pix_fmt, context.time_base, context.thread_count = "yuv420p", Fraction(1, FPS), 1

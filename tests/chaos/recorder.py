@@ -126,11 +126,20 @@ class RecordingBroker:
             self._closed, self._frozen = True, False
             self._die()
 
-    def _die_at(self, at: str, left: int, rng: random.Random) -> None:
+    def die_at(self, at: str, left: int) -> None:
+        """Die at a byte (`byte`), or before, within or after an acknowledgement (`record`, `within`, `acknowledged`).
+
+        Args:
+            at: Where.
+            left: How many bytes or acknowledgements from now; where so many do not come, it dies after some seconds.
+        """
         with self._changed:
             self._trap = _Trap(at, left)
             if not self._changed.wait_for(lambda: self._listener is None, 5.0):
-                self._die()  # nothing came
+                self._die()
+
+    def _die_at(self, at: str, left: int, rng: random.Random) -> None:
+        self.die_at(at, left)
         time.sleep(rng.choice((0.0, rng.uniform(0.0, 1.5), rng.uniform(1.0, 4.0))))
         self.up()
 
