@@ -12,6 +12,8 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -34,9 +36,12 @@ from visaged.pipelines.inference import Inference
 from visaged.pipelines.outputs.documents import status_document
 from visaged.pipelines.outputs.fan_out import FanOut
 from visaged.pipelines.outputs.messages import Composer
+from visaged.pipelines.outputs.mqtt.losses import Losses
 from visaged.pipelines.outputs.mqtt.output import MqttOutput
-from visaged.pipelines.outputs.outbox import MemoryOutbox
+from visaged.pipelines.outputs.outbox import MemoryOutbox, NoTopicMemory
 from visaged.pipelines.outputs.output import Output
+from visaged.pipelines.outputs.spool.database import SpoolError
+from visaged.pipelines.outputs.spool.spool import Spool
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
 from visaged.pipelines.source.errors import SourceError
@@ -70,6 +75,7 @@ class Daemon:
         outputs: Where messages go besides the MQTT broker.
         epoch: Number of this run, larger than any earlier one's; milliseconds since 1970 unless given.
         configuration: Source of the settings, for reloads; without it, a reload finds nothing changed.
+        state_folder: Folder in which events wait for the broker, held by this process; None keeps them in memory.
 
     Raises:
         StartError: A model cannot be loaded, a port is taken, or a file cannot be used.
@@ -91,6 +97,7 @@ class Daemon:
         outputs: Sequence[Output] = (),
         epoch: int | None = None,
         configuration: Configuration | None = None,
+        state_folder: Path | None = None,
     ) -> None:
         self.settings = settings
         self._once = once
@@ -107,6 +114,7 @@ class Daemon:
         self.detector, self._reader = networks.detector, networks.reader
         self._batcher = self._make_batcher()
         composer = Composer(settings.node, int(time.time() * 1000) if epoch is None else epoch)
+        self._spool = None if state_folder is None else self._make_spool(state_folder, composer.epoch)
         mqtt = settings.mqtt
         self._broker = EmbeddedBroker(mqtt.host, mqtt.port, mqtt.prefix) if mqtt.embedded else None
         self._mqtt = self._make_mqtt(composer, version)
@@ -127,6 +135,7 @@ class Daemon:
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]
         self._fan_out_worker = self._worker("fan-out", self._fan_out.run)
         self._output_workers = [self._worker(output.name, output.run) for output in self._outputs]
+        self._spool_workers = [] if self._spool is None else [self._worker("spool", self._spool.run)]
         self._http_worker = self._worker("http", self.web.run)
         self._broker_workers = []
         if self._broker is not None:
@@ -202,7 +211,14 @@ class Daemon:
             if self._broker.failure is not None:
                 raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
             self._broker_workers[1].start()
-        for worker in [*self._output_workers, self._fan_out_worker, *self._inference_workers, self._http_worker]:
+        self._mqtt.clear_all_but([camera.name for camera in self.settings.cameras])
+        for worker in [
+            *self._spool_workers,
+            *self._output_workers,
+            self._fan_out_worker,
+            *self._inference_workers,
+            self._http_worker,
+        ]:
             worker.start()
         self._cameras.apply(self._specs)
 
@@ -242,6 +258,9 @@ class Daemon:
             output.drain(deadline_s - _DRAIN_RESERVE_S)
             worker.stop()
         left += _not_joined(self._output_workers, deadline_s - _OUTPUTS_RESERVE_S)
+        for worker in self._spool_workers:
+            worker.stop()
+        left += _not_joined(self._spool_workers, deadline_s)
         left += _not_joined([self._http_worker], deadline_s)
         for worker in self._broker_workers:
             worker.stop()
@@ -269,12 +288,23 @@ class Daemon:
 
     def _make_mqtt(self, composer: Composer, version: str) -> MqttOutput:
         config = self.settings.mqtt
-        outbox = MemoryOutbox(config.max_waiting_events, config.max_waiting_mb * 1_000_000)
+        outbox = MemoryOutbox(*config.memory) if self._spool is None else self._spool
+        topics = NoTopicMemory() if self._spool is None else self._spool
         try:
             login = config.login() if self._broker is None else self._broker.login
-            return MqttOutput(config, composer, self.metrics, version, outbox, login)
+            return MqttOutput(config, composer, self.metrics, version, outbox, login, topics)
         except (OSError, ValueError) as error:
             raise StartError(f"the MQTT connection cannot be set up: {error}") from error
+
+    def _make_spool(self, folder: Path, epoch: int) -> Spool:
+        lose = Losses(MqttOutput.name, self.metrics)
+        settings = self.settings
+        try:
+            return Spool(
+                folder, settings.spool, settings.mqtt.memory, epoch, partial(lose.count, "events"), self.metrics
+            )
+        except SpoolError as error:
+            raise StartError(str(error)) from error
 
     def _make_cameras(self) -> CameraSet:
         out = self._fan_out
@@ -330,6 +360,7 @@ class Daemon:
                 "error": mqtt.trouble or None,
                 "embedded": None if probe is None else {"works": probe.works, "error": probe.error or None},
             },
+            "spool": None if self._spool is None else {"events": len(self._spool), "error": self._spool.state or None},
             "cameras": {status.camera: status.state for status, _ in self._cameras.statuses()},
         }
 

@@ -34,6 +34,7 @@ from visaged.models.manifest import PACKAGED, Head, Manifest
 from visaged.models.session import Provider, expects_gpu
 from visaged.pipelines.attributes import COMPUTED
 from visaged.pipelines.outputs.mqtt.config import PublisherConfig
+from visaged.pipelines.outputs.spool.config import SpoolConfig
 from visaged.pipelines.runtime.config import NotBoolean, StrictConfig
 from visaged.pipelines.source.video import SourceConfig
 from visaged.pipelines.tracking.tracker import TrackerConfig
@@ -222,10 +223,12 @@ class Settings(StrictConfig):
     log: LogSettings = LogSettings()
     """The log."""
     state_dir: Path | None = Field(default_factory=default_state_dir)
-    """Folder in which visaged keeps `cameras.yaml`, the changes of cameras that were made over HTTP, and `epoch`, the
-    number of its last run. Null: such changes are lost when the process ends, and epoch is the clock's alone. Left out:
-    systemd's state directory, else `$XDG_STATE_HOME/visaged`, else `~/.local/state/visaged`. The folder is made when it
-    is first written to. Every daemon needs one of its own."""
+    """Folder in which visaged keeps `cameras.yaml`, the changes of cameras that were made over HTTP, `epoch`, the
+    number of its last run, and `spool.sqlite3`, the events that wait for the broker. Null: all that is lost when the
+    process ends, and epoch is the clock's alone. Left out: systemd's state directory, else `$XDG_STATE_HOME/visaged`,
+    else `~/.local/state/visaged`. The folder is made at the start. Every daemon needs one of its own."""
+    spool: SpoolConfig = SpoolConfig()
+    """How many events wait in the state folder for the broker, and for how long."""
 
     @field_validator("cameras")
     @classmethod
@@ -285,6 +288,8 @@ def check(settings: Settings) -> list[ConfigProblem]:
         untrusted = camera.tls.trouble()
         if untrusted is not None:
             problems.append(ConfigProblem(f"cameras[{index}].tls.ca_file", untrusted))
+    if settings.state_dir is not None and settings.state_dir.exists() and not settings.state_dir.is_dir():
+        problems.append(ConfigProblem("state_dir", f"{settings.state_dir} is not a folder; name another one"))
     if settings.mqtt.tls is not None:
         try:
             settings.mqtt.tls.context()

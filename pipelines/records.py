@@ -120,7 +120,7 @@ class Face:
 
 
 EventKind = Literal["begin", "update", "end"]
-EndReason = Literal["lost", "stream_ended", "removed", "shutdown"]
+EndReason = Literal["lost", "stream_ended", "removed", "shutdown", "restart"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from visaged.daemon.http.keys import hash_key, make_key
 from visaged.daemon.http.settings import ApiKeySettings, Role
 from visaged.daemon.logs.setup import ProcessLog
 from visaged.daemon.management.configuration import Configuration
+from visaged.daemon.management.folder import StateFolder
 from visaged.daemon.management.state import next_epoch
 from visaged.daemon.settings import Settings, check, load, warnings
 from visaged.pipelines.runtime.metrics import Metrics
@@ -135,8 +136,10 @@ def _run(
         log.configure(settings.log)
         configuration.report()
         lines = EventLines(out, metrics)
-        epoch = next_epoch(settings.state_dir, time.time())
-        daemon = Daemon(settings, version_string(), once, metrics, [lines], epoch, configuration)
+        chosen = "state_dir" in configuration.chosen
+        folder = None if settings.state_dir is None else StateFolder(settings.state_dir, is_default=not chosen).path
+        epoch = next_epoch(folder, time.time())
+        daemon = Daemon(settings, version_string(), once, metrics, [lines], epoch, configuration, folder)
     except (StartError, OSError) as error:
         log.show(_styled(f"visaged cannot start: {error}", "bold red"))
         return EXIT_CANNOT_START, False

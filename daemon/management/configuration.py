@@ -61,6 +61,7 @@ class Configuration:
         self._read_document = read_document
         self._is_kept = is_kept
         self.state: StateFile | None = None
+        self.chosen: frozenset[str] = frozenset()
         self.in_force: Candidate | None = None
 
     @classmethod
@@ -89,6 +90,7 @@ class Configuration:
             SettingsError: The configuration cannot be used; names every problem by the path of its key.
         """
         document = self._read_document()
+        self.chosen = frozenset(document)
         folder = _state_dir(document) if self._is_kept else None
         self.state = None if folder is None else StateFile(folder)
         self.accept(self._checked(document, {} if self.state is None else self.state.read()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import orjson
@@ -22,7 +22,7 @@ from visaged.pipelines.outputs.documents import (
     status_document,
     timestamp,
 )
-from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
+from visaged.pipelines.records import CameraStatus, EndReason, FrameResult, TrackEvent
 
 Kind = Literal["faces", "events", "status"]
 
@@ -41,6 +41,8 @@ class Message:
         body: A JSON object in UTF-8; complete for `status`, without `age_ms` and `replayed` for the others.
         captured_s: Monotonic seconds of the capture of the frame; only valid in this process.
         captured_at: Wall clock time of the capture of the frame, in seconds since 1970.
+        track: Number of the track that an event is about; None for the other kinds.
+        is_end: Whether the message tells the end of that track.
     """
 
     kind: Kind
@@ -50,6 +52,8 @@ class Message:
     body: bytes
     captured_s: float
     captured_at: float
+    track: int | None = None
+    is_end: bool = False
 
     def encode(self, now_s: float, replayed: bool) -> bytes:
         """Return the JSON to send.
@@ -112,7 +116,8 @@ class Composer:
             "face": face_document(event.face),
             "best_shot": {"captured_at": timestamp(event.best.captured_at)} | shot_document(event.best),
         }
-        return self._message("events", event.camera, seq, body, event.captured_s, captured_at)
+        message = self._message("events", event.camera, seq, body, event.captured_s, captured_at)
+        return replace(message, track=track, is_end=event.kind == "end")
 
     def node_status(self, state: Literal["online", "offline"], at: float, version: str, reason: str | None) -> bytes:
         """Return the status of the node as JSON.
@@ -159,3 +164,14 @@ class Composer:
     ) -> Message:
         encoded = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
         return Message(kind, camera, seq, self.epoch, encoded, captured_s, captured_at)
+
+
+def end_of(body: bytes, seq: int, reason: EndReason) -> bytes:
+    """Return the body of the event that ends a track, from the body of the track's newest event.
+
+    Args:
+        body: The newest event, as `Message.body`.
+        seq: Number of the new event.
+        reason: Why the track ended.
+    """
+    return orjson.dumps(orjson.loads(body) | {"seq": seq, "event": "end", "reason": reason})

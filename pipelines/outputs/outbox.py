@@ -1,12 +1,12 @@
 """Keeps messages until the receiver of an output has acknowledged them.
 
-`Outbox` is the interface that an output uses. `MemoryOutbox` keeps messages in memory; an outbox on disk can replace it
-without a change to the output.
+`Outbox` is the interface that an output uses. `MemoryOutbox` keeps messages in memory, `spool.Spool` on disk.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from visaged.pipelines.outputs.messages import Message
@@ -26,6 +26,36 @@ class Envelope(NamedTuple):
     replayed: bool
 
 
+class TopicMemory(Protocol):
+    """Remembers over a restart which topics have a retained message; all methods never block."""
+
+    def remember(self, topic: str) -> None:
+        """Note that a topic has a retained message."""
+        ...
+
+    def forget(self, topic: str) -> None:
+        """Note that a topic has no retained message any more."""
+        ...
+
+    def remembered(self) -> set[str]:
+        """Return the topics that had a retained message when the process began."""
+        ...
+
+
+class NoTopicMemory:
+    """Remembers nothing."""
+
+    def remember(self, topic: str) -> None:
+        """Do nothing."""
+
+    def forget(self, topic: str) -> None:
+        """Do nothing."""
+
+    def remembered(self) -> set[str]:
+        """Return no topic."""
+        return set()
+
+
 class Outbox(Protocol):
     """Messages in the order in which they came, kept until acknowledged. Must be used by one thread only.
 
@@ -34,6 +64,10 @@ class Outbox(Protocol):
     """
 
     durable: bool
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Have a function called, from any thread, when messages become due that were not when they were added."""
+        ...
 
     def put(self, message: Message) -> list[Message]:
         """Add a message at the end; return those that were dropped to make room, which are lost."""
@@ -78,6 +112,9 @@ class MemoryOutbox:
         self._sent: dict[int, Message] = {}
         self._last = 0
         self._replayed_to = 0
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Do nothing: messages are due at once."""
 
     def put(self, message: Message) -> list[Message]:
         """Add a message at the end; return those that were dropped to make room."""

@@ -100,6 +100,15 @@ class Metrics:
             "output_waiting", "Messages that wait for an output's receiver or its acknowledgement", "output", "kind"
         )
 
+        self.spool_events = gauge("spool_events", "Events that wait for the broker's acknowledgement, on disk or not")
+        self.spool_bytes = gauge("spool_bytes", "Bytes of the events on disk")
+        self.spool_oldest = gauge("spool_oldest_seconds", "How long the oldest event has waited; 0 if none waits")
+        self.spool_writable = gauge("spool_writable", "1 while events are kept on disk, 0 while in memory alone")
+        self.spool_write = histogram(
+            "spool_write_seconds", "A transaction of events to the disk, synced", buckets=_FAST
+        )
+        self.spool_failures = counter("spool_failures", "Transactions that the disk did not take")
+
         self.pictures = counter("pictures", "Pictures of the HTTP API", "outcome")
         self.picture_seconds = histogram(
             "picture_seconds", "A picture of the HTTP API, from its last byte to the answer", buckets=_AGES[:-2]

@@ -75,6 +75,12 @@ class PublisherConfig(LinkConfig):
     faces_qos: Literal[0, 1] = 0
     """MQTT quality of service of the per-frame `faces` messages, 0 or 1; events always have 1."""
     max_waiting_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Most events that wait in memory for the broker (about 2 kB each); the oldest are dropped first, and counted."""
+    """Most events that wait in memory for the broker (about 2 kB each), without a state folder or while its disk takes
+    none; the oldest are dropped first, and counted."""
     max_waiting_mb: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Most megabytes of events that wait in memory for the broker; the oldest are dropped first, and counted."""
+
+    @property
+    def memory(self) -> tuple[int, int]:
+        """Most events, and most bytes of them, that wait in memory."""
+        return self.max_waiting_events, self.max_waiting_mb * 1_000_000

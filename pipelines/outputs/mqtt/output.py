@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from visaged.pipelines.outputs.messages import Composer, Kind, Message
 from visaged.pipelines.outputs.mqtt.config import PublisherConfig
@@ -25,7 +25,7 @@ from visaged.pipelines.outputs.mqtt.link import BrokerLink
 from visaged.pipelines.outputs.mqtt.losses import Losses
 from visaged.pipelines.outputs.mqtt.reports import Limits, Lost, Opened, Settled
 from visaged.pipelines.outputs.mqtt.times import Times
-from visaged.pipelines.outputs.outbox import Outbox
+from visaged.pipelines.outputs.outbox import NoTopicMemory, Outbox, TopicMemory
 from visaged.pipelines.outputs.output import OutputState
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -54,6 +54,7 @@ class MqttOutput:
         version: Version of the daemon, for the node's status.
         outbox: Keeps events until they are acknowledged.
         credentials: User and password for the broker.
+        topics: Remembers over a restart which topics have a retained message.
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
         times: Seconds after which conclusions are drawn from connections that end.
@@ -73,6 +74,7 @@ class MqttOutput:
         version: str,
         outbox: Outbox,
         credentials: tuple[str | None, str | None] = (None, None),
+        topics: TopicMemory = NoTopicMemory(),  # noqa: B008 - it holds nothing
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         times: Times = _TIMES,
@@ -85,7 +87,9 @@ class MqttOutput:
         self._clock = clock
         self._wall = wall
         self._node_topic = f"{config.prefix}/{composer.node}/status"
+        self._topics = topics
         self._inbox = Inbox(_MOST_FACES, config.max_waiting_events)
+        outbox.listen(self._inbox.wake)
         self._drain_until_s = float("inf")
         # Retained payloads by topic: all of them, and those that are not sent yet.
         self._state: dict[str, bytes] = {}
@@ -121,6 +125,16 @@ class MqttOutput:
     def forget(self, camera: str) -> None:
         """Clear the retained status of a camera that was removed; never blocks, and may be called from any thread."""
         self._inbox.put_state(self._topic(camera, "status"), b"")
+
+    def clear_all_but(self, cameras: Iterable[str]) -> None:
+        """Clear what earlier runs left retained: status of cameras that are gone, of the node under another name, ...
+
+        Args:
+            cameras: Names of the cameras that there are now.
+        """
+        current = {self._node_topic, *(self._topic(name, "status") for name in cameras)}
+        for topic in self._topics.remembered() - current:
+            self._inbox.put_state(topic, b"")
 
     def state(self) -> OutputState:
         """Return the state of the connection; may be called from any thread."""
@@ -196,6 +210,7 @@ class MqttOutput:
             self._outbox.ack(sent.id)
         elif sent.clears and self._state.get(sent.topic) == b"":
             del self._state[sent.topic]
+            self._topics.forget(sent.topic)
         if settled.refused:
             self._losses.count(sent.kind, settled.refused.lower().replace(" ", "_"), quietly=True)
             self._losses.report(sent.topic, settled.refused, f"are refused by the MQTT broker: {settled.refused}")
@@ -271,7 +286,10 @@ class MqttOutput:
 
     def _send_state(self) -> None:
         topic = next(iter(self._unsent))
-        self._send(topic, "status", self._unsent.pop(topic), 1, retain=True)
+        payload = self._unsent.pop(topic)
+        if payload:
+            self._topics.remember(topic)
+        self._send(topic, "status", payload, 1, retain=True)
 
     def _send_faces(self, message: Message) -> None:
         now_s = self._clock()
@@ -313,6 +331,9 @@ class MqttOutput:
     def _sign_off(self) -> None:
         published = self._publish_offline() if self._online else True
         self._handle_link_events()
+        if self._outbox.durable:
+            for event in self._inbox.take(0).events:
+                self._outbox.put(event)
         events = self._inbox.count("events") + (0 if self._outbox.durable else len(self._outbox))
         faces = self._inbox.count("faces") + len(self._faces) + self._ledger.unsettled("faces")
         if faces:

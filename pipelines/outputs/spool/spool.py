@@ -1,0 +1,359 @@
+"""An outbox on disk: events survive the end of the process, however it ends, until the broker has acknowledged them.
+
+An event is stored before it is sent, and removed once it is acknowledged. A thread of its own writes whatever came
+since the last transaction in one; it starts at most 200 a second, so that 5,000 events a second cost few syncs while an
+event waits a few milliseconds. Acknowledged events are removed along with the next ones that are stored, or within half
+a second: after a kill, that much is sent twice.
+
+The state of every open track is stored too, so that the next run can end the tracks that this one left open.
+
+While the disk cannot be written (full, read-only, broken, hanging), events go on from memory, within bounds; all that
+still waits is stored as soon as the disk takes it. The spool thread is not watched as the others are: a disk that hangs
+holds up no event, and a new process would hang at it too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+
+from visaged.pipelines.outputs.messages import Message, end_of
+from visaged.pipelines.outputs.outbox import Envelope
+from visaged.pipelines.outputs.spool.config import SpoolConfig
+from visaged.pipelines.outputs.spool.database import Changes, Database, Row, is_damaged, set_aside
+from visaged.pipelines.outputs.spool.queue import MOST_IN_HEAD, Entry, SpoolQueue, Work
+from visaged.pipelines.runtime.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "spool.sqlite3"
+
+_WAIT_S = 0.5
+_PACE_S = 0.005
+_RETRY_S = 2.0
+_LOOK_S = 1.0
+_TIDY_S = 60.0
+_HANGS_S = 5.0
+# So many numbers a millisecond are left to each run, whose epoch is larger than those of the runs before.
+_NUMBERS = 1 << 20
+
+
+class Spool:
+    """An outbox on disk, and the memory of retained topics. What waits of earlier runs comes first.
+
+    Args:
+        folder: The state folder, which must exist.
+        config: Bounds of what is on disk.
+        memory: Most events, and most bytes of their bodies, that wait in memory while the disk takes none.
+        epoch: Number of this run, larger than those of earlier runs.
+        lose: Counts lost events: a cause in one word, and how many.
+        metrics: Reports the state.
+        clock: Returns monotonic seconds.
+        wall: Returns seconds since 1970.
+
+    Raises:
+        SpoolError: The database is of a newer visaged, or of another program.
+
+    Attributes:
+        trouble: Why events are not kept on disk; empty while they are.
+    """
+
+    durable = True
+
+    def __init__(
+        self,
+        folder: Path,
+        config: SpoolConfig,
+        memory: tuple[int, int],
+        epoch: int,
+        lose: Callable[[str, int], None],
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = folder / FILE_NAME
+        self._busy_since_s: float | None = None
+        self._most_bytes = config.max_mb * 1_000_000
+        self._most_age_s = config.max_age_h * 3600
+        self._lose = lose
+        self._metrics = metrics
+        self._clock = clock
+        self._wall = wall
+        self._epoch = epoch
+        self._next_id = epoch * _NUMBERS
+        self._queue = SpoolQueue(self._next_id + _NUMBERS // 2, *memory, clock)
+        self._wake: Callable[[], None] = lambda: None
+        self._database: Database | None = None
+        self._inode = 0
+        self._was_open = False
+        # The spool's own clock goes on with the monotonic clock: a wall clock that is set lets no event expire.
+        self._base_s = -clock()
+        self._bytes = 0
+        self._topics: set[str] = set()
+        self.trouble = ""
+        self._retry_s = self._look_s = self._written_s = float("-inf")
+        self._tidy_s = clock() + _TIDY_S
+        metrics.spool_writable.set_function(lambda: not self.state)
+        self._try(self._open)
+        self._report()
+
+    @property
+    def state(self) -> str:
+        """Why events are not kept on disk now; empty while they are. May be asked from any thread."""
+        since_s = self._busy_since_s
+        if since_s is not None and self._clock() - since_s > _HANGS_S:
+            return "the disk does not answer"
+        return self.trouble
+
+    # For the output's thread.
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Have a function called, from the spool's thread, when events become due."""
+        self._wake = wake
+
+    def put(self, message: Message) -> list[Message]:
+        """Add an event at the end; return those that were dropped to make room in memory."""
+        return self._queue.put(message)
+
+    def pending(self, limit: int) -> list[Envelope]:
+        """Return up to `limit` events to send, oldest first; each is returned once, until `retry` is called."""
+        return self._queue.pending(limit)
+
+    def retry(self) -> None:
+        """Make all events that are not acknowledged pending again, as replayed."""
+        self._queue.retry()
+
+    def ack(self, id: int) -> None:
+        """Remove an event that `pending` returned."""
+        self._queue.ack(id)
+
+    def __len__(self) -> int:
+        """Return how many events are not acknowledged."""
+        return len(self._queue)
+
+    def close(self) -> None:
+        """Have everything written soon; the end of `run` closes the file."""
+        self._queue.wake()
+
+    def remember(self, topic: str) -> None:
+        """Note that a topic has a retained message."""
+        self._queue.remember(topic, True)
+
+    def forget(self, topic: str) -> None:
+        """Note that a topic has no retained message any more."""
+        self._queue.remember(topic, False)
+
+    def remembered(self) -> set[str]:
+        """Return the topics that had a retained message when the process began."""
+        return set(self._topics)
+
+    # The spool's own thread.
+
+    def run(self, stopping: threading.Event) -> None:
+        """Write until `stopping` is set, and then all that is left."""
+        while not stopping.is_set():
+            self._queue.wait(_WAIT_S)
+            stopping.wait(self._written_s + _PACE_S - self._clock())
+            self.turn()
+        self._retry_s = float("-inf")
+        self.turn()
+        if self._queue.unstored:
+            self._lose("shutdown", self._queue.unstored)
+            log.warning("%d events are not on disk and are lost at the end: %s", self._queue.unstored, self.trouble)
+        if self._database is not None:
+            self._database.close()
+
+    def turn(self) -> None:
+        """Write what there is to write, read what is to be sent next, and drop what is beyond the bounds."""
+        now_s = self._clock()
+        if not self.trouble and now_s >= self._look_s:
+            self._look_s = now_s + _LOOK_S
+            self._try(self._look)
+        if not self.trouble or now_s >= self._retry_s:
+            self._try(self._write)
+        elif self._queue.unstored:
+            self._queue.failed()
+        if self._database is not None and self._queue.wants_more:
+            self._try(self._refill, reads=True)
+        if not self.trouble:
+            self._bound()
+        self._report()
+        self._wake()
+
+    def _try(self, do: Callable[[], None], reads: bool = False) -> None:
+        """Do something with the disk; an error of the disk leads to `trouble`."""
+        try:
+            do()
+        except (sqlite3.Error, OSError) as error:
+            if isinstance(error, sqlite3.Error) and is_damaged(error) and self._database is not None:
+                self._close()
+                try:
+                    set_aside(self._path)
+                    self._open()
+                    return
+                except (sqlite3.Error, OSError) as second:
+                    error = second
+            self._fail(error)
+            if reads:
+                self._queue.unreadable()
+
+    def _fail(self, error: Exception) -> None:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code != sqlite3.SQLITE_FULL:
+            self._close()
+        self._metrics.spool_failures.inc()
+        self._retry_s = self._clock() + _RETRY_S
+        self._queue.failed()
+        if not self.trouble:
+            log.warning(
+                "events cannot be kept on disk (%s: %s); they go on from memory, and those that wait for the broker "
+                "are lost if visaged ends: free the disk, or set state_dir to a folder that can be written",
+                self._path, _reason(error),
+            )  # fmt: skip
+        self.trouble = _reason(error)
+
+    def _close(self) -> None:
+        if self._database is not None:
+            self._database.close()
+        self._database = None
+
+    def _open(self) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = Database(self._path)
+        try:
+            if self._was_open and database.is_new:
+                lost = self._queue.begin_anew()
+                if lost:
+                    self._lose("damaged", lost)
+            elif self._was_open:
+                self._queue.resume(database.total(self._queue.read_to)[0])
+            else:
+                self._begin(database)
+            self._bytes = database.total()[1]
+            self._inode = os.stat(self._path).st_ino
+        except BaseException:
+            database.close()
+            raise
+        self._database, self._was_open = database, True
+
+    def _begin(self, database: Database) -> None:
+        """Take over what earlier runs left."""
+        last, now_s, wall = database.clock(), self._clock(), self._wall()
+        self._base_s = (0.0 if last is None else last[0] + max(0.0, wall - last[1])) - now_s
+        self._topics = database.topics()
+        sequences = database.sequences()
+        ends: list[Row] = []
+        for epoch, camera, _, captured_at, body in database.tracks():
+            if not _is_json(body):
+                self._lose("damaged", 1)
+                continue
+            seq = sequences[epoch, camera] = sequences.get((epoch, camera), 0) + 1
+            end = end_of(body, seq, "restart")
+            ends.append(Row(self._next_id + len(ends), epoch, camera, seq, captured_at, self._base_s + now_s, end))
+        database.close_tracks(ends)
+        waiting = database.total()[0]
+        self._queue.adopt(waiting)
+        if waiting:
+            log.info(
+                "%d events of earlier runs wait for the broker; %d of them end tracks that were left open", waiting,
+                len(ends),
+            )  # fmt: skip
+
+    def _look(self) -> None:
+        """Find out whether the file is still the one that is open: SQLite would write to a deleted one for ever."""
+        if self._database is not None and os.stat(self._path).st_ino != self._inode:
+            raise OSError(f"{self._path} was replaced")
+
+    def _write(self) -> None:
+        if self._database is None:
+            self._open()
+        assert self._database is not None
+        work = self._queue.collect()
+        if not work:
+            self._heal()
+            return
+        began_s = self._busy_since_s = self._clock()
+        try:
+            self._database.apply(self._changes(work))
+        except BaseException:
+            self._queue.failed(work)
+            raise
+        finally:
+            self._busy_since_s = None
+        self._written_s = self._clock()
+        self._metrics.spool_write.observe(self._written_s - began_s)
+        self._bytes += sum(len(entry.message.body) for entry in work.new) - sum(size for _, size in work.done)
+        self._queue.stored(work)
+        self._heal(len(work.new))
+        if self._written_s >= self._tidy_s:
+            self._tidy_s = self._written_s + _TIDY_S
+            self._database.tidy()
+
+    def _heal(self, count: int = 0) -> None:
+        if self.trouble:
+            self.trouble = ""
+            log.info("events are kept on disk again; %d that waited in memory are there now", count)
+
+    def _changes(self, work: Work) -> Changes:
+        rows = [
+            Row(e.id, m.epoch, m.camera, m.seq, m.captured_at, self._base_s + e.put_s, m.body)
+            for e in work.new
+            for m in (e.message,)
+        ]
+        clock = self._base_s + self._clock(), self._wall()
+        done = [id for id, _ in work.done]
+        return Changes(clock, rows, done, work.open, work.sequences, work.topics, work.is_whole)
+
+    def _refill(self) -> None:
+        assert self._database is not None
+        entries = [self._entry(row) for row in self._database.read(self._queue.read_to, MOST_IN_HEAD)]
+        self._queue.refill(entries)
+        damaged = sum(entry.gone for entry in entries)
+        if damaged:
+            self._lose("damaged", damaged)
+
+    def _entry(self, row: Row) -> Entry:
+        captured_s = self._clock() - (self._wall() - row.captured_at)
+        message = Message("events", row.camera, row.seq, row.epoch, row.body, captured_s, row.captured_at)
+        return Entry(row.id, message, row.stored_s - self._base_s, stored=True, gone=not _is_json(row.body))
+
+    def _bound(self) -> None:
+        """Drop the oldest events that are beyond the bounds."""
+        dropped = 0
+        while self._bytes - self._queue.done_bytes > self._most_bytes and self._queue.drop_oldest() is not None:
+            dropped += 1
+        if dropped:
+            self._lose("spool_full", dropped)
+        expired = 0
+        while self._queue.drop_oldest(self._clock() - self._most_age_s) is not None:
+            expired += 1
+        if expired:
+            self._lose("expired", expired)
+
+    def _report(self) -> None:
+        oldest_s = self._queue.oldest_s
+        self._metrics.spool_events.set(len(self._queue))
+        self._metrics.spool_bytes.set(self._bytes)
+        self._metrics.spool_oldest.set(0.0 if oldest_s is None else max(0.0, self._clock() - oldest_s))
+
+
+def _is_json(body: object) -> bool:
+    """Return whether a body is what was stored; SQLite does not notice damage inside of a value."""
+    try:
+        return isinstance(body, bytes) and isinstance(orjson.loads(body), dict)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    name = getattr(error, "sqlite_errorname", "")
+    return f"{error} ({name})" if name else str(error)
