@@ -235,14 +235,15 @@ def _table(what: str, process: psutil.Process, run_to: Callable[[float], int]) -
     for step in range(1, round(1 / _WARM_UP) + 1):
         count = run_to(step * _WARM_UP)
         time.sleep(_SETTLE_S)
-        states.append(State.of(process))
-        print(f"  {count:30} {time.monotonic() - began_s:8.0f} {states[-1].megabytes:7.1f} MB {states[-1].descriptors:12} "
-              f"{states[-1].threads:8}", flush=True)  # fmt: skip
+        now = State.of(process)
+        states.append(now)
+        print(f"  {count:30} {time.monotonic() - began_s:8.0f} {now.megabytes:7.1f} MB {now.descriptors:12} "
+              f"{now.threads:8}", flush=True)  # fmt: skip
     first, last = states[0], states[-1]
     grown_mb = last.megabytes - first.megabytes
     good = grown_mb < MOST_MB and (last.descriptors, last.threads) == (first.descriptors, first.threads)
     print(f"  after the warm-up: memory {grown_mb:+.1f} MB, descriptors {last.descriptors - first.descriptors:+d}, "
-          f"threads {last.threads - first.threads:+d}: {'nothing' if good else 'SOMETHING'} is left behind")  # fmt: skip
+          f"threads {last.threads - first.threads:+d}{'' if good else '  <- something is left behind'}")  # fmt: skip
     return good
 
 

@@ -28,6 +28,7 @@ from tests.support.returning import lone_port
 from tests.support.rtsp import RtspServer
 
 _MOST_SHOWN = 8
+_LONG_MINUTES = 5.0
 
 
 def main() -> int:
@@ -45,6 +46,8 @@ def main() -> int:
         stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first Ctrl-C ends it, a second ends nothing
         folder = Path(options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="visaged-chaos-")))
         campaigns = _campaigns(stack, folder, options, has_mounts, clock)
+        for campaign in campaigns:
+            campaign.launch()
         for campaign in campaigns:
             campaign.start()
         print(f"the faults begin, for {60 * options.minutes:.0f} s", flush=True)
@@ -85,6 +88,7 @@ def _campaigns(
     stack: contextlib.ExitStack, folder: Path, options: argparse.Namespace, has_mounts: bool, clock: Path | None
 ) -> list[Campaign]:
     clips = make_clips(options.seed)
+    is_long = options.minutes >= _LONG_MINUTES
     campaigns = []
     for node in ("first", "second"):
         home = folder / node
@@ -106,7 +110,7 @@ def _campaigns(
             stack.callback(disk.close)
         subject = Subject(node, home, broker, cameras, record, disk, clock if node == "second" else None)
         stack.callback(subject.close)
-        campaigns.append(Campaign(subject, broker, f"{options.seed} {node}", options.only))
+        campaigns.append(Campaign(subject, broker, f"{options.seed} {node}", options.only, is_long))
     return campaigns
 
 

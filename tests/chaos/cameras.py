@@ -22,8 +22,8 @@ from tests.support.returning import hang_up, listen, lone_port
 from tests.support.rtsp import RtspServer
 
 _FLOOD = 8  # times the usual rate
-_KILLS = ("dies", "hangs up")
-"""Faults that end a camera's connection."""
+KILLS = ("dies", "hangs up")
+"""Faults that end a camera's connection at once."""
 
 
 class Camera(ABC):
@@ -53,11 +53,6 @@ class Camera(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def is_kill(fault: str) -> bool:
-    """Return whether a fault ends the camera's connection."""
-    return fault in _KILLS
 
 
 class HttpCamera(Camera):

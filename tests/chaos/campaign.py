@@ -8,16 +8,19 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 
-from tests.chaos.cameras import is_kill
+from tests.chaos.cameras import KILLS
 from tests.chaos.mosquitto import Mosquitto
 from tests.chaos.recorder import RecordingBroker
 from tests.chaos.subject import Subject
 
 # A deck of cards holds as many of each kind; half of what is to be reached, for there are two daemons.
-_DECK = {"broker": 25, "kill": 5, "away": 3, "disk": 2, "freeze": 2, "clock": 2, "term": 1, "damage": 1}
+_DECK = {"broker": 25, "kill": 5, "away": 3, "disk": 2, "freeze": 2, "clock": 2, "term": 1, "damage": 1, "absence": 1}
+_LONG = {"absence"}  # takes a minute and more, and so comes in long runs alone
 _CAMERA = {"dies": 12, "hangs up": 13, "stalls": 3, "resizes": 3, "floods": 2, "garbles": 2, "is mute": 1, "freezes": 1}
 KINDS = (*_DECK, "camera")
+_CAMERA_KILLS, _BROKER_KILLS = frozenset(KILLS), frozenset({"is killed", "ends in order"})
 _RECOVERY_S = 60.0
+_ABSENCE_S, _ABSENT_EVENTS = 90.0, 600  # more events than the daemon keeps at hand
 _CAMERA_REST_S = (5.0, 6.5)  # a camera that was well for five seconds is tried again soon
 
 
@@ -29,6 +32,7 @@ class Campaign:
         broker: Its broker.
         seed: Of all chance.
         kinds: Kinds of faults.
+        long: Whether there is time for those that take a minute.
 
     Attributes:
         counts: Faults by kind and name.
@@ -36,12 +40,14 @@ class Campaign:
         failures: What did not come back, and what went wrong.
     """
 
-    def __init__(self, subject: Subject, broker: RecordingBroker | Mosquitto, seed: str, kinds: set[str]) -> None:
+    def __init__(
+        self, subject: Subject, broker: RecordingBroker | Mosquitto, seed: str, kinds: set[str], long: bool
+    ) -> None:
         self.subject, self.broker = subject, broker
         self.counts: Counter[tuple[str, str]] = Counter()
         self.recoveries: dict[str, list[float]] = defaultdict(list)
         self.failures: list[str] = []
-        self._kinds = kinds
+        self._kinds = kinds if long else kinds - _LONG
         self._seed = seed
         self._stopping = threading.Event()
         self._calm_since_s: float | None = None  # since when the other lane does nothing; None while it does
@@ -51,9 +57,13 @@ class Campaign:
             for name, lane in lanes.items()
         ]
 
+    def launch(self) -> None:
+        """Start the daemon."""
+        self._launched_s = self.subject.start()
+
     def start(self) -> None:
-        """Start the daemon and wait for its frames, then begin."""
-        self._start()
+        """Wait for the daemon's frames, then begin."""
+        self._wait_for_frames(self._launched_s)
         for thread in self._threads:
             thread.start()
 
@@ -65,7 +75,7 @@ class Campaign:
         """Wait for the last faults to end and for what waits to be delivered, then end the daemon."""
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(2 * _RECOVERY_S)
+                thread.join(2 * _RECOVERY_S + _ABSENCE_S)
         if not self.subject.process.is_running:
             self.failures.append("the daemon does not run at the end")
             return
@@ -90,15 +100,16 @@ class Campaign:
             "disk": self._fill_disk,
             "clock": self._shift_clock,
             "damage": self._damage,
+            "absence": self._stay_away,
         }
         for kind in self._cards(rng):
             self._calm_since_s = time.monotonic()
-            if self._stopping.wait(rng.uniform(0.3, 1.5)):
+            if self._stopping.wait(rng.choice((rng.uniform(0.3, 1.5), rng.uniform(2.0, 4.0)))):
                 return
             self._calm_since_s = None
             name, after_s = acts[kind](rng)
-            if name:
-                self._recovered(kind, name, None, after_s)
+            is_kill = kind == "broker" and (name.startswith("dies") or name in _BROKER_KILLS)
+            self._recovered("broker killed" if is_kill else kind, name, None, after_s)
 
     def _camera_lane(self) -> None:
         rng = random.Random(f"{self._seed} cameras")
@@ -109,7 +120,7 @@ class Campaign:
             faults = camera.faults
             (name,) = rng.choices(list(faults), [_CAMERA[name] for name in faults])
             faults[name](rng)
-            self._recovered("camera killed" if is_kill(name) else "camera", name, camera.name, time.monotonic())
+            self._recovered("camera killed" if name in _CAMERA_KILLS else "camera", name, camera.name, time.monotonic())
 
     def _cards(self, rng: random.Random) -> Iterator[str]:
         """Yield kinds without end: first each of them once, then the rest of a deck, then whole decks."""
@@ -130,19 +141,23 @@ class Campaign:
     def _recovered(self, kind: str, name: str, camera: str | None, after_s: float) -> None:
         """Count a fault and wait until messages come again; the time counts if nothing else was wrong meanwhile."""
         self.counts[kind, name] += 1
-        came_s = self.subject.record.wait_for(camera, after_s, _RECOVERY_S)
+        most_s = _RECOVERY_S if camera is None else _RECOVERY_S + _ABSENCE_S  # the broker may be away
+        came_s = self.subject.record.wait_for(camera, after_s, most_s)
         calm_s = self._calm_since_s
         if came_s is None:
-            self.failures.append(f"{kind}, {name}: nothing came within {_RECOVERY_S:g} s")
+            self.failures.append(f"{kind}, {name}: nothing came within {most_s:g} s")
         elif camera is None or (calm_s is not None and calm_s < after_s):
             self.recoveries[kind].append(came_s - after_s)
 
     def _start(self) -> float:
         began_s = self.subject.start()
+        self._wait_for_frames(began_s)
+        return began_s
+
+    def _wait_for_frames(self, began_s: float) -> None:
         self.subject.wait_until_up()
         if self.subject.record.wait_for(self.subject.cameras[0].name, began_s, _RECOVERY_S) is None:
             raise AssertionError(f"no frames within {_RECOVERY_S:g} s of the start")
-        return began_s
 
     def _hit_broker(self, rng: random.Random) -> tuple[str, float]:
         faults = self.broker.faults
@@ -186,6 +201,19 @@ class Campaign:
     def _end_with_broker(self, rng: random.Random) -> tuple[str, float]:
         self.subject.end()
         return "TERM", self._start()
+
+    def _stay_away(self, rng: random.Random) -> tuple[str, float]:
+        """Have the broker away for so long that most events are on disk alone, and kill the daemon meanwhile."""
+        self.broker.down()
+        end_s = time.monotonic() + _ABSENCE_S
+        while (self.subject.metric("spool_events") or 0.0) < _ABSENT_EVENTS and time.monotonic() < end_s:
+            time.sleep(1.0)
+        self.subject.kill()
+        began_s = self.subject.start()
+        self.subject.wait_until_up()
+        time.sleep(rng.uniform(0.0, 5.0))
+        self.broker.up()
+        return "broker away for long, kill -9", began_s
 
     def _freeze(self, rng: random.Random) -> tuple[str, float]:
         self.subject.process.freeze()

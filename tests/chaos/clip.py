@@ -32,7 +32,7 @@ SIZES = ((640, 360), (480, 270))
 CLOCK_HZ = 90_000
 _COLUMNS, _ROWS = 4, 2
 _FACE_PX = 90  # height of a pasted face in the larger size
-_SHOWN_S, _HIDDEN_S = (1.6, 3.0), (1.4, 2.4)
+_SHOWN_S, _HIDDEN_S = (0.8, 2.0), (0.8, 1.6)
 
 
 @dataclass(frozen=True, slots=True)

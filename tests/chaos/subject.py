@@ -213,6 +213,8 @@ class Subject:
             self.lost[cause] = self.lost.get(cause, 0.0) + count
 
     def _keep_log(self) -> None:
+        if any(line.startswith("Traceback") for line in self.process.lines):
+            self.failures.append("a traceback in its log")
         with self._log.open("a") as file:
             file.write("\n".join([*self.process.lines, "----", ""]))
 
