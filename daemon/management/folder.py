@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -59,10 +60,12 @@ class StateFolder:
 
 
 def _owner(path: Path) -> str:
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    status = path.stat()
-    return f"{path} belongs to user {status.st_uid}, mode {status.st_mode & 0o7777:o}"
+    """Return who owns the folder, or the nearest folder above it that this process may look at."""
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            status = place.stat()
+            return f"{place} belongs to user {status.st_uid}, mode {status.st_mode & 0o7777:o}"
+    return "nothing of the path can be looked at"
 
 
 def _hold(lock: int, path: Path) -> None:

@@ -54,6 +54,9 @@ class StateFile:
             self.path.lstat()
         except FileNotFoundError:
             return {}
+        except NotADirectoryError:
+            text = f"{self.path.parent} is or lies in a file; name a folder"
+            raise SettingsError([ConfigProblem("state_dir", text)]) from None
         except OSError as error:
             raise SettingsError([ConfigProblem("", f"cannot read {self.path}: {error.strerror}; {_REMEDY}")]) from None
         try:

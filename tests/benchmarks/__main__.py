@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import bench_tracker, capacity, daemon, hostile, pictures, sizes, throughput
+from tests.benchmarks import bench_tracker, capacity, daemon, hostile, pictures, sizes, spool, throughput
 
 ALL: dict[str, Callable[[], None]] = {
     "throughput": throughput.main,
@@ -17,6 +17,7 @@ ALL: dict[str, Callable[[], None]] = {
     "scaled": pictures.scaled,
     "sizes": sizes.main,
     "hostile": hostile.main,
+    "spool": spool.main,
     "soak": daemon.soak,
 }
 

@@ -71,7 +71,7 @@ class Program:
             code: Python to run before, to break something.
         """
         config = folder / "visaged.yaml"
-        config.write_text(yaml.safe_dump({"http": {"port": 0}} | document))
+        config.write_text(yaml.safe_dump({"http": {"port": 0}, "state_dir": str(folder / "state")} | document))
         command = [str(VISAGED)]
         if code:
             command = [sys.executable, "-c", f"{code}\nfrom visaged.daemon.cli.main import main\nmain()"]
@@ -369,7 +369,7 @@ def test_a_file_that_is_read_once(run: Run, demo_clip: Path, broker: MosquittoBr
 
 def test_a_file_that_is_read_once_without_a_broker(run: Run, demo_clip: Path) -> None:
     camera = clip_camera(demo_clip, loop=False, pace="fast", fps=2)
-    program = run({"mqtt": {"port": free_port()}, "cameras": [camera]}, "--once")
+    program = run({"mqtt": {"port": free_port()}, "cameras": [camera], "state_dir": None}, "--once")
     assert program.process.wait(START_S) == 0, program.text
     assert "are lost" in program.text  # and says how many events
 

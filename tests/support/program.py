@@ -45,6 +45,15 @@ class RunningDaemon:
         """Write the configuration with other values of some keys."""
         self.config.write_text(yaml.safe_dump(self._base | changes))
 
+    def start(self) -> None:
+        """Start the daemon after its end."""
+        self._start()
+
+    def kill(self) -> None:
+        """End the daemon without warning."""
+        self.process.kill()
+        self.client.close()
+
     def restart(self) -> None:
         """End the daemon and start it again."""
         self.end()

@@ -270,9 +270,10 @@ class SpoolQueue:
         with self._changed:
             self._on_disk = on_disk
 
-    def adopt(self, on_disk: int) -> None:
-        """Put what is on disk, from earlier runs, before what has come since."""
+    def adopt(self, on_disk: int, topics: set[str]) -> None:
+        """Take over what is on disk from earlier runs: events, before those that have come since, and topics."""
         with self._changed:
+            self._topics |= topics
             self._tail = deque([*self._head, *self._tail])
             self._head.clear()
             self._on_disk, self._read_to = on_disk, -1

@@ -259,7 +259,7 @@ class Spool:
             ends.append(Row(self._next_id + len(ends), epoch, camera, seq, captured_at, self._base_s + now_s, end))
         database.close_tracks(ends)
         waiting = database.total()[0]
-        self._queue.adopt(waiting)
+        self._queue.adopt(waiting, self._topics)
         if waiting:
             log.info(
                 "%d events of earlier runs wait for the broker; %d of them end tracks that were left open", waiting,

@@ -389,6 +389,10 @@ def test_topics_are_remembered_until_they_are_forgotten(bench: Bench) -> None:
     bench.spool.turn()
     bench.start()
     assert bench.spool.remembered() == {"v/door/status"}
+    bench.spool.forget("v/door/status")
+    bench.spool.turn()
+    bench.start()
+    assert bench.spool.remembered() == set()
 
 
 @pytest.mark.parametrize("seed", range(12))
