@@ -160,10 +160,10 @@ def watch_cameras(*urls: str) -> None:
     threading.Event().wait()
 
 
-def publish(port: str) -> None:
-    """Publish to a broker until killed; what the process of the measurement does."""
+def publish(port: str, folder: str) -> None:
+    """Publish to a broker until killed, with the spool in a folder; what the process of the measurement does."""
     times = Times(reconnect_s=0.02, steady_s=0.0, probe_s=0.02, careful_s=0.1)
-    running = Running(int(port), times=times)
+    running = Running(int(port), times=times, folder=Path(folder))
     never = threading.Event()
     number = 0
     while not never.wait(0.005):
@@ -200,7 +200,7 @@ def brokers(count: int) -> bool:
         stack.callback(record.close)
         broker = RecordingBroker(record, rng)
         stack.callback(broker.close)
-        process = stack.enter_context(_process("broker", str(broker.port)))
+        process = stack.enter_context(_process("broker", str(broker.port), folder))
         done = 0
 
         def run_to(share: float) -> int:
@@ -258,7 +258,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["cameras", *urls]:
             watch_cameras(*urls)
-        case ["broker", port]:
-            publish(port)
+        case ["broker", port, folder]:
+            publish(port, folder)
         case counts:
             main(*map(int, counts))

@@ -14,16 +14,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.chaos import subject as parts
 from tests.chaos.cameras import Camera, HttpCamera, RtspCamera
 from tests.chaos.campaign import KINDS, Campaign
 from tests.chaos.clip import Clip, make_clips, write_mp4
 from tests.chaos.mosquitto import Mosquitto
 from tests.chaos.record import Record
 from tests.chaos.recorder import RecordingBroker
-from tests.chaos.subject import Disk, Subject
+from tests.chaos.subject import Disk, Subject, own_mounts
 from tests.chaos.verdict import judge
-from tests.support.requirements import MOSQUITTO, RTSP_SERVER
+from tests.support.requirements import FAKETIME, FAKETIME_LIBRARY, MOSQUITTO, RTSP_SERVER
 from tests.support.returning import lone_port
 from tests.support.rtsp import RtspServer
 
@@ -36,12 +35,12 @@ def main() -> int:
     options = _options()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    has_mounts = parts.own_mounts()
-    clock = parts.faketime()
+    has_mounts = own_mounts()
+    clock = FAKETIME_LIBRARY
     if not has_mounts:
         print("no full disks: mounting a small file system takes root", flush=True)
     if clock is None:
-        print("no changes of the clock: install the Debian package libfaketime", flush=True)
+        print(f"no changes of the clock: {FAKETIME.missing()}", flush=True)
     with contextlib.ExitStack() as stack:
         stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first Ctrl-C ends it, a second ends nothing
         folder = Path(options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="visaged-chaos-")))

@@ -25,7 +25,6 @@ from tests.support.returning import lone_port
 
 START_S, END_S = 60.0, 15.0
 _DISK_MB = 12
-_FAKETIME = "faketime/libfaketimeMT.so.1"
 _CLONE_NEWNS = 0x20000
 
 
@@ -48,11 +47,6 @@ def own_mounts() -> bool:
     if os.geteuid() or not hasattr(libc, "unshare") or libc.unshare(_CLONE_NEWNS):
         return False
     return subprocess.run(["mount", "--make-rprivate", "/"], capture_output=True, check=False).returncode == 0
-
-
-def faketime() -> Path | None:
-    """Return the library of libfaketime that is made for threads; None if it is not installed."""
-    return next((path for root in ("/usr/lib", "/usr/lib64") for path in Path(root).glob(f"*/{_FAKETIME}")), None)
 
 
 class Disk:

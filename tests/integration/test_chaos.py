@@ -9,12 +9,12 @@ from pathlib import Path
 import psutil
 
 from tests.support.process import ManagedProcess
-from tests.support.requirements import MOSQUITTO, RTSP_SERVER, needs
+from tests.support.requirements import FAKETIME, MOSQUITTO, RTSP_SERVER, needs
 
 
-@needs(MOSQUITTO, RTSP_SERVER)
+@needs(MOSQUITTO, RTSP_SERVER, FAKETIME)
 def test_nothing_is_lost() -> None:
-    with ManagedProcess([sys.executable, "-m", "tests.chaos", "--minutes", "1", "--seed", "1"]) as run:
+    with ManagedProcess([sys.executable, "-m", "tests.chaos", "--minutes", "0.8", "--seed", "1"]) as run:
         status = run.wait(240.0)
         assert status == 0, "\n".join(run.lines)
 
