@@ -7,7 +7,7 @@ CAMERA ?=
 # A password in the environment stays out of the list of processes; in an argument of make it does not.
 CAMERA_OPTION = $(if $(CAMERA),--camera $(if $(filter environment,$(origin CAMERA)),env:CAMERA,'$(CAMERA)'))
 
-.PHONY: run test test-fast check format bench clean
+.PHONY: run test test-fast check format bench clean install uninstall
 
 run: $(VENV)/.run
 	@$(BIN)/visaged run $(if $(CONFIG),--config '$(CONFIG)') $(CAMERA_OPTION)
@@ -33,6 +33,10 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m tests.benchmarks
+
+# As a service on a machine with systemd, as root; PREFIX, DESTDIR, PYTHON and EXTRAS stand in systemd/install.sh.
+install uninstall:
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' PYTHON='$(PYTHON)' EXTRAS='$(EXTRAS)' systemd/install.sh $@
 
 clean:
 	rm -rf $(VENV) .types build *.egg-info .mypy_cache .ruff_cache .pytest_cache .bench

@@ -27,6 +27,8 @@ from visaged.daemon.management.manager import Manager
 from visaged.daemon.networks import load_networks
 from visaged.daemon.settings import Settings
 from visaged.daemon.specs import camera_specs, face_threshold
+from visaged.daemon.supervision.notify import Notifier
+from visaged.daemon.supervision.watchdog import Watchdog
 from visaged.daemon.web import Web
 from visaged.models.search import Scales
 from visaged.pipelines.batcher import Batcher
@@ -43,6 +45,7 @@ from visaged.pipelines.outputs.output import Output
 from visaged.pipelines.outputs.spool.database import SpoolError
 from visaged.pipelines.outputs.spool.spool import Spool
 from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.progress import Progress, beat
 from visaged.pipelines.runtime.worker import Worker
 from visaged.pipelines.source.errors import SourceError
 
@@ -72,10 +75,11 @@ class Daemon:
         version: Version of the program.
         once: End when every camera is a file and all have ended; a file that cannot be read makes the exit code 1.
         metrics: The metrics, on a registry of their own; None for new ones.
-        outputs: Where messages go besides the MQTT broker.
+        outputs: Where messages go besides the MQTT broker. They may wait for their receivers as long as they like.
         epoch: Number of this run, larger than any earlier one's; milliseconds since 1970 unless given.
         configuration: Source of the settings, for reloads; without it, a reload finds nothing changed.
         state_folder: Folder in which events wait for the broker, held by this process; None keeps them in memory.
+        notifier: Is told when the daemon is ready, reloads and stops, and that all goes well; None for nobody.
 
     Raises:
         StartError: A model cannot be loaded, a port is taken, or a file cannot be used.
@@ -98,9 +102,11 @@ class Daemon:
         epoch: int | None = None,
         configuration: Configuration | None = None,
         state_folder: Path | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self.settings = settings
         self._once = once
+        self._notifier = notifier or Notifier()
         self._stop_wanted_at_s: float | None = None
         # A signal handler must not use an Event or Lock that the interrupted code may hold; this queue is safe.
         self._wake: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -127,7 +133,11 @@ class Daemon:
             raise StartError(str(error)) from error
         self._pictures = self._make_pictures()
         self.manager = Manager(
-            configuration or Configuration.of_settings(settings), self.apply, self.call, self.metrics
+            configuration or Configuration.of_settings(settings),
+            self.apply,
+            self.call,
+            self.metrics,
+            reloading=self._notifier.reloading,
         )
         self.web = Web(settings, self, self.manager, self._pictures, self.metrics, version, networks.versions)
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
@@ -141,6 +151,9 @@ class Daemon:
         if self._broker is not None:
             probe = self._broker.probe
             self._broker_workers = [self._worker("broker", self._broker.run), self._worker("broker-probe", probe.run)]
+        self._main = Progress("main")
+        self._watchdog = Watchdog(self._progress(), self._notifier, self._status)
+        self._watchdog_worker = self._worker("watchdog", self._watchdog.run)
 
     def run(self) -> int:
         """Run until `stop` is called or a part dies, and return the exit code of the process: 0 or 1."""
@@ -150,6 +163,8 @@ class Daemon:
             self.web.close()
             _not_joined(self._broker_workers, time.monotonic() + 1.0)
             raise
+        self._watchdog_worker.start()
+        self._notifier.ready()
         try:
             self._watch()
         finally:
@@ -158,6 +173,7 @@ class Daemon:
         if self._failure is not None:
             name, error = self._failure
             log.critical("ended because %s failed: %s: %s", name, type(error).__name__, error)
+            self._notifier.status(f"ended because {name} failed: {type(error).__name__}: {error}")
             return 1
         return 0
 
@@ -223,7 +239,9 @@ class Daemon:
         self._cameras.apply(self._specs)
 
     def _watch(self) -> None:
+        self._main.adopt()
         while not self._stop_wanted:
+            beat()
             self._cameras.watch()
             if self._once:
                 over, unreadable = self._cameras.over()
@@ -242,6 +260,9 @@ class Daemon:
     def _shut_down(self, deadline_s: float) -> None:
         """Stop the parts in the order in which frames pass them, so that results that exist are still published."""
         log.info("stopping")
+        self._watchdog_worker.stop()
+        self._notifier.stopping()
+        self._notifier.status("stopping")
         self._cameras.stop()
         self._http_worker.stop()
         self.web.stop()
@@ -274,6 +295,22 @@ class Daemon:
     def _died(self, name: str, error: BaseException) -> None:
         self._failure = self._failure or (name, error)
         self.stop()
+
+    def _progress(self) -> list[Progress]:
+        """Return the progress of the parts that have to go on, whatever cameras, brokers and terminals do."""
+        mqtt = self._output_workers[0]  # the other outputs may wait for a reader that is gone, as a terminal's
+        workers = [*self._inference_workers, self._fan_out_worker, mqtt, self._http_worker]
+        return [self._main, *(worker.progress for worker in (*workers, *self._broker_workers))]
+
+    def _status(self) -> str:
+        """Return the state of cameras and broker in a line; takes no lock that a part may hold for long."""
+        states = self._cameras.states()
+        mqtt = self._mqtt.state()
+        broker = "MQTT connected" if mqtt.connected else mqtt.trouble or "connecting to the MQTT broker"
+        reloaded = "" if self.manager.reloaded else "; the last reload failed, see the log"
+        disk = "" if self._spool is None else self._spool.state
+        kept = f"; events are in memory alone ({disk})" if disk else ""
+        return f"{states.count('streaming')} of {len(states)} cameras stream; {broker}{kept}{reloaded}"
 
     def _make_batcher(self) -> Batcher:
         inference = self.settings.inference
@@ -331,9 +368,11 @@ class Daemon:
         return [status_document(status) | {"tracks": tracks} for status, tracks in self._cameras.statuses()]
 
     def health(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether every part is alive, and a document that names a part that died."""
+        """Return whether every part is alive and goes on, and a document that names those that do not."""
         dead = None if self._failure is None else self._failure[0]
-        return dead is None, {"status": "ok" if dead is None else "dying", "dead": dead}
+        stalled = self._watchdog.stalled
+        status = "dying" if dead is not None else "stalled" if stalled else "ok"
+        return status == "ok", {"status": status, "dead": dead, "stalled": list(stalled)}
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
         """Return whether the daemon is ready, and a document with the states of models, broker and cameras.

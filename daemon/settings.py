@@ -54,7 +54,8 @@ class _Login(StrictConfig):
     password: SecretStr | None = None
     """Password in plain text; `password_file` and `password_env` keep it out of this file."""
     password_file: Path | None = None
-    """File whose first line is the password; its line ending and a byte order mark are left out, spaces are kept."""
+    """File whose first line is the password; its line ending and a byte order mark are left out, spaces are kept.
+    `credential:NAME` is what systemd gives to the service by that name (`LoadCredential=`)."""
     password_env: str | None = None
     """Environment variable whose value is the password."""
 

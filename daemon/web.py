@@ -29,6 +29,9 @@ from visaged.daemon.management.api import install_management
 from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
 from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.progress import beat
+
+_BEAT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,9 @@ class Web:
 
     async def _serve(self) -> None:
         servers = [asyncio.ensure_future(one.server.serve(sockets=[one.socket])) for one in self._listeners.values()]
-        await asyncio.wait(servers, return_when=asyncio.FIRST_COMPLETED)
+        while not any(server.done() for server in servers):
+            beat()
+            await asyncio.wait(servers, timeout=_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
         self.stop()  # if one listener ends, all end
         await asyncio.gather(*servers)
         await self._fetcher.close()

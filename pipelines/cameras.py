@@ -185,6 +185,10 @@ class CameraSet:
         """Return the status and the number of tracks of every camera."""
         return [(one.camera.status, one.stage.tracks.present()) for one in self._snapshot().values()]
 
+    def states(self) -> list[str]:
+        """Return the state of every camera; takes no lock that is held while a frame is computed."""
+        return [one.camera.status.state for one in self._snapshot().values()]
+
     def stop(self) -> None:
         """Ask every camera to end; returns at once."""
         for one in self._snapshot().values():

@@ -27,9 +27,16 @@ from visaged.pipelines.attributes import AttributeReader, Reading, Request
 from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.jobs import InferenceFailed, Job
 from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.progress import beat
 from visaged.pipelines.runtime.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
+
+# A picture of 50 megapixels on a canvas of 4096 px takes a small computer some ten seconds.
+_SLOW = 2.0
+_PATIENCE = {"tensorrt": 60.0, "cuda": 4.0, "openvino": 4.0}
+"""How many times as long as usual a step of a batch may take, by provider, before the worker counts as stalled. For
+each new shape TensorRT builds an engine, which takes minutes; the others search for their fastest algorithms."""
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +81,7 @@ class Inference:
         self._sizes = metrics.batch_size.labels(detector.name)
         self._failures = 0
         self._failures_lock = threading.Lock()
+        self._patience = _PATIENCE.get(detector.provider, _SLOW)
         self._complain = LimitedLog(log, logging.ERROR)
 
     def run(self, stopping: threading.Event) -> None:
@@ -83,6 +91,7 @@ class Inference:
             InferenceFailed: The networks failed on several batches in a row.
         """
         while True:
+            beat()
             batch = self._batcher.take(0.25)
             if batch:
                 self._serve(batch)
@@ -92,6 +101,7 @@ class Inference:
     def _serve(self, batch: list[Job]) -> None:
         started_s = self._clock()
         failures: list[Exception] = []
+        beat(self._patience)
         try:
             work = [one for job in batch if (one := self._started(job, started_s)) is not None]
             if work:
@@ -143,6 +153,7 @@ class Inference:
         """
         if not work:
             return []
+        beat(self._patience)
         try:
             run(work)
         except Exception as error:
@@ -155,11 +166,11 @@ class Inference:
             return lost
         return []
 
-    @staticmethod
-    def _apart(run: Callable[[Sequence[_Work]], None], work: list[_Work]) -> list[_Work]:
+    def _apart(self, run: Callable[[Sequence[_Work]], None], work: list[_Work]) -> list[_Work]:
         """Run each job alone; return those that fail again."""
         lost = []
         for one in work:
+            beat(self._patience)
             try:
                 run([one])
             except Exception as error:

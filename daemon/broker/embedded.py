@@ -25,6 +25,7 @@ from visaged.daemon.broker.limits import Limits
 from visaged.daemon.broker.places import Places
 from visaged.daemon.broker.probe import BrokerProbe
 from visaged.daemon.broker.turns import Turns
+from visaged.pipelines.runtime.progress import beat
 from visaged.pipelines.runtime.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ class EmbeddedBroker:
         finally:
             self.ready.set()
         while not stopping.is_set():
+            beat()
             await asyncio.sleep(_CHECK_S)
             for connection in self._places:
                 connection.check()

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from visaged.daemon.broker import packets
 from visaged.daemon.broker.packets import Answer, Kind, Packet, ProtocolError, Publish
+from visaged.pipelines.runtime.progress import beat
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class BrokerProbe:
     def run(self, stopping: threading.Event) -> None:
         """Try until `stopping` is set, and log when the result changes."""
         while not stopping.is_set():
+            beat()
             health = self._try()
             if stopping.is_set():
                 return
@@ -69,6 +71,7 @@ class BrokerProbe:
             elif health.works and self._health.works is False:
                 log.info("the embedded MQTT broker works again")
             self._health = health
+            beat()
             stopping.wait(self._every_s)
 
     def _try(self) -> BrokerHealth:

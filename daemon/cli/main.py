@@ -39,6 +39,8 @@ from visaged.daemon.management.configuration import Configuration
 from visaged.daemon.management.folder import StateFolder
 from visaged.daemon.management.state import next_epoch
 from visaged.daemon.settings import Settings, check, load, warnings
+from visaged.daemon.supervision.notify import Notifier
+from visaged.pipelines.runtime.credentials import OUTSIDE
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.schemas import schema
 
@@ -102,16 +104,18 @@ def run(
     metrics = Metrics()
     with Ending(STOP_S - _RESERVE_S) as ending:
         log = ProcessLog(metrics)
+        notifier = Notifier.from_environment(os.environ)
         code, has_run = EXIT_DIED, False
         try:
             configuration = _configuration(config, camera or [], require_gpu)
             if any(map(is_exposed, camera or [])):
                 log.show(_styled(f"warning: --camera: {EXPOSED}", "yellow"))
-            code, has_run = _run(configuration, once, metrics, log, ending)
+            code, has_run = _run(configuration, once, metrics, log, ending, notifier)
         except SystemExit as asked:  # a signal before the daemon was there
             code = int(asked.code or 0)
         except Exception:
             logging.getLogger(__name__).critical("ended by a fault in visaged itself", exc_info=True)
+        notifier.close()
         if not log.close(_LAST_LINES_S) or has_run:
             # A normal exit would wait for a thread that hangs in a library or a write, or free memory that it uses.
             os._exit(code)
@@ -119,7 +123,7 @@ def run(
 
 
 def _run(
-    configuration: Configuration, once: bool, metrics: Metrics, log: ProcessLog, ending: Ending
+    configuration: Configuration, once: bool, metrics: Metrics, log: ProcessLog, ending: Ending, notifier: Notifier
 ) -> tuple[int, bool]:
     """Run the daemon; return the exit code of the process, and whether the daemon's threads have run."""
     try:
@@ -127,6 +131,7 @@ def _run(
     except SettingsError as error:
         for problem in error.problems:
             log.show(_styled(str(problem), "red"))
+        notifier.status(f"the configuration cannot be used: {error.problems[0]}")
         return EXIT_CONFIGURATION, False
     for warning in warnings(settings):
         log.show(_styled(f"warning: {warning}", "yellow"))
@@ -135,13 +140,14 @@ def _run(
     try:
         log.configure(settings.log)
         configuration.report()
+        notifier.status("loading the networks")
         lines = EventLines(out, metrics)
         chosen = "state_dir" in configuration.chosen
         folder = None if settings.state_dir is None else StateFolder(settings.state_dir, is_default=not chosen).path
         epoch = next_epoch(folder, time.time())
-        daemon = Daemon(settings, version_string(), once, metrics, [lines], epoch, configuration, folder)
+        daemon = Daemon(settings, version_string(), once, metrics, [lines], epoch, configuration, folder, notifier)
     except (StartError, OSError) as error:
-        log.show(_styled(f"visaged cannot start: {error}", "bold red"))
+        _cannot_start(error, log, notifier)
         return EXIT_CANNOT_START, False
     ending.lead_to(daemon.stop)
     hangups.install(daemon.manager.reload, daemon.stop)
@@ -150,8 +156,13 @@ def _run(
     try:
         return daemon.run(), True
     except StartError as error:
-        log.show(_styled(f"visaged cannot start: {error}", "bold red"))
+        _cannot_start(error, log, notifier)
         return EXIT_CANNOT_START, True
+
+
+def _cannot_start(error: Exception, log: ProcessLog, notifier: Notifier) -> None:
+    log.show(_styled(f"visaged cannot start: {error}", "bold red"))
+    notifier.status(f"cannot start: {error}")
 
 
 def _spare_collector() -> None:
@@ -172,10 +183,15 @@ def check_command(file: Annotated[Path, typer.Argument(help="Configuration file.
         problems = check(settings)
     except SettingsError as error:
         problems = error.problems
+    # Whoever checks the configuration of a service from a shell has not its credentials.
+    unknown = [problem for problem in problems if OUTSIDE in problem.text]
+    problems = [problem for problem in problems if problem not in unknown]
     if problems:
         _print_problems(problems)
         raise typer.Exit(EXIT_CONFIGURATION)
     _print_warnings(settings)
+    for problem in unknown:
+        err.print(f"not checked: {problem}", style="yellow", markup=False, soft_wrap=True)
     out.print(f"{file}: no problems", markup=False, soft_wrap=True)
 
 

@@ -1,6 +1,7 @@
 """Secrets of the configuration: in plain text, as the first line of a file, or in an environment variable.
 
 A part of the configuration with a secret `name` has the keys `name`, `name_file` and `name_env`, of which one is given.
+A file may be a credential of systemd, `credential:NAME`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from visaged.pipelines.runtime.config import StrictConfig
+from visaged.pipelines.runtime.credentials import file_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class Secret:
     Attributes:
         name: The key for plain text, such as `password`; the other keys are this with `_file` and `_env`.
         text: The secret itself, if it is given in plain text.
-        file: File whose first line is the secret.
+        file: File whose first line is the secret; see `credentials.file_of`.
         variable: Environment variable that holds the secret.
     """
 
@@ -81,7 +83,7 @@ class Secret:
 
     def _first_line(self, file: Path) -> str:
         try:
-            text = file.read_bytes().decode("utf-8-sig")
+            text = file_of(file).read_bytes().decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise ValueError(f"{self.key} {file} cannot be read: {reason}") from None

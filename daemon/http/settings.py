@@ -160,7 +160,8 @@ def http_warnings(settings: HttpSettings) -> list[ConfigProblem]:
     """Return advice about settings that `check_http` finds nothing wrong with."""
     warnings = []
     if settings.tls is not None:
-        trouble = settings.tls.warning()
+        # A certificate that is a credential of the service cannot be read elsewhere.
+        trouble = None if check_http(settings) else settings.tls.warning()
         if trouble is not None:
             warnings.append(ConfigProblem("http.tls.certificate", f"{settings.tls.certificate}: {trouble}"))
     elif settings.keys and not is_loopback(settings.host):

@@ -5,6 +5,7 @@ Changes are made one after another in the thread that runs the cameras; a reques
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import time
@@ -83,6 +84,10 @@ class Manager:
         call: Schedules a function for the thread in which `apply` must run; safe in signal handlers.
         metrics: Metrics that report whether and when the last reload succeeded.
         clock: Returns seconds since 1970.
+        reloading: Returns a context in which a reload is done.
+
+    Attributes:
+        reloaded: Whether the last reload succeeded; true before the first.
     """
 
     def __init__(
@@ -92,12 +97,14 @@ class Manager:
         call: Callable[[Callable[[], None]], None],
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
+        reloading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
         self._configuration = configuration
         self._apply = apply
         self._call = call
         self._successful = metrics.reload_successful
         self._success_time = metrics.reload_success_time
+        self._reloading = reloading
         self._clock = clock
         self._note_reload(True)
 
@@ -165,6 +172,10 @@ class Manager:
         return future
 
     def _reload(self) -> Reloaded:
+        with self._reloading():
+            return self._reload_now()
+
+    def _reload_now(self) -> Reloaded:
         try:
             candidate = self._configuration.reread()
             changes = self._run_with(candidate)
@@ -308,6 +319,7 @@ class Manager:
         return next(dict(camera) for camera in cameras if name_of(camera) == name)
 
     def _note_reload(self, is_good: bool) -> None:
+        self.reloaded = is_good
         self._successful.set(is_good)
         if is_good:
             self._success_time.set(self._clock())

@@ -17,6 +17,7 @@ from visaged.pipelines.outputs.messages import Composer, Kind, Message
 from visaged.pipelines.outputs.output import FrameSink, Output
 from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.progress import beat
 from visaged.pipelines.runtime.ratelimit import LimitedLog
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class FanOut:
     def run(self, stopping: threading.Event) -> None:
         """Compose messages and hand them over until `stopping` is set and nothing waits."""
         while not (stopping.is_set() and self._idle()):
+            beat()
             self._turn()
 
     def _add(self, events: Sequence[TrackEvent]) -> int:

@@ -7,6 +7,8 @@ import logging
 import threading
 from collections.abc import Callable
 
+from visaged.pipelines.runtime.progress import Progress
+
 log = logging.getLogger(__name__)
 
 OnDeath = Callable[[str, BaseException], None]
@@ -19,10 +21,14 @@ class Worker:
         name: Name of the thread, also in the log.
         run: The work; returns when `stopping` is set or when there is nothing more to do.
         on_death: Called from the thread with the name and the exception when `run` raises.
+
+    Attributes:
+        progress: Counts the turns of `run`, if that calls `beat`.
     """
 
     def __init__(self, name: str, run: Callable[[threading.Event], None], on_death: OnDeath) -> None:
         self.name = name
+        self.progress = Progress(name)
         self._run = run
         self._on_death = on_death
         self._stopping = threading.Event()
@@ -44,6 +50,7 @@ class Worker:
         return not self._thread.is_alive()
 
     def _guard(self) -> None:
+        self.progress.adopt()
         try:
             self._run(self._stopping)
         except BaseException as error:

@@ -548,9 +548,9 @@ def test_a_port_of_the_broker_that_is_taken_leaves_nothing_open() -> None:
 
 def test_health_tells_of_a_dead_part() -> None:
     daemon = Daemon(parse({"http": {"port": 0}, "mqtt": {"port": free_port()}}), "test")
-    assert daemon.health() == (True, {"status": "ok", "dead": None})
+    assert daemon.health() == (True, {"status": "ok", "dead": None, "stalled": []})
     daemon._died("mqtt", OSError(errno.EIO, "x"))
-    assert daemon.health() == (False, {"status": "dying", "dead": "mqtt"})
+    assert daemon.health() == (False, {"status": "dying", "dead": "mqtt", "stalled": []})
     assert daemon.readiness()[0] is False
     assert json.dumps(daemon.readiness()[1])
     assert daemon.run() == 1

@@ -612,7 +612,7 @@ def test_cameras(server: Server, demo_clip: Path) -> None:
 
 
 def test_health_and_readiness(server: Server) -> None:
-    assert server.client.get("/healthz").json() == {"status": "ok", "dead": None}
+    assert server.client.get("/healthz").json() == {"status": "ok", "dead": None, "stalled": []}
     response = server.client.get("/readyz")
     assert response.status_code == 200
     document = response.json()

@@ -130,3 +130,39 @@ def manifest(folder: Path, *entries: dict[str, Any]) -> Path:
     path = folder / "manifest.yaml"
     path.write_text(yaml.safe_dump({"models": list(entries)}))
     return path
+
+
+def make_endless(path: Path) -> None:
+    """Change a detector in the style of `yunet`, so that it computes for ever if a patch of the picture is all red."""
+    model = onnx.load(str(path))
+    graph = model.graph
+    item = helper.make_tensor_value_info("item", TensorProto.FLOAT, None)
+    turn = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Identity", ["item"], ["same"])],
+        "turn",
+        [
+            helper.make_tensor_value_info("index", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            item,
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("same", TensorProto.FLOAT, None),
+        ],
+    )
+    for name, value, kind in (("half", 0.5, np.float32), ("for_ever", 2**62, np.int64), ("never", 0, np.int64)):
+        graph.initializer.append(numpy_helper.from_array(np.array(value, kind), name))
+    index = next(i for i, node in enumerate(graph.node) if "red" in node.output) + 1
+    for node in graph.node[index:]:
+        node.input[:] = ["red_at_last" if name == "red" else name for name in node.input]
+    inserted = [
+        helper.make_node("AveragePool", ["red"], ["patches"], kernel_shape=[8, 8], strides=[8, 8]),
+        helper.make_node("ReduceMax", ["patches"], ["reddest"], keepdims=0),
+        helper.make_node("Greater", ["reddest", "half"], ["is_red"]),
+        helper.make_node("Where", ["is_red", "for_ever", "never"], ["turns"]),
+        helper.make_node("Loop", ["turns", "", "red"], ["red_at_last"], body=turn),
+    ]
+    for offset, node in enumerate(inserted):
+        graph.node.insert(index + offset, node)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
+from visaged.pipelines.runtime.credentials import file_of
 
 
 class TlsConfig(StrictConfig):
@@ -19,7 +20,8 @@ class TlsConfig(StrictConfig):
     cert_file: Path | None = None
     """PEM file of this client's certificate, if the broker asks for one."""
     key_file: Path | None = None
-    """PEM file of the private key for `cert_file`, without a password."""
+    """PEM file of the private key for `cert_file`, without a password. Like the other two it may be a credential of
+    systemd, `credential:NAME`."""
 
     @model_validator(mode="after")
     def _complete(self) -> TlsConfig:
@@ -29,11 +31,11 @@ class TlsConfig(StrictConfig):
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS settings; raises `OSError` or `ssl.SSLError` if a file cannot be used."""
-        context = ssl.create_default_context(cafile=None if self.ca_file is None else str(self.ca_file))
+        context = ssl.create_default_context(cafile=None if self.ca_file is None else str(file_of(self.ca_file)))
         context.sslsocket_class = _ClosingSocket
-        if self.cert_file is not None:
+        if self.cert_file is not None and self.key_file is not None:
             # A key with a password is refused; OpenSSL would ask the terminal for it and wait.
-            context.load_cert_chain(self.cert_file, self.key_file, password="")
+            context.load_cert_chain(file_of(self.cert_file), file_of(self.key_file), password="")
         return context
 
 

@@ -28,6 +28,7 @@ from visaged.pipelines.outputs.mqtt.times import Times
 from visaged.pipelines.outputs.outbox import NoTopicMemory, Outbox, TopicMemory
 from visaged.pipelines.outputs.output import OutputState
 from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.progress import beat
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +151,7 @@ class MqttOutput:
         self._link.start()
         try:
             while not (stopping.is_set() and self._finished()):
+                beat()
                 self._turn()
         finally:
             self._sign_off()
