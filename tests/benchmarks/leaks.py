@@ -169,7 +169,8 @@ def publish(port: str, folder: str) -> None:
     while not never.wait(0.005):
         if running.count("waiting", kind="events") < 50:
             number += 1
-            event = messages.event(number, kind="begin" if number % 2 else "update")
+            track, ends = number // 2, number % 2
+            event = messages.event(track, kind="end", reason="lost") if ends else messages.event(track)
             running.publisher.submit(messages.result(events=[event]))
 
 
