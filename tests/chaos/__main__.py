@@ -42,9 +42,9 @@ def main() -> int:
     if clock is None:
         print(f"no changes of the clock: {FAKETIME.missing()}", flush=True)
     with contextlib.ExitStack() as stack:
-        stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # the first Ctrl-C ends it, a second ends nothing
         folder = Path(options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="visaged-chaos-")))
         campaigns = _campaigns(stack, folder, options, has_mounts, clock)
+        stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # one Ctrl-C ends it, more do not disturb the end
         for campaign in campaigns:
             campaign.launch()
         for campaign in campaigns:

@@ -38,6 +38,8 @@ class Mosquitto:
         self._record = record
         self._subscriptions = 0
         self._changed = threading.Condition()
+        self._starting = threading.Lock()
+        self._closed = False
         self._broker = MosquittoBroker(folder, is_persistent=True, extra_config=_NO_BOUNDS)
         self._broker.port = self.port = lone_port()
         client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="recorder", clean_session=False)
@@ -49,8 +51,12 @@ class Mosquitto:
         self._broker.start()
         client.connect_async(self.host, self.port, keepalive=5)
         client.loop_start()
-        self._wait_for_subscriber(0)
-        self._broker.save()
+        try:
+            self._wait_for_subscriber(0)
+            self._broker.save()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def faults(self) -> dict[str, Callable[[random.Random], None]]:
@@ -64,7 +70,10 @@ class Mosquitto:
     def up(self) -> None:
         """Come back on the same port."""
         before = self._subscriptions
-        self._broker.start()
+        with self._starting:
+            if self._closed:
+                raise AssertionError("the run is over")
+            self._broker.start()
         self._wait_for_subscriber(before)
 
     def settle(self) -> None:
@@ -74,7 +83,9 @@ class Mosquitto:
             time.sleep(0.1)
 
     def close(self) -> None:
-        """End both."""
+        """End both, for good."""
+        with self._starting:
+            self._closed = True
         self._client.disconnect()
         self._client.loop_stop()
         self._broker.stop()

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,6 +117,8 @@ class Subject:
         self._config = folder / "visaged.yaml"
         self._config.write_text(yaml.safe_dump(self._document()))
         self._process: ManagedProcess | None = None
+        self._starting = threading.Lock()
+        self._closed = False
 
     def start(self) -> float:
         """Start it; return monotonic seconds when the process was there. It may not be ready yet."""
@@ -130,7 +133,10 @@ class Subject:
                 "NO_FAKE_STAT": "1",
             }
         command = [sys.executable, "-m", "visaged.daemon", "run", "--config", str(self._config)]
-        self._process = ManagedProcess(command, env=environment)
+        with self._starting:
+            if self._closed:
+                raise AssertionError("the run is over")
+            self._process = ManagedProcess(command, env=environment)
         return time.monotonic()
 
     def wait_until_up(self) -> None:
@@ -176,7 +182,9 @@ class Subject:
         return next(iter(self._metrics(name, "", **labels).values()), None)
 
     def close(self) -> None:
-        """End it at once."""
+        """End it at once, and for good."""
+        with self._starting:
+            self._closed = True
         if self._process is not None and self._process.is_running:
             self._process.kill()
             self._keep_log()
