@@ -112,7 +112,7 @@ class Daemon:
         self._wake: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._failure: tuple[str, BaseException] | None = None
         self.metrics = metrics or Metrics()
-        self.metrics.build.labels(version).set(1)
+        self.metrics.build.labels(version, settings.node).set(1)
         cv2.setNumThreads(1)  # cameras and workers have threads already; more from OpenCV would compete with them
         # A picture that OpenCV cannot decode is reported to its sender; OpenCV would let senders fill stderr too.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

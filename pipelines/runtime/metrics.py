@@ -6,6 +6,7 @@ Labels are bounded: cameras, models, lanes and API keys by the configuration, ca
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -39,7 +40,9 @@ class Metrics:
         def histogram(name: str, text: str, *labels: str, buckets: Sequence[float]) -> Histogram:
             return Histogram(f"visaged_{name}", text, labels, registry=registry, buckets=buckets)
 
-        self.build = gauge("build_info", "Always 1; the version is a label", "version")
+        self.build = gauge("build_info", "Always 1; the version and the node's name are labels", "version", "node")
+        # Compared with the clock of who scrapes it: all times in messages come from this one.
+        gauge("time_seconds", "What the daemon takes for the time, seconds since 1970").set_function(time.time)
         self.reload_successful = gauge(
             "config_last_reload_successful", "1 if the last load or reload of the configuration worked"
         )
@@ -103,6 +106,8 @@ class Metrics:
         self.spool_events = gauge("spool_events", "Events that wait for the broker's acknowledgement, on disk or not")
         self.spool_bytes = gauge("spool_bytes", "Bytes of the events on disk")
         self.spool_oldest = gauge("spool_oldest_seconds", "How long the oldest event has waited; 0 if none waits")
+        self.spool_max_bytes = gauge("spool_max_bytes", "Most bytes of events on disk; 0 if none are kept there")
+        self.spool_max_age = gauge("spool_max_age_seconds", "How long an event may wait; 0 if none are kept on disk")
         self.spool_writable = gauge("spool_writable", "1 while events are kept on disk, 0 while in memory alone")
         self.spool_write = histogram(
             "spool_write_seconds", "A transaction of events to the disk, synced", buckets=_FAST

@@ -92,6 +92,7 @@ def _missing_gstreamer() -> str:
 
 MOSQUITTO = SystemPart("mosquitto", _program("mosquitto", "mosquitto"))
 MOSQUITTO_PASSWD = SystemPart("mosquitto_passwd", _program("mosquitto_passwd", "mosquitto"))
+PROMETHEUS = SystemPart("prometheus", _program("prometheus", "prometheus"))
 RTSP_SERVER = SystemPart("GStreamer's RTSP server (gir1.2-gst-rtsp-server-1.0)", _missing_gstreamer)
 FAKETIME = SystemPart("libfaketime", _faketime)
 SYSTEMD = SystemPart("systemd-analyze", _program("systemd-analyze", "systemd"))

@@ -46,7 +46,7 @@ class ExportedOutputs(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Map (B, 3, 112, 112) to the outputs of `names`: (B,), points (B, 106, 2), classes (B, K), pose (B, 3)."""
         raw = self.model.read(pixels)
-        bins = torch.arange(float(AGES))
+        bins = torch.arange(float(AGES), device=pixels.device)
         chances = raw["age"].softmax(1)
         age = (chances * bins).sum(1)
         variance = (chances * (bins - age[:, None]).square()).sum(1)

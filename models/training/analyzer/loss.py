@@ -76,21 +76,32 @@ def analyzer_losses(outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> d
     """
     distance = _distance(outputs["points"], targets["points"])
     losses = {"points": _mean(_huber(distance, 2.0), targets["points"])}
-    losses |= _age(outputs["age"], targets["age"])
-    sex = torch.where(targets["age"] < _LEAST_SEX_AGE, torch.nan, targets["female"])
-    for name, target in (("female", sex), *((n, targets[n]) for n in ("mask", "beard", "hat"))):
-        losses[name] = _binary(outputs[name][:, 0], target)
+    losses |= people_losses(outputs, targets)
+    for name in ("mask", "beard", "hat"):
+        losses[name] = _binary(outputs[name][:, 0], targets[name])
     losses["eyes"] = _binary(outputs["eyes"], targets["eyes"])
     losses["glasses"] = _glasses(outputs["glasses"], targets["glasses"])
+    pose = _distance(outputs["pose"], targets["pose"] / POSE_UNIT)
+    losses["pose"] = _mean(_huber(pose, 0.3), targets["pose"])
+    for name in ("quality", "blur"):
+        losses[name] = _score(outputs[name], targets[name])
+    return losses
+
+
+def people_losses(outputs: dict[str, Tensor], targets: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the terms that people's labels are for: age, gender, emotion, attractiveness.
+
+    Of two faces laid over each other, these can be told for both ("mixup: Beyond empirical risk minimization", Zhang et
+    al., ICLR 2018): the loss is that of either face by its share.
+    """
+    losses = _age(outputs["age"], targets["age"])
+    sex = torch.where(targets["age"] < _LEAST_SEX_AGE, torch.nan, targets["female"])
+    losses["female"] = _binary(outputs["female"][:, 0], sex)
     votes = targets["emotion"]
     known = ~votes[:, 0].isnan()
     entropy = -(votes.nan_to_num() * F.log_softmax(outputs["emotion"], 1)).sum(1)
     losses["emotion"] = (entropy * known).sum() / (known.sum() + _FEW)
-    pose = _distance(outputs["pose"], targets["pose"] / POSE_UNIT)
-    losses["pose"] = _mean(_huber(pose, 0.3), targets["pose"])
-    for name in ("attractiveness", "quality", "blur"):
-        error = _distance(outputs[name][:, 0].sigmoid(), targets[name])
-        losses[name] = _mean(_huber(error, 0.1), targets[name])
+    losses["attractiveness"] = _score(outputs["attractiveness"], targets["attractiveness"])
     return losses
 
 
@@ -136,6 +147,10 @@ def _mean(values: Tensor, targets: Tensor) -> Tensor:
 def _huber(distance: Tensor, turn: float) -> Tensor:
     """Return a square that becomes a line of slope 1 at `turn`."""
     return torch.where(distance < turn, distance.square() / (2 * turn), distance - turn / 2)
+
+
+def _score(logits: Tensor, targets: Tensor) -> Tensor:
+    return _mean(_huber(_distance(logits[:, 0].sigmoid(), targets), 0.1), targets)
 
 
 def _binary(logits: Tensor, targets: Tensor) -> Tensor:

@@ -46,6 +46,15 @@ class AnalyzerShape:
 
 SHAPES = {
     "s": AnalyzerShape(),
+    "m": AnalyzerShape(channels=(32, 48, 96, 176)),
+    "t": AnalyzerShape(
+        channels=(32, 64, 128, 256),
+        blocks=(2, 3, 3),
+        spatial=64,
+        global_features=384,
+        local_features=192,
+        dropout=0.5,
+    ),
     "l": AnalyzerShape(
         channels=(48, 96, 192, 320),
         blocks=(2, 4, 4),
@@ -55,7 +64,8 @@ SHAPES = {
         dropout=0.5,
     ),
 }
-"""By the names of the command line: `s` is shipped; `l`, some six times the weights, is for teaching it."""
+"""By the names of the command line: `s` is shipped, `m` is half as much work more. For teaching them: `t`, three times
+the work, whose channels suit a GPU, and `l`, some seven times."""
 
 
 class Analyzer(nn.Module):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 FloatArray = NDArray[np.float32]
 
-_MASK_COLOURS = np.array(
+MASK_COLOURS = np.array(
     [
         (225, 205, 160),
         (235, 225, 205),
@@ -68,7 +68,7 @@ def draw_mask(image: Image, points: FloatArray, rng: Generator) -> Image:
         top = top[::-1]
     polygon = np.concatenate([outline, top]).astype(np.float32)
     if rng.random() < 0.6:
-        colour = _MASK_COLOURS[rng.integers(len(_MASK_COLOURS))] * rng.uniform(0.75, 1.05)
+        colour = MASK_COLOURS[rng.integers(len(MASK_COLOURS))] * rng.uniform(0.75, 1.05)
     else:
         colour = rng.uniform(20, 240, 3)
     brightness = image[40:120, 40:120].mean() / 130

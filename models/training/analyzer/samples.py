@@ -30,12 +30,12 @@ FACE_SIZE = 78.8
 
 PACK_WEIGHTS = {"ages": 0.38, "emotions": 0.30, "portraits": 0.16, "street_masks": 0.08, "mask_crops": 0.08}
 
-_POINT_ERROR = 2.0
-_SHIFT_ERROR = 1.9
+POINT_ERROR = 2.0
+SHIFT_ERROR = 1.9
 """Standard deviations in crop pixels, per axis: together 3.5 px or 4.4 % of the face on average."""
 
 _LOG_SIZES = np.log(np.array(QUALITY_SIZES[::-1], np.float64))
-_BLUR_UNIT = 2.5
+BLUR_UNIT = 2.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Sample:
 
 def blur_of(sigma: float) -> float:
     """Return the blur 0..1 of a crop whose detail is smoothed by `sigma` crop pixels; 0 up to 0.5, a sharp crop's."""
-    return 1 - math.exp(-max(sigma - 0.5, 0.0) / _BLUR_UNIT)
+    return 1 - math.exp(-max(sigma - 0.5, 0.0) / BLUR_UNIT)
 
 
 class Sampler:
@@ -169,7 +169,7 @@ def jitter(rng: Generator, size: float, *, strength: float | None = None, turned
     """
     if strength is None:
         strength = rng.uniform(0.3, 1.25) * (SIZE / size) ** 0.2
-    found = FIVE + rng.normal(0, _POINT_ERROR * strength, (5, 2)) + rng.normal(0, _SHIFT_ERROR * strength, 2)
+    found = FIVE + rng.normal(0, POINT_ERROR * strength, (5, 2)) + rng.normal(0, SHIFT_ERROR * strength, 2)
     matrix = similarity(found, FIVE)
     angle, factor = 0.0, 1.0
     if turned:

@@ -100,6 +100,8 @@ class Spool:
         self.trouble = ""
         self._retry_s = self._look_s = self._written_s = float("-inf")
         self._tidy_s = clock() + _TIDY_S
+        metrics.spool_max_bytes.set(self._most_bytes)
+        metrics.spool_max_age.set(self._most_age_s)
         metrics.spool_writable.set_function(lambda: not self.state)
         self._try(self._open)
         self._report()

@@ -21,13 +21,16 @@ For each pack P of `crops.PACKS`, N faces, in two passes, so that training can b
     (N, 2) probability, the person's right eye first. glasses (N,) 0 or 1. quality (N, 5) at `heads.QUALITY_SIZES`.
     NaN wherever the teachers contradict each other or a mask is or may be in the way.
     Raw numbers behind them: lid_opening, eye_state (N, 2), glasses_score, lens_ratio, mesh_presence (N,).
+
+With `--held-out-only` the networks label the held-out faces, a seventh of all, and the others stay NaN: enough to judge
+by, and to train by where a shipped analyzer fills the gaps (`analyzer.gpu`).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visaged.models.geometry import head_pose, turned
+from visaged.models.training.analyzer.heads import POINTS
 from visaged.models.training.analyzer.labelling import judge
 from visaged.models.training.analyzer.labelling import teachers as networks
 from visaged.models.training.analyzer.labelling.crops import (
@@ -99,21 +103,34 @@ def uncovered(pack: str, mask: Array) -> NDArray[np.bool_]:
     return np.asarray(mask == 0) if pack in COVERED_PACKS else np.ones(len(mask), bool)
 
 
-def first_pass(pack: str, data: Path, find: Finder, landmarks: networks.Landmarks106, out: Path) -> None:
+def of_some(
+    label: Callable[[list[Face]], FloatArray], faces: list[Face], pick: NDArray[np.bool_], shape: tuple[int, ...]
+) -> FloatArray:
+    """Return (N, *shape): the labels of the faces that are picked, NaN for the others."""
+    found = np.full((len(faces), *shape), np.nan, np.float32)
+    if pick.any():
+        found[pick] = label([face for face, picked in zip(faces, pick, strict=True) if picked])
+    return found
+
+
+def first_pass(
+    pack: str, data: Path, find: Finder, landmarks: networks.Landmarks106, out: Path, *, held_out_only: bool = False
+) -> None:
     """Write `P.npy` and `P.npz`."""
     crops, parts = [], []
     for faces in chunks(read_faces(pack, data, find)):
         matrices = [face.matrix() for face in faces]
         images = np.stack([cut(face.image, m, CROP) for face, m in zip(faces, matrices, strict=True)])
         crops.append(images[..., :1] if faces[0].grey else images)
+        val = np.array([is_validation(pack, face.name) for face in faces])
         parts.append(
             {
                 "name": np.array([face.name for face in faces], np.str_),
-                "val": np.array([is_validation(pack, face.name) for face in faces]),
+                "val": val,
                 "inside": np.stack([inside(face, m) for face, m in zip(faces, matrices, strict=True)]),
                 "scale": np.array([matrix_scale(m) for m in matrices], np.float32),
                 "five": np.stack([face.five for face in faces]),
-                "points": landmarks(faces),
+                "points": of_some(landmarks, faces, val | (not held_out_only), (POINTS, 2)),
                 **pack_labels(faces),
             }
         )
@@ -176,21 +193,28 @@ class Teachers:
         return {key: value.astype(np.float32) for key, value in arrays.items()}
 
 
-def second_pass(pack: str, data: Path, teachers: Teachers, out: Path) -> None:
+def second_pass(pack: str, data: Path, teachers: Teachers, out: Path, *, held_out_only: bool = False) -> None:
     """Write `P.teachers.npz`."""
     crops = np.load(out / f"{pack}.npy", mmap_mode="r")
     with np.load(out / f"{pack}.npz") as file:
-        first = {key: file[key] for key in ("name", "five", "points")}
+        first = {key: file[key] for key in ("name", "five", "points", "val")}
+    asked = first["val"] | (not held_out_only)
     parts, start = [], 0
     for faces in chunks(read_faces(pack, data, KnownFinder(first["name"], first["five"]))):
         part = slice(start, start + len(faces))
         if [face.name for face in faces] != first["name"][part].tolist():
             raise ValueError(f"{pack}: the faces are not those of {out / pack}.npz; make the first pass anew")
-        images = np.broadcast_to(crops[part], (len(faces), CROP, CROP, 3))
-        parts.append(teachers.label(faces, images, first["points"][part]))
+        pick = asked[part]
+        if pick.any():
+            some = [face for face, picked in zip(faces, pick, strict=True) if picked]
+            images = np.broadcast_to(crops[part][pick], (len(some), CROP, CROP, 3))
+            parts.append(teachers.label(some, images, first["points"][part][pick]))
         start += len(faces)
-    save(out / f"{pack}.teachers.npz", joined(parts))
-    print(f"{pack}: {start} faces labelled", flush=True)
+    found = {key: np.full((start, *values.shape[1:]), np.nan, np.float32) for key, values in joined(parts).items()}
+    for key, values in joined(parts).items():
+        found[key][asked] = values
+    save(out / f"{pack}.teachers.npz", found)
+    print(f"{pack}: {int(asked.sum())} of {start} faces labelled", flush=True)
 
 
 def main() -> None:
@@ -202,6 +226,7 @@ def main() -> None:
     parser.add_argument("--packs", nargs="+", choices=list(PACKS), default=list(PACKS))
     parser.add_argument("--passes", nargs="+", type=int, choices=(1, 2), default=(1, 2))
     parser.add_argument("--threads", type=int, default=1, help="for the networks")
+    parser.add_argument("--held-out-only", action="store_true", help="the networks label no face to train on")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
@@ -209,11 +234,11 @@ def main() -> None:
         find = YuNetFinder(arguments.teachers / "yunet.onnx")
         landmarks = networks.Landmarks106(arguments.teachers, arguments.threads)
         for pack in arguments.packs:
-            first_pass(pack, arguments.data, find, landmarks, arguments.out)
+            first_pass(pack, arguments.data, find, landmarks, arguments.out, held_out_only=arguments.held_out_only)
     if 2 in arguments.passes:
         teachers = Teachers(arguments.teachers, arguments.threads)
         for pack in arguments.packs:
-            second_pass(pack, arguments.data, teachers, arguments.out)
+            second_pass(pack, arguments.data, teachers, arguments.out, held_out_only=arguments.held_out_only)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from visaged.models.training.analyzer import travel
 from visaged.models.training.analyzer.labelling.cache import read_packs
-from visaged.models.training.analyzer.labelling.crops import CROP
+from visaged.models.training.analyzer.labelling.crops import CROP, VOTES, KnownFinder, cut, inside, read_faces
 
 COUNT = 4
 
@@ -48,6 +51,45 @@ def cache(tmp_path: Path) -> Path:
         np.savez(directory / f"{name}.npz", allow_pickle=False, **known)
     np.savez(directory / "ages.teachers.npz", quality=np.full((COUNT, 5), 0.5, np.float32))
     return directory
+
+
+@pytest.fixture
+def sheets(tmp_path: Path) -> Path:
+    """The pack of grey faces as its sheets: one, with four faces in a row."""
+    directory = tmp_path / "packs"
+    directory.mkdir()
+    sheet = np.hstack([cv2.resize(smooth(i, 1), (48, 48)) for i in range(COUNT)])
+    data = cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+    with tarfile.open(directory / "emotions.tar", "w") as tar:
+        entry = tarfile.TarInfo("000.jpg")
+        entry.size = len(data)
+        tar.addfile(entry, io.BytesIO(data))
+    rows = [f"000.jpg,0,{i}" + ",2" * len(VOTES) for i in range(COUNT)]
+    table = "\n".join([",".join(["sheet", "row", "col", *VOTES]), *rows])
+    (directory / "emotions.csv").write_text(table + "\n", encoding="utf-8")
+    return directory
+
+
+def test_sheets_that_travelled_are_cut_again(sheets: Path, tmp_path: Path) -> None:
+    cache, there, back = (tmp_path / name for name in ("cache", "travel", "back"))
+    for directory in (cache, there, back):
+        directory.mkdir()
+    names = [f"000.jpg:0:{i}" for i in range(COUNT)]
+    five = np.tile(np.array([[15, 18], [33, 18], [24, 27], [17, 36], [31, 36]], np.float32), (COUNT, 1, 1))
+    faces = list(read_faces("emotions", sheets, KnownFinder(np.array(names), five)))
+    np.save(cache / "emotions.npy", np.stack([cut(face.image, face.matrix(), CROP)[..., :1] for face in faces]))
+    known = {"name": np.array(names), "five": five, "val": np.arange(COUNT) == 1}
+    known |= {"inside": np.stack([inside(face, face.matrix()) for face in faces])}
+    points = np.full((COUNT, 106, 2), np.nan, np.float32)
+    np.savez(cache / "emotions.npz", allow_pickle=False, **known, points=points)
+    travel.pack(cache, "emotions", there, 60, held_out=True, sheets=sheets)
+    travel.unpack(there, "emotions", back)
+    sent, found = read_packs(cache)["emotions"], read_packs(back)["emotions"]
+    assert found.val.tolist() == sent.val.tolist()
+    assert np.array_equal(found.inside, sent.inside)
+    assert np.abs(found.images.astype(float) - sent.images).mean() < 4
+    with pytest.raises(ValueError, match="a sheet has faces of both sides"):
+        travel.pack(cache, "emotions", there, 60, sheets=sheets)
 
 
 def test_crops_that_travelled_are_those_to_train_on(

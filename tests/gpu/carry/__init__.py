@@ -1,0 +1,1 @@
+"""Taking what the daemon needs to a machine without a package registry."""
