@@ -14,8 +14,8 @@ import numpy as np
 from visaged.models.decoders import DECODERS, Batch
 from visaged.models.errors import ModelError
 from visaged.models.manifest import DetectorEntry, Manifest
-from visaged.models.preprocess import tensor
-from visaged.models.session import Session, SessionConfig
+from visaged.models.preprocess import canvas_for, tensor
+from visaged.models.session import GPU_BATCHES, Session, SessionConfig
 from visaged.models.types import Detections, Image
 
 # A picture made to look like faces all over must not take time without bound: half a second with these.
@@ -84,7 +84,21 @@ class Detector:
     def load(cls, manifest: Manifest, name: str, config: SessionConfig, floor: float | None = None) -> Detector:
         """Load a detector by its name in the manifest; raises `ModelError`."""
         entry = manifest.detector(name)
-        return cls(Session(Path(manifest.file(entry)), config), entry, floor)
+        most = entry.max_batch or max(GPU_BATCHES)
+        batches = sorted({min(size, most) for size in GPU_BATCHES})
+        return cls(Session(Path(manifest.file(entry)), config, batches), entry, floor)
+
+    def prepare(self, long_side: int) -> None:
+        """On CUDA, get ready for pictures of 16:9, as most cameras send them, on the usual canvas in any batch.
+
+        Args:
+            long_side: The canvas's longer side in pixels.
+
+        Raises:
+            ModelError: The network cannot be run; the text says why.
+        """
+        blank = canvas_for(16, 9, long_side, self.multiple_of).blank()[None]
+        self._session.prepare(self._entry.input.name, tensor(blank, self._entry.input))
 
     def detect(self, canvases: Image) -> list[Detections]:
         """Find the faces of a batch.
