@@ -172,8 +172,8 @@ class InferenceSettings(StrictConfig):
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 10.0
     """Longest time in milliseconds that a batch waits for frames of more cameras; without effect for batches of 1."""
     gpu_memory_mb: Annotated[int, Field(ge=256, le=1_000_000)] | None = None
-    """Most GPU memory in MiB for the weights and the work of all networks together; null for no limit. CUDA itself takes
-    half a gigabyte more. Where that does not do for a batch, smaller ones are computed."""
+    """Most GPU memory in MiB for weights and work of all networks together; null for no limit. CUDA itself takes half a
+    gigabyte more. Where that does not do for a batch, smaller ones are computed."""
     cache: Path | None = None
     """Folder for TensorRT's engines, which take minutes to build."""
     long_side: Annotated[int, Field(ge=160, le=3840)] = 640
