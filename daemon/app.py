@@ -31,6 +31,7 @@ from visaged.daemon.supervision.notify import Notifier
 from visaged.daemon.supervision.watchdog import Watchdog
 from visaged.daemon.web import Web
 from visaged.models.search import Scales
+from visaged.models.session import GPU_BATCHES
 from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.cameras import CameraSet, Changes, Sinks
 from visaged.pipelines.images.analyze import PictureAnalyzer
@@ -317,7 +318,7 @@ class Daemon:
     def _make_batcher(self) -> Batcher:
         inference = self.settings.inference
         batcher = Batcher(
-            max_batch=inference.max_batch or (16 if self.detector.on_gpu else 1),
+            max_batch=inference.max_batch or (max(GPU_BATCHES) if self.detector.on_gpu else 1),
             max_wait_s=inference.max_wait_ms / 1000,
             max_pictures=self.settings.http.max_waiting,
         )

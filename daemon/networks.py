@@ -11,8 +11,9 @@ from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Manifest
+from visaged.models.search import prepare
 from visaged.models.self_test import self_test
-from visaged.models.session import SessionConfig, expects_gpu
+from visaged.models.session import GPU_BATCHES, SessionConfig, expects_gpu
 from visaged.pipelines.attributes import AnalyzerReader, AttributeReader, NoReader
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -62,7 +63,7 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
         if wanted.manifest != PACKAGED and inference.provider != "tensorrt":
             for model in loaded:
                 self_test(model)
-        detector.prepare(inference.long_side)
+        prepare(detector, inference.long_side, inference.max_batch or max(GPU_BATCHES))
         if analyzer is not None:
             analyzer.prepare()
         versions = (manifest.detector(detector.name).version, analyzer_version)

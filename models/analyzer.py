@@ -67,7 +67,7 @@ class Analyzer:
             ModelError: The network cannot be run; the text says why.
         """
         blank = np.zeros((1, self.aligner.size, self.aligner.size, 3), np.uint8)
-        self._session.prepare(self._input.name, tensor(blank, self._input))
+        self._session.prepare(self._input.name, tensor(blank, self._input), max(_GPU_BATCHES))
 
     @property
     def points_head(self) -> Head | None:

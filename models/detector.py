@@ -14,7 +14,7 @@ import numpy as np
 from visaged.models.decoders import DECODERS, Batch
 from visaged.models.errors import ModelError
 from visaged.models.manifest import DetectorEntry, Manifest
-from visaged.models.preprocess import canvas_for, tensor
+from visaged.models.preprocess import tensor
 from visaged.models.session import GPU_BATCHES, Session, SessionConfig
 from visaged.models.types import Detections, Image
 
@@ -88,17 +88,17 @@ class Detector:
         batches = sorted({min(size, most) for size in GPU_BATCHES})
         return cls(Session(Path(manifest.file(entry)), config, batches), entry, floor)
 
-    def prepare(self, long_side: int) -> None:
-        """On CUDA, get ready for pictures of 16:9, as most cameras send them, on the usual canvas in any batch.
+    def prepare(self, canvas: Image, most: int) -> None:
+        """On CUDA, get ready for batches of one shape.
 
         Args:
-            long_side: The canvas's longer side in pixels.
+            canvas: A canvas of that shape, (1, H, W, 3) uint8, sides multiples of `multiple_of`.
+            most: Length of the longest batch that is to come.
 
         Raises:
             ModelError: The network cannot be run; the text says why.
         """
-        blank = canvas_for(16, 9, long_side, self.multiple_of).blank()[None]
-        self._session.prepare(self._entry.input.name, tensor(blank, self._entry.input))
+        self._session.prepare(self._entry.input.name, tensor(canvas, self._entry.input), most)
 
     def detect(self, canvases: Image) -> list[Detections]:
         """Find the faces of a batch.

@@ -135,10 +135,15 @@ class Session:
         )
         return result
 
-    def prepare(self, name: str, item: NDArray[Any]) -> None:
-        """Run an input (1, ...) in batches of all sizes, so that what is made once for a shape is there; on CUDA only.
+    def prepare(self, name: str, item: NDArray[Any], most: int) -> None:
+        """Run an input in batches, so that what is made once for a shape is there; on CUDA only.
 
         TensorRT would build its engines, which takes minutes, and other providers have nothing to make.
+
+        Args:
+            name: The input.
+            item: What to fill batches with, (1, ...).
+            most: Length of the longest batch that is to come.
 
         Raises:
             ModelError: It cannot be run; the text says why.
@@ -148,6 +153,8 @@ class Session:
         try:
             for size in self.batches:
                 self.run(self.outputs, {name: np.repeat(item, size, 0)})
+                if size >= most:
+                    return
         except ModelError:
             raise
         except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception

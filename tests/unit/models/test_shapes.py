@@ -15,7 +15,9 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
+from visaged.models import search
 from visaged.models import session as sessions
+from visaged.models.detector import Detector
 from visaged.models.errors import ModelError, OutOfMemory
 from visaged.models.manifest import Manifest
 from visaged.models.session import GPU_BATCHES, Session, SessionConfig
@@ -304,7 +306,7 @@ def test_on_cuda_each_shape_gets_a_session_and_what_is_prepared_is_there(
 ) -> None:
     session = Session(network, SessionConfig(provider="cuda"), (1, 4))
     assert len(as_on_cuda) == 1
-    session.prepare("image", np.zeros((1, 64, 96, 3), np.uint8))
+    session.prepare("image", np.zeros((1, 64, 96, 3), np.uint8), 3)
     assert len(as_on_cuda) == 2, "the session that was opened to see whether it runs serves the first shape"
     for batch in range(1, 9):
         (cells,) = session.run(OUTPUTS, pictures(batch))
@@ -314,12 +316,25 @@ def test_on_cuda_each_shape_gets_a_session_and_what_is_prepared_is_there(
     assert len(as_on_cuda) == 3
 
 
+@pytest.mark.parametrize(("long_side", "most", "prepared"), [(640, 16, 4), (640, 1, 1), (640, 5, 3), (2560, 16, 1)])
+def test_what_cameras_send_is_prepared_in_the_batches_that_come(
+    as_on_cuda: list[onnxruntime.InferenceSession], long_side: int, most: int, prepared: int
+) -> None:
+    manifest = Manifest()
+    detector = Detector.load(manifest, manifest.default_detector(on_gpu=False).name, SessionConfig(provider="cuda"))
+    search.prepare(detector, long_side, most)
+    assert len(as_on_cuda) == prepared
+    if long_side == 640:
+        detector.detect(np.zeros((most, 384, 640, 3), np.uint8))
+        assert len(as_on_cuda) == prepared, "such a batch comes with nothing left to build"
+
+
 def test_a_network_that_cannot_be_prepared_says_so(
     network: Path, as_on_cuda: list[onnxruntime.InferenceSession]
 ) -> None:
     session = Session(network, SessionConfig(provider="cuda"))
     with pytest.raises(ModelError, match=f"{network.stem} cannot be run on cuda"):
-        session.prepare("picture", np.zeros((1, 64, 96, 3), np.uint8))
+        session.prepare("picture", np.zeros((1, 64, 96, 3), np.uint8), 1)
 
 
 @pytest.mark.parametrize(("size", "padded"), [(1, 4), (3, 4), (4, 4), (5, 4)])
