@@ -153,6 +153,8 @@ class Daemon:
             self._broker_workers = [self._worker("broker", self._broker.run), self._worker("broker-probe", probe.run)]
         self._main = Progress("main")
         self._watchdog = Watchdog(self._progress(), self._notifier, self._status)
+        for name in self._watchdog.names:
+            self.metrics.part_stalled.labels(name).set_function(partial(self._is_stalled, name))
         self._watchdog_worker = self._worker("watchdog", self._watchdog.run)
 
     def run(self) -> int:
@@ -301,6 +303,9 @@ class Daemon:
         mqtt = self._output_workers[0]  # the other outputs may wait for a reader that is gone, as a terminal's
         workers = [*self._inference_workers, self._fan_out_worker, mqtt, self._http_worker]
         return [self._main, *(worker.progress for worker in (*workers, *self._broker_workers))]
+
+    def _is_stalled(self, part: str) -> bool:
+        return part in self._watchdog.stalled
 
     def _status(self) -> str:
         """Return the state of cameras and broker in a line; takes no lock that a part may hold for long."""

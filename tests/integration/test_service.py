@@ -141,6 +141,10 @@ def test_a_part_that_stands_still_is_named_and_the_watchdog_starves(tmp_path: Pa
         until(lambda: httpx.get(f"{http}/healthz", trust_env=False).status_code == 503, START_S)
         document = httpx.get(f"{http}/healthz", trust_env=False).json()
         assert document == {"status": "stalled", "dead": None, "stalled": ["inference-0"]}
+        metrics = httpx.get(f"{http}/metrics", trust_env=False).text
+        assert 'visaged_part_stalled{part="inference-0"} 1.0' in metrics
+        parts = ("main", "fan-out", "mqtt", "http", "watchdog")
+        assert [name for name in parts if f'visaged_part_stalled{{part="{name}"}} ' not in metrics] == []
         manager.wait_for(lambda text: text.endswith("; inference-0 made no progress"), START_S)
         assert "WATCHDOG=1" not in manager.collect(2.0)
 
