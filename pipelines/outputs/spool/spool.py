@@ -191,6 +191,7 @@ class Spool:
 
     def _try(self, do: Callable[[], None], reads: bool = False) -> None:
         """Do something with the disk; an error of the disk leads to `trouble`."""
+        self._busy_since_s = self._clock()
         try:
             do()
         except (sqlite3.Error, OSError) as error:
@@ -205,6 +206,8 @@ class Spool:
             self._fail(error)
             if reads:
                 self._queue.unreadable()
+        finally:
+            self._busy_since_s = None
 
     def _fail(self, error: Exception) -> None:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
@@ -281,14 +284,12 @@ class Spool:
         if not work:
             self._heal()
             return
-        began_s = self._busy_since_s = self._clock()
+        began_s = self._clock()
         try:
             self._database.apply(self._changes(work))
         except BaseException:
             self._queue.failed(work)
             raise
-        finally:
-            self._busy_since_s = None
         self._written_s = self._clock()
         self._metrics.spool_write.observe(self._written_s - began_s)
         self._bytes += sum(len(entry.message.body) for entry in work.new) - sum(size for _, size in work.done)
