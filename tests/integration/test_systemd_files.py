@@ -101,7 +101,7 @@ def test_installing_again_replaces_the_unit_and_leaves_the_configuration_alone(t
 
 
 @pytest.mark.parametrize(
-    "prefix", ["/", "/usr", "/opt", "visaged", "/opt/my folder", "/opt/a|b", "/opt/../usr", "/opt/"]
+    "prefix", ["/", "/usr", "/opt", "visaged", "/opt/my folder", "/opt/a|b", "/opt/../usr", "/opt/", "/home/me/visaged"]
 )
 def test_a_prefix_that_would_harm_is_refused(tmp_path: Path, prefix: str) -> None:
     environment = {"PATH": os.environ["PATH"], "DESTDIR": str(tmp_path), "PREFIX": prefix}
@@ -125,6 +125,34 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert "is there and is no virtual environment; set PREFIX to a folder of its own" in done.stderr
     installed(tmp_path, prefix="/opt/other", step="uninstall")
     assert (tmp_path / "opt/other/file").exists()
+
+
+def install(folder: Path, python: Path, destination: str) -> str:
+    """Try to install with an interpreter; return what is said about it."""
+    environment = {"PATH": os.environ["PATH"], "DESTDIR": destination, "PREFIX": "/opt/visaged", "PYTHON": str(python)}
+    script = str(ROOT / "systemd" / "install.sh")
+    done = subprocess.run(
+        [script, "install"], env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert not (folder / "out").exists()
+    return done.stderr
+
+
+def test_an_interpreter_that_the_service_cannot_see_is_refused(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    python.write_text(
+        '#!/bin/sh\n[ "$1" = -c ] && case $2 in *realpath*) echo /root/.pyenv/bin/python3.12 ;; esac\nexit 0\n'
+    )
+    python.chmod(0o755)
+    said = install(tmp_path, python, str(tmp_path / "out"))
+    assert "the service cannot see /root/.pyenv/bin/python3.12, which" in said
+    assert said.endswith("take the system's: make install PYTHON=/usr/bin/python3\n")
+
+
+def test_an_interpreter_that_is_not_there_is_named(tmp_path: Path) -> None:
+    said = install(tmp_path, tmp_path / "none", str(tmp_path / "out"))
+    assert said == f"there is no {tmp_path}/none; on Debian and Ubuntu: apt install python3-venv\n"
 
 
 def test_the_script_is_plain_shell() -> None:
