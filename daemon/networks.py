@@ -11,8 +11,9 @@ from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Manifest
+from visaged.models.search import prepare
 from visaged.models.self_test import self_test
-from visaged.models.session import SessionConfig, expects_gpu
+from visaged.models.session import GPU_BATCHES, SessionConfig, expects_gpu
 from visaged.pipelines.attributes import AnalyzerReader, AttributeReader, NoReader
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -44,7 +45,7 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
         metrics: Reports which provider each network runs on, and times the analyzer.
 
     Raises:
-        StartError: One of them cannot be loaded, or does not do what its manifest's entry says.
+        StartError: One of them cannot be loaded or run, or does not do what its manifest's entry says.
     """
     config = SessionConfig(inference.provider, inference.require_gpu, inference.gpu_memory_mb, inference.cache)
     try:
@@ -52,7 +53,7 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
         detector = _load_detector(manifest, wanted.detector, config, floor)
         loaded: list[Detector | Analyzer] = [detector]
         reader: AttributeReader = NoReader()
-        analyzer_version = None
+        analyzer, analyzer_version = None, None
         if wanted.analyzer is not None:
             analyzer = Analyzer.load(manifest, wanted.analyzer, config)
             analyzer_version = manifest.analyzer(wanted.analyzer).version
@@ -62,6 +63,9 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
         if wanted.manifest != PACKAGED and inference.provider != "tensorrt":
             for model in loaded:
                 self_test(model)
+        prepare(detector, inference.long_side, inference.max_batch or max(GPU_BATCHES))
+        if analyzer is not None:
+            analyzer.prepare()
         versions = (manifest.detector(detector.name).version, analyzer_version)
     except ModelError as error:
         raise StartError(str(error)) from error

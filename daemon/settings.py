@@ -166,13 +166,14 @@ class InferenceSettings(StrictConfig):
     require_gpu: bool = False
     """Refuse to start without a GPU."""
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Inference workers: threads that run the networks. Null: one for each core on a CPU, one on a GPU."""
+    """Inference workers: threads that run the networks. Null: one for each core on a CPU, two on a GPU."""
     max_batch: Annotated[int, Field(ge=1, le=64)] | None = None
     """Most frames in a batch of the detector; null for 1 on a CPU (batching does not pay there), 16 on a GPU."""
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 10.0
     """Longest time in milliseconds that a batch waits for frames of more cameras; without effect for batches of 1."""
     gpu_memory_mb: Annotated[int, Field(ge=256, le=1_000_000)] | None = None
-    """Most GPU memory in MiB for the arena of each network; null for no limit."""
+    """Most GPU memory in MiB for weights and work of all networks together; null for no limit. CUDA itself takes half a
+    gigabyte more. Where that does not do for a batch, smaller ones are computed."""
     cache: Path | None = None
     """Folder for TensorRT's engines, which take minutes to build."""
     long_side: Annotated[int, Field(ge=160, le=3840)] = 640

@@ -17,6 +17,9 @@ from visaged.models.preprocess import tensor
 from visaged.models.session import Session, SessionConfig
 from visaged.models.types import FloatArray, Image
 
+_GPU_BATCHES = (1, 8, 32)
+"""On an H200, 32 crops take a tenth longer than one."""
+
 
 class Analyzer:
     """A loaded analyzer; `analyze` may be called from many threads at once.
@@ -55,7 +58,16 @@ class Analyzer:
     def load(cls, manifest: Manifest, name: str, config: SessionConfig) -> Analyzer:
         """Load an analyzer by its name in the manifest; raises `ModelError`."""
         entry = manifest.analyzer(name)
-        return cls(Session(Path(manifest.file(entry)), config), entry)
+        return cls(Session(Path(manifest.file(entry)), config, _GPU_BATCHES), entry)
+
+    def prepare(self) -> None:
+        """On CUDA, get ready for crops in any batch.
+
+        Raises:
+            ModelError: The network cannot be run; the text says why.
+        """
+        blank = np.zeros((1, self.aligner.size, self.aligner.size, 3), np.uint8)
+        self._session.prepare(self._input.name, tensor(blank, self._input), max(_GPU_BATCHES))
 
     @property
     def points_head(self) -> Head | None:

@@ -15,7 +15,7 @@ from visaged.models.decoders import DECODERS, Batch
 from visaged.models.errors import ModelError
 from visaged.models.manifest import DetectorEntry, Manifest
 from visaged.models.preprocess import tensor
-from visaged.models.session import Session, SessionConfig
+from visaged.models.session import GPU_BATCHES, Session, SessionConfig
 from visaged.models.types import Detections, Image
 
 # A picture made to look like faces all over must not take time without bound: half a second with these.
@@ -84,7 +84,21 @@ class Detector:
     def load(cls, manifest: Manifest, name: str, config: SessionConfig, floor: float | None = None) -> Detector:
         """Load a detector by its name in the manifest; raises `ModelError`."""
         entry = manifest.detector(name)
-        return cls(Session(Path(manifest.file(entry)), config), entry, floor)
+        most = entry.max_batch or max(GPU_BATCHES)
+        batches = sorted({min(size, most) for size in GPU_BATCHES})
+        return cls(Session(Path(manifest.file(entry)), config, batches), entry, floor)
+
+    def prepare(self, canvas: Image, most: int) -> None:
+        """On CUDA, get ready for batches of one shape.
+
+        Args:
+            canvas: A canvas of that shape, (1, H, W, 3) uint8, sides multiples of `multiple_of`.
+            most: Length of the longest batch that is to come.
+
+        Raises:
+            ModelError: The network cannot be run; the text says why.
+        """
+        self._session.prepare(self._entry.input.name, tensor(canvas, self._entry.input), most)
 
     def detect(self, canvases: Image) -> list[Detections]:
         """Find the faces of a batch.

@@ -7,3 +7,7 @@ class ModelError(Exception):
 
 class ProviderError(ModelError):
     """The execution provider that was asked for (a GPU, say) cannot be had on this machine."""
+
+
+class OutOfMemory(ModelError):
+    """A GPU's memory does not do for a single input; the text says which, and which settings to change."""

@@ -156,6 +156,22 @@ def find(detector: Detector, pictures: Sequence[Sequence[Look]]) -> list[Detecti
     return [without_parts(found[0]) if len(found) == 1 else join(found, detector.nms_iou) for found in parts]
 
 
+def prepare(detector: Detector, long_side: int, most: int) -> None:
+    """Get a detector ready for what most cameras send, pictures of 16:9, before the first of them comes.
+
+    Args:
+        detector: The network.
+        long_side: The longer side of cameras' canvases in pixels.
+        most: Most frames in a batch.
+
+    Raises:
+        ModelError: The network cannot be run; the text says why.
+    """
+    canvas = canvas_for(16, 9, long_side, detector.multiple_of)
+    fitting = max(1, _MOST_PIXELS // (canvas.height * canvas.width))
+    detector.prepare(canvas.blank()[None], min(most, fitting))
+
+
 def _batched(places: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tuple[int, int]]]:
     """Yield the places in runs of `size`."""
     for start in range(0, len(places), size):

@@ -1,6 +1,6 @@
 """The inference workers: they take batches of jobs, run the networks on them, and deliver the results.
 
-By default there is one worker for a GPU, and on a CPU one for each core. On a CPU they share a session with a single
+By default there are two workers for a GPU, and on a CPU one for each core. On a CPU they share a session with a single
 thread, because that is faster than one worker whose session has many threads. All steps of a frame run in the worker
 that has it in flight, so that nothing needs a lock between stages.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from visaged.pipelines.runtime.progress import Progress
 
@@ -57,3 +58,8 @@ class Worker:
             self._on_death(self.name, error)  # before the log, which may fail or block
             with contextlib.suppress(BaseException):
                 log.error("thread %s died", self.name, exc_info=error)
+
+
+def not_joined(workers: Sequence[Worker], deadline_s: float) -> list[Worker]:
+    """Wait for threads to end until a monotonic time; return those that have not."""
+    return [worker for worker in workers if not worker.join(deadline_s - time.monotonic())]

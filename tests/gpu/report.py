@@ -44,7 +44,7 @@ class Report:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def row(self, name: str, **values: Value) -> None:
+    def row(self, name: str, /, **values: Value) -> None:
         """Add a row."""
         with self._path.open("a") as file:
             file.write(json.dumps({"name": name, "values": values}, default=str) + "\n")

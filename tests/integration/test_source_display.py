@@ -276,13 +276,14 @@ def test_frames_are_freed_as_soon_as_nobody_has_them(tmp_path: Path, turn: tuple
     """Not when Python next looks for objects that refer to each other: four cameras then held a gigabyte."""
     clip = write(tmp_path / "turned.mp4", picture(), turn=turn, count=100)
     gc.collect()
+    before = _frames()
     gc.disable()
     try:
         alive = []
 
         def deliver(frame: Frame, stopping: threading.Event) -> bool:
             frame.release()
-            alive.append(sum(type(one) is av.VideoFrame for one in gc.get_objects()))
+            alive.append(_frames())
             return True
 
         source = VideoSource(
@@ -295,7 +296,14 @@ def test_frames_are_freed_as_soon_as_nobody_has_them(tmp_path: Path, turn: tuple
             lambda: None,
         )
         source.run(threading.Event())
+        del source
+        left = _frames() - before
     finally:
         gc.enable()
     assert len(alive) > 50
     assert max(alive) - alive[0] < 10
+    assert left == 0, "a frame of every connection, and with it the pool of its decoder"
+
+
+def _frames() -> int:
+    return sum(type(one) is av.VideoFrame for one in gc.get_objects())

@@ -6,6 +6,8 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -15,9 +17,12 @@ from tests.support.waiting import until
 from visaged.pipelines.outputs.fan_out import FanOut
 from visaged.pipelines.outputs.messages import Composer
 from visaged.pipelines.outputs.mqtt.config import PublisherConfig
+from visaged.pipelines.outputs.mqtt.losses import Losses
 from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.mqtt.times import Times
-from visaged.pipelines.outputs.outbox import MemoryOutbox
+from visaged.pipelines.outputs.outbox import MemoryOutbox, Outbox
+from visaged.pipelines.outputs.spool.config import SpoolConfig
+from visaged.pipelines.outputs.spool.spool import Spool
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
 
@@ -29,19 +34,26 @@ IMPATIENT = Times(reconnect_s=0.2, probe_s=0.5, proven_s=0.3)
 
 
 class Running:
-    """The MQTT output at work, behind the fan-out that feeds it."""
+    """The MQTT output at work, behind the fan-out that feeds it; with a folder, events wait there on disk."""
 
     def __init__(
         self,
         port: int,
         login: tuple[str | None, str | None] = (None, None),
         times: Times = Times(),  # noqa: B008 - it cannot be changed
+        folder: Path | None = None,
         **config: Any,
     ) -> None:
         self.metrics = Metrics(CollectorRegistry())
         settings = PublisherConfig(**{"port": port, "prefix": "v", "reconnect_most_s": 1} | config)
         composer = Composer("node", EPOCH)
-        outbox = MemoryOutbox(settings.max_waiting_events, settings.max_waiting_mb * 1_000_000)
+        outbox: Outbox = MemoryOutbox(*settings.memory)
+        spools: list[tuple[str, Spool]] = []
+        if folder is not None:
+            lose = Losses(MqttOutput.name, self.metrics)
+            count = partial(lose.count, "events")
+            outbox = spool = Spool(folder, SpoolConfig(), settings.memory, EPOCH, count, self.metrics)
+            spools.append(("spool", spool))
         self.output = MqttOutput(settings, composer, self.metrics, "1.2.3", outbox, login, times=times)
         self.publisher = FanOut(composer, [self.output], self.metrics)
         self.link = self.output._link
@@ -51,7 +63,7 @@ class Running:
         self.output._turn = self._count_turn  # type: ignore[method-assign]
         self.workers = [
             Worker(name, part.run, lambda name, error: self.deaths.append(error))
-            for name, part in (("fan-out", self.publisher), ("mqtt", self.output))
+            for name, part in (("fan-out", self.publisher), ("mqtt", self.output), *spools)
         ]
         for worker in self.workers:
             worker.start()

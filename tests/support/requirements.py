@@ -28,6 +28,8 @@ _GST_ELEMENTS = {
     "x264enc": "gstreamer1.0-plugins-ugly",
     "avdec_h264": "gstreamer1.0-libav",
 }
+FAKETIME_LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+"""libfaketime for programs with threads; None if it is not installed."""
 _GST_PROBE = """
 import sys
 try:
@@ -65,6 +67,10 @@ def _program(name: str, package: str) -> Callable[[], str]:
     return lambda: "" if find_program(name) else f"install the Debian package {package}"
 
 
+def _faketime() -> str:
+    return "" if FAKETIME_LIBRARY is not None else "install the Debian package libfaketime"
+
+
 def _device(pattern: str, what: str) -> Callable[[], str]:
     return lambda: "" if any(Path("/dev").glob(pattern)) else f"this machine has no {what} (/dev/{pattern})"
 
@@ -88,6 +94,7 @@ MOSQUITTO = SystemPart("mosquitto", _program("mosquitto", "mosquitto"))
 MOSQUITTO_PASSWD = SystemPart("mosquitto_passwd", _program("mosquitto_passwd", "mosquitto"))
 PROMETHEUS = SystemPart("prometheus", _program("prometheus", "prometheus"))
 RTSP_SERVER = SystemPart("GStreamer's RTSP server (gir1.2-gst-rtsp-server-1.0)", _missing_gstreamer)
+FAKETIME = SystemPart("libfaketime", _faketime)
 SYSTEMD = SystemPart("systemd-analyze", _program("systemd-analyze", "systemd"))
 FFMPEG = SystemPart("the ffmpeg program", _program("ffmpeg", "ffmpeg"))
 NVIDIA_GPU = SystemPart("an NVIDIA GPU", _device("nvidia[0-9]*", "NVIDIA GPU"), is_hardware=True)

@@ -183,7 +183,7 @@ def test_the_insides_of_uvicorn_are_those_of_tested_minors() -> None:
 
 
 def test_only_the_composition_knows_every_stage() -> None:
-    stages = {"batcher", "cameras", "inference", "outputs.fan_out"}
+    stages = {"batcher", "cameras", "inference", "outputs.messages"}
     know_all = []
     for path in FILES:
         names = imported(ast.parse(path.read_text(encoding="utf-8")))

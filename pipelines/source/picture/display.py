@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import cast
 
 import av
 import numpy as np
@@ -22,9 +21,7 @@ log = logging.getLogger(__name__)
 class LastTurn:
     """What the frames of a source said about their turn when they were looked at.
 
-    In PyAV the container of a frame's side data refers to the frame, and the frame to it, so that Python frees both
-    only when it looks for such circles: frames that were all asked for theirs held 500 MB and more. So a frame is asked
-    only where its angle, which costs nothing, is another one than before.
+    A frame is asked for its matrix only where its angle, which costs nothing, is another one than before.
 
     Attributes:
         rotation: The angle that came with the frame, in PyAV's degrees; None before the first frame.
@@ -91,7 +88,9 @@ class Display:
 def _turn(frame: av.VideoFrame) -> Turn:
     """Return how a frame becomes upright by what came with it."""
     try:
-        side_data = cast(SideDataContainer, frame.side_data)
+        # Not `frame.side_data`: the frame would keep it, and it the frame, so that Python frees both, and the pool of
+        # the decoder's pictures, only when it looks for such circles. One such frame a connection came to 80 MB.
+        side_data = SideDataContainer(frame)  # type: ignore[call-arg] # its stub leaves the argument out
         matrix = side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV does not know another kind of side data in it; it then has only the angle
         quarters = round(-frame.rotation / 90) % 4

@@ -14,7 +14,7 @@ import pytest
 
 from visaged.models.errors import ModelError, ProviderError
 from visaged.models.manifest import Manifest
-from visaged.models.session import Session, SessionConfig, nvidia_driver_present, pad_batch
+from visaged.models.session import Session, SessionConfig, nvidia_driver_present
 
 without_gpu = pytest.mark.skipif(nvidia_driver_present(), reason="this machine has an NVIDIA driver")
 
@@ -108,18 +108,6 @@ def test_a_network_that_was_cut_short_is_refused(tmp_path: Path, network: Path, 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"gone\.onnx cannot be loaded"):
         Session(tmp_path / "gone.onnx", SessionConfig(provider="cpu"))
-
-
-@pytest.mark.parametrize(
-    ("size", "padded"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (8, 8), (9, 16), (16, 16), (17, 32)]
-)
-def test_batches_for_a_gpu_come_in_few_sizes(size: int, padded: int) -> None:
-    batch = np.full((size, 3, 2), 7, np.uint8)
-    filled = pad_batch(batch)
-    assert filled.shape == (padded, 3, 2)
-    assert filled.dtype == np.uint8
-    assert (filled[:size] == 7).all()
-    assert not filled[size:].any()
 
 
 def test_onnx_runtime_reports_its_use_to_nobody(tmp_path: Path, network: Path) -> None:
