@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,8 @@ class Daemon:
         self._http_worker = self._worker("http", self.web.run)
         self._main = Progress("main")
         self._watchdog = Watchdog(self._progress(), self._notifier, self._status)
+        for name in self._watchdog.names:
+            self.metrics.part_stalled.labels(name).set_function(partial(self._is_stalled, name))
         self._watchdog_worker = self._worker("watchdog", self._watchdog.run)
 
     def run(self) -> int:
@@ -250,6 +253,9 @@ class Daemon:
         """Return the progress of the parts that have to go on, whatever cameras, brokers and terminals do."""
         workers = [*self._inference_workers, self._http_worker]
         return [self._main, *(worker.progress for worker in workers), *self._delivery.progress()]
+
+    def _is_stalled(self, part: str) -> bool:
+        return part in self._watchdog.stalled
 
     def _status(self) -> str:
         """Return the state of cameras and broker in a line; takes no lock that a part may hold for long."""

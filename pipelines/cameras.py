@@ -13,6 +13,7 @@ from visaged.pipelines.attributes import AttributeReader
 from visaged.pipelines.batcher import Batcher, Lane
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, EndReason, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
+from visaged.pipelines.runtime.progress import beat
 from visaged.pipelines.runtime.worker import OnDeath, Worker
 from visaged.pipelines.source.camera import Camera, lane_policy
 from visaged.pipelines.source.config import SourceConfig
@@ -161,6 +162,7 @@ class CameraSet:
         """End the tracks of cameras that are silent or have ended; must be called about twice a second."""
         now_s = self._clock()
         for one in self._snapshot().values():
+            beat()  # many cameras on a busy machine: each wait for a lock may take its time
             # While a frame waits or is computed, its faces are not known yet, so the camera does not count as silent.
             if not one.lane.idle():
                 continue

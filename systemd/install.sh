@@ -3,7 +3,7 @@
 #
 #   PREFIX   folder of the program, with a virtual environment of its own (/opt/visaged)
 #   DESTDIR  goes before every path, for packages and images; then nothing is done to the running system
-#   PYTHON   the interpreter, 3.11 or newer (python3)
+#   PYTHON   the interpreter, 3.11 or newer (python3); not one in a home folder, which the service cannot see
 #   EXTRAS   optional parts, such as cuda,s3
 #
 # Its steps are install, uninstall, and service: the files for systemd alone, for a program that came in another way.
@@ -23,6 +23,8 @@ LINK=/usr/local/bin/visaged
 CONFIG=/etc/visaged
 
 fail() { echo "$1" >&2; exit 1; }
+# The service sees nothing of these: homes and temporary folders are kept from it.
+is_hidden() { case $1 in /home/* | /root/* | /run/user/* | /tmp/* | /var/tmp/*) true ;; *) false ;; esac; }
 is_live() { [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; }
 
 case $PREFIX in
@@ -31,17 +33,27 @@ case $PREFIX in
     */ | */. | */.. | *//* | */./* | */../*) fail "PREFIX=$PREFIX: without . and .., and no / at the end" ;;
     *[!A-Za-z0-9/._-]*) fail "PREFIX=$PREFIX: letters, digits, / . _ - are possible" ;;
 esac
+if is_hidden "$PREFIX/"; then fail "PREFIX=$PREFIX: the service cannot see it there; take one such as /opt/visaged"; fi
+case $DESTDIR in
+    "" | /*) ;;
+    *) DESTDIR=$PWD/$DESTDIR ;;
+esac
 if [ -z "$DESTDIR" ]; then
-    [ "$(id -u)" = 0 ] || fail "this takes root: sudo make ${1:-install}"
+    [ "$(id -u)" = 0 ] || fail "this takes root: sudo PREFIX=$PREFIX $0 ${1:-install}, or sudo make ${1:-install}"
     command -v systemd-sysusers > /dev/null || fail "this machine has no systemd (systemd-sysusers); set DESTDIR for another"
 fi
 
 install_program() {
+    command -v "$PYTHON" > /dev/null || fail "there is no $PYTHON; on Debian and Ubuntu: apt install python3-venv"
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         fail "visaged needs Python 3.11 or newer; $PYTHON is $("$PYTHON" --version 2>&1). Try: make install PYTHON=python3.12"
     venv=$DESTDIR$PREFIX
     if [ -e "$venv" ] && [ ! -e "$venv/pyvenv.cfg" ] && [ -n "$(ls -A "$venv")" ]; then
         fail "$venv is there and is no virtual environment; set PREFIX to a folder of its own"
+    fi
+    base=$("$PYTHON" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+    if is_hidden "$base"; then
+        fail "the service cannot see $base, which $PYTHON is; take the system's: make install PYTHON=/usr/bin/python3"
     fi
     # The system's Python may have been replaced by a newer one, which does not find what the old one had installed.
     same='import sys; print(sys.version_info[:2], end="")'
@@ -66,7 +78,11 @@ install_program() {
     install -m 644 README.md CHANGELOG.md SECURITY.md LICENSE configs/visaged.yaml systemd/visaged.service.d/*.example \
         "$venv/share/doc/visaged"
     install -d "$DESTDIR$(dirname $LINK)"
-    ln -sfn "$PREFIX/bin/visaged" "$DESTDIR$LINK"
+    if [ -e "$DESTDIR$LINK" ] && [ ! -L "$DESTDIR$LINK" ]; then
+        echo "$LINK is another program, and stays; the service runs $PREFIX/bin/visaged" >&2
+    else
+        ln -sfn "$PREFIX/bin/visaged" "$DESTDIR$LINK"
+    fi
 }
 
 install_service() {
@@ -94,7 +110,9 @@ install_service() {
 }
 
 say_what_is_next() {
-    if is_live && systemctl --quiet is-active visaged; then
+    if [ -n "$DESTDIR" ]; then
+        echo "visaged is below $DESTDIR; on the machine itself, systemd-sysusers makes its user"
+    elif is_live && systemctl --quiet is-active visaged; then
         echo "visaged was upgraded; the old version runs until: systemctl restart visaged"
     else
         echo "visaged is installed. Put your cameras into $CONFIG/visaged.yaml, then: systemctl enable --now visaged"
@@ -107,8 +125,8 @@ uninstall() {
     if [ "$(readlink "$DESTDIR$LINK" 2>/dev/null)" = "$PREFIX/bin/visaged" ]; then rm -f "$DESTDIR$LINK"; fi
     if [ -e "$DESTDIR$PREFIX/pyvenv.cfg" ]; then rm -rf "$DESTDIR$PREFIX"; fi
     if is_live; then systemctl daemon-reload; fi
-    echo "visaged is gone. Left alone: $CONFIG, /var/lib/visaged and the user visaged. To remove them too:"
-    echo "  rm -r $CONFIG /var/lib/visaged; userdel visaged"
+    echo "visaged is gone. Left alone: $CONFIG, /var/lib/visaged, drop-ins and the user visaged. To remove them too:"
+    echo "  rm -rf $CONFIG /var/lib/visaged /etc/systemd/system/visaged.service.d; userdel visaged"
 }
 
 case ${1:-} in

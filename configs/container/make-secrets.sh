@@ -13,3 +13,7 @@ for name in mqtt_password mqtt_reader_password grafana_password; do
     chmod 0444 "secrets/$name"
     echo "made secrets/$name"
 done
+# What else the containers read has the modes of this checkout; a strict umask would keep it from their users.
+for path in visaged.yaml prometheus.yml mosquitto grafana ../prometheus/rules ../grafana/visaged.json; do
+    [ ! -e "$path" ] || chmod -R a+rX "$path"
+done

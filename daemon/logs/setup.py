@@ -69,7 +69,11 @@ class ProcessLog:
         set_level(settings.level)
         if settings.file is None:
             return
-        self._file = RotatedFile(settings.file, round(settings.max_mb * 2**20), settings.keep, self.show)
+        try:
+            self._file = RotatedFile(settings.file, round(settings.max_mb * 2**20), settings.keep, self.show)
+        except OSError as error:
+            hint = "name a file in a folder that visaged may write to"
+            raise OSError(f"log.file {settings.file} cannot be opened: {error.strerror}; {hint}") from error
         self._handlers.append(self._queued("file", self._file))
         logging.getLogger().addHandler(self._handlers[-1])
 

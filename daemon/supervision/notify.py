@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 _MOST_WAITING = 16
 _LONGEST_STATUS = 300
+_SHORTEST_S = 0.1
+_MOST_DIGITS = 20  # of a number of 64 bits, which systemd's is
 _BUSY = (errno.EAGAIN, errno.ENOBUFS, errno.ECONNREFUSED, errno.ENOENT)
 """Errors that pass: the receiver is slow, or is being replaced by a newer version of itself."""
 
@@ -40,6 +42,7 @@ class Notifier:
         self._waiting: deque[bytes] = deque(maxlen=_MOST_WAITING)
         self._status = ""
         self._socket: socket.socket | None = None
+        self._complained = False
         if self._address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
@@ -118,14 +121,23 @@ class Notifier:
         try:
             self._socket.sendto(message, self._address)
         except OSError as error:
-            return error.errno not in _BUSY
+            if error.errno in _BUSY:
+                return False
+            if not self._complained:
+                self._complained = True
+                log.warning("the service manager at NOTIFY_SOCKET cannot be told anything: %s", error)
         return True
 
 
 def _watchdog_s(interval: str, process: str) -> float | None:
     if not interval or (process and process != str(os.getpid())):  # it is meant for the process that started this one
         return None
-    if not interval.isdecimal() or not int(interval):
-        log.warning("WATCHDOG_USEC is %r, not a number of microseconds; the watchdog is not fed", interval)
+    seconds = int(interval) / 1e6 if interval.isdecimal() and len(interval) <= _MOST_DIGITS else 0.0
+    if seconds < _SHORTEST_S:
+        log.warning(
+            "WATCHDOG_USEC is %r, not a number of microseconds from %d on; the watchdog is not fed",
+            interval[:_LONGEST_STATUS],
+            _SHORTEST_S * 1e6,
+        )
         return None
-    return int(interval) / 1e6
+    return seconds

@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 PATIENCE_S = 30.0
 """Longest time in seconds between two beats of a part where no watchdog waits; with one, half of its time."""
 _MOST_TURN_S = 1.0
+_OWN_NAME = "watchdog"
 
 
 class _Part:
@@ -66,11 +67,16 @@ class Watchdog:
         self._stalled: tuple[str, ...] = ()
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all that `stalled` may name."""
+        return (*(part.progress.name for part in self._parts), _OWN_NAME)
+
+    @property
     def stalled(self) -> tuple[str, ...]:
         """Names of the parts that stand still; empty before and after `run`. May be read from any thread."""
         last_s = self._last_s
         late = last_s is not None and self._clock() - last_s > self._patience_s + self._turn_s
-        return (*self._stalled, *(("watchdog",) if late else ()))
+        return (*self._stalled, *((_OWN_NAME,) if late else ()))
 
     def run(self, stopping: threading.Event) -> None:
         """Watch until `stopping` is set."""

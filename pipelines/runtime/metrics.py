@@ -50,6 +50,7 @@ class Metrics:
             "config_last_reload_success_timestamp_seconds",
             "When the configuration was last loaded or reloaded with success, seconds since 1970",
         )
+        self.part_stalled = gauge("part_stalled", "1 while a part of the daemon makes no progress", "part")
         self.provider = gauge("provider_info", "Always 1; what a model runs on is a label", "model", "provider")
 
         self._received = counter("frames_received", "Frames decoded", "camera")

@@ -43,7 +43,7 @@ def analyze(*arguments: str) -> tuple[int, str]:
 @pytest.mark.parametrize("drop_in", [None, "devices", "credentials", "memory"])
 def test_the_unit_is_valid(tmp_path: Path, drop_in: str | None) -> None:
     root = installed(tmp_path)
-    for program in ("/opt/visaged/bin/visaged", "/bin/kill", "/usr/bin/env"):
+    for program in ("/opt/visaged/bin/visaged", "/bin/sh", "/usr/bin/env"):
         (root / program[1:]).parent.mkdir(parents=True, exist_ok=True)
         (root / program[1:]).touch(0o755)
     for target in ("network-online", "time-sync", "basic", "sysinit", "shutdown", "multi-user"):
@@ -69,6 +69,9 @@ def test_the_sandbox_is_tight() -> None:
 def test_the_unit_agrees_with_the_program() -> None:
     text = SERVICE.read_text()
     assert f"RestartPreventExitStatus={EXIT_CONFIGURATION}\n" in text
+    # What a Debian without any optional package has.
+    started = re.findall(r"^Exec\w+=(\S+)", text, re.MULTILINE)
+    assert set(started) == {"/opt/visaged/bin/visaged", "/usr/bin/env", "/bin/sh"}
     (stop_s,) = re.findall(r"^TimeoutStopSec=(\d+)s$", text, re.MULTILINE)
     assert int(stop_s) > STOP_S
 
@@ -101,7 +104,7 @@ def test_installing_again_replaces_the_unit_and_leaves_the_configuration_alone(t
 
 
 @pytest.mark.parametrize(
-    "prefix", ["/", "/usr", "/opt", "visaged", "/opt/my folder", "/opt/a|b", "/opt/../usr", "/opt/"]
+    "prefix", ["/", "/usr", "/opt", "visaged", "/opt/my folder", "/opt/a|b", "/opt/../usr", "/opt/", "/home/me/visaged"]
 )
 def test_a_prefix_that_would_harm_is_refused(tmp_path: Path, prefix: str) -> None:
     environment = {"PATH": os.environ["PATH"], "DESTDIR": str(tmp_path), "PREFIX": prefix}
@@ -125,6 +128,34 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     assert "is there and is no virtual environment; set PREFIX to a folder of its own" in done.stderr
     installed(tmp_path, prefix="/opt/other", step="uninstall")
     assert (tmp_path / "opt/other/file").exists()
+
+
+def install(folder: Path, python: Path, destination: str) -> str:
+    """Try to install with an interpreter; return what is said about it."""
+    environment = {"PATH": os.environ["PATH"], "DESTDIR": destination, "PREFIX": "/opt/visaged", "PYTHON": str(python)}
+    script = str(ROOT / "systemd" / "install.sh")
+    done = subprocess.run(
+        [script, "install"], env=environment, cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert not (folder / "out").exists()
+    return done.stderr
+
+
+def test_an_interpreter_that_the_service_cannot_see_is_refused(tmp_path: Path) -> None:
+    python = tmp_path / "python3"
+    python.write_text(
+        '#!/bin/sh\n[ "$1" = -c ] && case $2 in *realpath*) echo /root/.pyenv/bin/python3.12 ;; esac\nexit 0\n'
+    )
+    python.chmod(0o755)
+    said = install(tmp_path, python, str(tmp_path / "out"))
+    assert "the service cannot see /root/.pyenv/bin/python3.12, which" in said
+    assert said.endswith("take the system's: make install PYTHON=/usr/bin/python3\n")
+
+
+def test_an_interpreter_that_is_not_there_is_named(tmp_path: Path) -> None:
+    said = install(tmp_path, tmp_path / "none", str(tmp_path / "out"))
+    assert said == f"there is no {tmp_path}/none; on Debian and Ubuntu: apt install python3-venv\n"
 
 
 def test_the_script_is_plain_shell() -> None:

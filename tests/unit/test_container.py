@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fnmatch
 import importlib.util
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -124,6 +126,35 @@ def test_the_secrets_that_are_asked_for_are_made(secrets: Path) -> None:
     assert len(texts) == len(asked)
     assert all(re.fullmatch(r"[\w-]{32}", text) for text in texts)
     assert (secrets.stat().st_mode & 0o777) == 0o700
+
+
+def test_what_containers_read_can_be_read_by_them(tmp_path: Path) -> None:
+    folder = tmp_path / "container"
+    folder.mkdir()
+    script = folder / "make-secrets.sh"
+    script.write_text((FOLDER / "make-secrets.sh").read_text())
+    seen = [path for service in SERVICES for path in mounts(service).values()]
+    for path in seen:  # as a checkout with a strict umask has them
+        copy = folder / os.path.relpath(path, FOLDER)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            shutil.copytree(path, copy)
+        else:
+            shutil.copy(path, copy)
+        subprocess.run(["chmod", "-R", "go=", str(copy)], check=True, timeout=60)
+    subprocess.run(["sh", str(script)], check=True, capture_output=True, timeout=60)
+    for path in seen:
+        copy = folder / os.path.relpath(path, FOLDER)
+        assert copy.stat().st_mode & 0o044 == 0o044, copy
+        assert all(one.stat().st_mode & 0o044 == 0o044 for one in copy.rglob("*")), copy
+
+
+def test_grafana_asks_nobody_but_prometheus() -> None:
+    environment = SERVICES["grafana"]["environment"]
+    off = ("ANALYTICS_REPORTING_ENABLED", "ANALYTICS_CHECK_FOR_UPDATES", "ANALYTICS_CHECK_FOR_PLUGIN_UPDATES",
+           "NEWS_NEWS_FEED_ENABLED")  # fmt: skip
+    assert {environment[f"GF_{name}"] for name in off} == {"false"}
+    assert environment["GF_PLUGINS_PREINSTALL_DISABLED"] == environment["GF_SECURITY_DISABLE_GRAVATAR"] == "true"
 
 
 def test_the_configuration_passes_the_check(secrets: Path, tmp_path: Path) -> None:

@@ -296,6 +296,16 @@ def test_a_log_file_that_cannot_be_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="a folder in which not even root makes a file")
+def test_a_log_file_in_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    path = config(tmp_path, {"http": {"port": 0}, "log": {"file": "/proc/visaged.log"}})
+    done = visaged("run", "--config", path)
+    assert done.returncode == 3
+    assert "log.file /proc/visaged.log cannot be opened: " in done.stderr
+    assert "; name a file in a folder that visaged may write to" in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(nvidia_driver_present(), reason="this machine has a GPU")
 @pytest.mark.parametrize("how", ["option", "file"])
 def test_a_gpu_that_is_required_and_not_there(tmp_path: Path, how: str) -> None:

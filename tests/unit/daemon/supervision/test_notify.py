@@ -116,6 +116,15 @@ def test_without_a_receiver_nothing_happens(tmp_path: Path, make: Make) -> None:
         notifier.stopping()
 
 
+def test_a_receiver_that_cannot_be_reached_is_said_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    notifier = make("/" + "long" * 100, watchdog_s=10)
+    with caplog.at_level(logging.WARNING):
+        notifier.ready()
+        notifier.feed()
+    (record,) = caplog.records
+    assert "NOTIFY_SOCKET cannot be told anything: AF_UNIX path too long" in record.getMessage()
+
+
 def test_a_receiver_that_is_replaced_gets_what_it_missed(tmp_path: Path, make: Make) -> None:
     notifier = make(str(tmp_path / "notify"))
     notifier.ready()
@@ -155,6 +164,9 @@ def test_the_variables_are_taken_from_the_environment(from_environment: FromEnvi
         ({"WATCHDOG_USEC": "soon"}, "WATCHDOG_USEC is 'soon', not a number of microseconds"),
         ({"WATCHDOG_USEC": "0"}, "WATCHDOG_USEC is '0'"),
         ({"WATCHDOG_USEC": "-1"}, "WATCHDOG_USEC is '-1'"),
+        ({"WATCHDOG_USEC": "1"}, "WATCHDOG_USEC is '1', not a number of microseconds from 100000 on"),
+        ({"WATCHDOG_USEC": "1" + "0" * 400}, "WATCHDOG_USEC is '1000"),
+        ({"WATCHDOG_USEC": "1" + "0" * 5000}, "WATCHDOG_USEC is '1000"),
         ({"NOTIFY_SOCKET": "vsock:2:1234"}, "NOTIFY_SOCKET is 'vsock:2:1234', not a path"),
         ({"NOTIFY_SOCKET": "@"}, "NOTIFY_SOCKET is '@'"),
         ({"NOTIFY_SOCKET": ""}, None),

@@ -12,11 +12,13 @@ import orjson
 import pytest
 
 from tests.support.messages import event
-from tests.support.spool_bench import Bench, block, ids, unblock
+from tests.support.spool_bench import EPOCH, Bench, block, ids, unblock
 from visaged.pipelines.outputs.messages import Message
 from visaged.pipelines.outputs.outbox import Envelope
+from visaged.pipelines.outputs.spool.config import SpoolConfig
 from visaged.pipelines.outputs.spool.database import SpoolError
-from visaged.pipelines.outputs.spool.spool import FILE_NAME
+from visaged.pipelines.outputs.spool.spool import FILE_NAME, Spool
+from visaged.pipelines.runtime.metrics import Metrics
 
 
 @pytest.fixture
@@ -191,6 +193,25 @@ def test_an_event_whose_content_is_damaged_is_counted_and_passed(bench: Bench) -
     assert [(e.message.camera, e.message.seq) for e in bench.send()] == [("yard", 1), ("yard", 2)]
     assert bench.lost == {"damaged": 2}
     assert len(bench.spool) == 2
+
+
+def test_a_disk_that_hangs_while_it_is_read_is_no_disk_that_can_be_written(bench: Bench) -> None:
+    bench.put("begin")
+    bench.spool.turn()
+    with sqlite3.connect(bench.folder / FILE_NAME) as database:
+        database.execute("UPDATE events SET body = x'55'")
+    states: list[str] = []
+
+    def lose(cause: str, count: int) -> None:  # called in the middle of a look at the disk
+        bench.clock.advance(10)
+        states.append(spool.state)
+
+    spool = Spool(
+        bench.folder, SpoolConfig(), bench.memory, EPOCH + 120_000, lose, Metrics(), lambda: bench.clock.now_s
+    )
+    spool.turn()
+    assert states == ["the disk does not answer"]
+    assert spool.state == ""
 
 
 def test_a_file_that_is_damaged_while_it_is_used_is_begun_anew(bench: Bench) -> None:
