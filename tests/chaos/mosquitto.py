@@ -49,7 +49,8 @@ class Mosquitto:
         client.on_message = lambda client, userdata, message: record.write(message.topic, message.payload)
         self._client = client
         self._broker.start()
-        client.connect_async(self.host, self.port, keepalive=5)
+        # Longer than mosquitto is ever frozen: what it acknowledges while the subscriber is away, a kill loses.
+        client.connect_async(self.host, self.port, keepalive=60)
         client.loop_start()
         try:
             self._wait_for_subscriber(0)
