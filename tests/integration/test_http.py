@@ -639,7 +639,20 @@ def test_metrics_keep_the_conventions(server: Server, small_jpeg: bytes) -> None
     assert response.headers["content-type"].startswith("text/plain")
     families = {family.name: family for family in text_string_to_metric_families(response.text)}
     assert {"visaged_frames_received", "visaged_pictures", "visaged_log_write_errors"} <= set(families)
-    labels = {"camera", "cause", "state", "model", "provider", "version", "stage", "lane", "kind", "outcome", "le"} | {
+    labels = {
+        "camera",
+        "cause",
+        "state",
+        "model",
+        "provider",
+        "version",
+        "node",
+        "stage",
+        "lane",
+        "kind",
+        "outcome",
+    } | {
+        "le",
         "key",
         "status",
         "listener",
@@ -648,6 +661,7 @@ def test_metrics_keep_the_conventions(server: Server, small_jpeg: bytes) -> None
         "operation",
         "code",
         "destination",
+        "part",
     }
     for name, family in families.items():
         assert re.fullmatch(r"(visaged|process|python)_[a-z0-9_]+", name)

@@ -8,8 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 
+torch = pytest.importorskip("torch", reason="needs PyTorch")
+
+# ruff: noqa: E402 (they need PyTorch too)
 from tests.unit.models.training.test_samples import LEFT_EYE, POSE, RIGHT_EYE, contrast, pack
 from visaged.models import alignment, geometry
 from visaged.models.training.analyzer.gpu import camera, compose, faces, learn, lessons, plane
