@@ -60,7 +60,7 @@ def running(mounts: list[str]) -> Iterator[Bench]:
                 "cameras": cameras,
                 "mqtt": {"host": broker.host, "port": broker.port},
                 "http": {"port": free_port()},
-                "state_dir": None,
+                "state_dir": str(Path(folder) / "state"),
             }
             config.write_text(yaml.safe_dump(document))
             with ManagedProcess([sys.executable, "-m", "visaged.daemon", "run", "--config", str(config)]) as daemon:
