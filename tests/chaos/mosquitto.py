@@ -2,7 +2,7 @@
 
 The subscriber has a session that mosquitto keeps on disk. mosquitto hands a message to the subscriber's socket before
 it acknowledges it to the publisher, and the subscriber's window has no bound; so a kill loses nothing that was
-acknowledged as long as the subscriber is connected, for which `up` waits.
+acknowledged as long as the subscriber is connected, for which `up` waits, and reads all that came before the kill.
 """
 
 from __future__ import annotations
@@ -24,6 +24,20 @@ _PATIENCE_S = 30.0
 _NO_BOUNDS = ("max_inflight_messages 0", "max_queued_messages 0")
 
 
+class _Subscriber(mqtt.Client):
+    """Reads what has come before it gives a connection up.
+
+    paho acknowledges each message before it reads the next one. Where the broker was killed, the second such write
+    fails, and paho closes the connection with all that lies unread in it.
+    """
+
+    def _loop_rc_handle(self, rc: mqtt.MQTTErrorCode) -> mqtt.MQTTErrorCode:
+        if rc:
+            while self._sock is not None and self._packet_read() == mqtt.MQTT_ERR_SUCCESS:
+                pass
+        return super()._loop_rc_handle(rc)
+
+
 class Mosquitto:
     """The broker and its subscriber, both started.
 
@@ -42,7 +56,7 @@ class Mosquitto:
         self._closed = False
         self._broker = MosquittoBroker(folder, is_persistent=True, extra_config=_NO_BOUNDS)
         self._broker.port = self.port = lone_port()
-        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="recorder", clean_session=False)
+        client = _Subscriber(CallbackAPIVersion.VERSION2, client_id="recorder", clean_session=False)
         client.reconnect_delay_set(0.1, 0.1)  # type: ignore[arg-type] # fractions work
         client.on_connect = lambda client, *rest: client.subscribe("#", qos=1)
         client.on_subscribe = self._subscribed
