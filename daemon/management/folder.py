@@ -77,31 +77,34 @@ def _hold_folder(path: Path) -> None:
     Raises:
         StartError: Another process has it.
     """
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        return
-    with contextlib.suppress(OSError):  # some file systems cannot lock folders; then the lock file counts alone
-        folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # open until the end of the process
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(folder)
-            raise _in_use(path) from None
+    with contextlib.suppress(OSError):  # some systems cannot lock or open folders; then the lock file counts alone
+        _lock(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)  # open until the end of the process
 
 
 def _hold(lock: int, path: Path) -> None:
     """Lock the file and write this process's number into it; raises `StartError` if another process has it."""
+    if _lock(lock, path):
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+
+
+def _lock(number: int, path: Path) -> bool:
+    """Lock an open file or folder; return whether this system can.
+
+    Raises:
+        StartError: Another process has it; it is closed then.
+        OSError: The file system cannot lock it.
+    """
     try:
         import fcntl
     except ImportError:  # not a POSIX system: nothing is held
-        return
+        return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        os.close(number)
         raise _in_use(path) from None
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
+    return True
 
 
 def _in_use(path: Path) -> StartError:

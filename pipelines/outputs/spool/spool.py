@@ -96,7 +96,6 @@ class Spool:
         self._metrics = metrics
         self._clock = clock
         self._wall = wall
-        self._epoch = epoch
         self._next_id = epoch * _NUMBERS
         self._queue = SpoolQueue(self._next_id + _NUMBERS // 2, *memory, clock)
         self._wake: Callable[[], None] = lambda: None
