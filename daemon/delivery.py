@@ -16,7 +16,7 @@ from visaged.pipelines.outputs.messages import Composer
 from visaged.pipelines.outputs.mqtt.losses import Losses
 from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.outbox import MemoryOutbox, NoTopicMemory
-from visaged.pipelines.outputs.output import Output, OutputState
+from visaged.pipelines.outputs.output import FrameSink, Output, OutputState
 from visaged.pipelines.outputs.spool.database import SpoolError
 from visaged.pipelines.outputs.spool.spool import Spool
 from visaged.pipelines.runtime.metrics import Metrics
@@ -44,6 +44,7 @@ class Delivery:
         outputs: Where messages go besides the MQTT broker.
         metrics: Counts messages.
         on_death: Called when a thread of these parts dies.
+        sinks: Called with every result and its picture, in the thread of an inference worker; must return at once.
 
     Raises:
         StartError: A file cannot be used; the text names it.
@@ -61,6 +62,7 @@ class Delivery:
         outputs: Sequence[Output],
         metrics: Metrics,
         on_death: OnDeath,
+        sinks: Sequence[FrameSink] = (),
     ) -> None:
         self._cameras = [camera.name for camera in settings.cameras]
         mqtt = settings.mqtt
@@ -79,7 +81,7 @@ class Delivery:
         except (OSError, ValueError) as error:
             raise StartError(f"the MQTT connection cannot be set up: {error}") from error
         self._outputs: list[Output] = [self._mqtt, *outputs]
-        self.fan_out = FanOut(composer, self._outputs, metrics)
+        self.fan_out = FanOut(composer, self._outputs, metrics, sinks)
         self._fan_out_worker = Worker("fan-out", self.fan_out.run, on_death)
         self._output_workers = [Worker(output.name, output.run, on_death) for output in self._outputs]
         self._spool_workers = [] if self._spool is None else [Worker("spool", self._spool.run, on_death)]

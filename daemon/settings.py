@@ -193,6 +193,32 @@ class InferenceSettings(StrictConfig):
     """Least time in seconds between two `update` events of a track."""
 
 
+class LiveSettings(StrictConfig):
+    """Live pictures and events over HTTP."""
+
+    max_viewers: Annotated[int, Field(ge=0, le=1000)] = 32
+    """Most answers of live pictures and of events as they come that are open at a time; an open page takes two. One
+    more gets 503 and Retry-After. 0: no such answers."""
+
+
+class HistorySettings(StrictConfig):
+    """The events that are kept, to be asked for later."""
+
+    keep_hours: Annotated[float, Field(ge=0, le=87_600)] = 24.0
+    """Hours for which events are kept in the state folder; then they are wiped from the disk. 0 keeps none."""
+    max_mb: Annotated[int, Field(ge=1, le=1_000_000)] = 256
+    """Most megabytes that are kept, pictures included; beyond it the oldest go first."""
+    pictures: bool = False
+    """Keep a picture of each face's best look. These are pictures of people's faces."""
+
+
+class PrivacySettings(StrictConfig):
+    """What pictures may show."""
+
+    blur_faces: bool = False
+    """Blur the faces in every picture that leaves the daemon: live, snapshots, best looks."""
+
+
 class Settings(StrictConfig):
     """The configuration of visaged."""
 
@@ -231,6 +257,12 @@ class Settings(StrictConfig):
     else `~/.local/state/visaged`. The folder is made at the start. Every daemon needs one of its own."""
     spool: SpoolConfig = SpoolConfig()
     """How many events wait in the state folder for the broker, and for how long."""
+    live: LiveSettings = LiveSettings()
+    """Live pictures and events over HTTP."""
+    history: HistorySettings = HistorySettings()
+    """The events that are kept, to be asked for later."""
+    privacy: PrivacySettings = PrivacySettings()
+    """What pictures may show."""
 
     @field_validator("cameras")
     @classmethod

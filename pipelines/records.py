@@ -111,12 +111,14 @@ class Face:
         track: Number of the face's track; None without a track.
         attributes: Values by name of attribute.
         landmarks_106: (106, 2) float32 in the pixels of `shot`; None if they are not wanted.
+        is_best: Whether `shot` is the best look at its track so far.
     """
 
     shot: Shot
     track: int | None = None
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     landmarks_106: FloatArray | None = None
+    is_best: bool = False
 
 
 EventKind = Literal["begin", "update", "end"]

@@ -11,7 +11,7 @@ import numpy as np
 from visaged.models.geometry import HeadPose
 from visaged.models.types import FloatArray
 from visaged.pipelines.presentation import Presentation
-from visaged.pipelines.records import AttributeValue, CameraStatus, Face, Shot
+from visaged.pipelines.records import AttributeValue, CameraStatus, Face, FrameResult, Shot
 
 
 def timestamp(seconds: float) -> str:
@@ -89,6 +89,22 @@ def frame_document(shown: Presentation) -> dict[str, Any]:
         "rotation": shown.turn.rotation,
         "mirrored": shown.turn.mirrored,
         "pixel_aspect": round(shown.pixel_aspect, 4),
+    }
+
+
+def result_document(result: FrameResult) -> dict[str, Any]:
+    """Return the JSON form of an analysed frame, without what identifies it as a message."""
+    frame = result.frame
+    return {
+        "clock": frame.clock,
+        "position_s": None if frame.position_s is None else round(frame.position_s, 3),
+        "frame": frame_document(frame.presentation),
+        "timing_ms": {
+            "decode": milliseconds(frame.ready_s - frame.arrived_s),
+            "queue": milliseconds(result.started_s - frame.ready_s),
+            "inference": milliseconds(result.finished_s - result.started_s),
+        },
+        "faces": [face_document(face) for face in result.faces],
     }
 
 

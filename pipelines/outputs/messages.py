@@ -16,8 +16,7 @@ import orjson
 
 from visaged.pipelines.outputs.documents import (
     face_document,
-    frame_document,
-    milliseconds,
+    result_document,
     shot_document,
     status_document,
     timestamp,
@@ -88,17 +87,7 @@ class Composer:
         """Return the message of an analysed frame."""
         frame = result.frame
         seq = self._next("faces", frame.camera)
-        body = self._head("faces", frame.camera, seq, frame.captured_at) | {
-            "clock": frame.clock,
-            "position_s": None if frame.position_s is None else round(frame.position_s, 3),
-            "frame": frame_document(frame.presentation),
-            "timing_ms": {
-                "decode": milliseconds(frame.ready_s - frame.arrived_s),
-                "queue": milliseconds(result.started_s - frame.ready_s),
-                "inference": milliseconds(result.finished_s - result.started_s),
-            },
-            "faces": [face_document(face) for face in result.faces],
-        }
+        body = self._head("faces", frame.camera, seq, frame.captured_at) | result_document(result)
         return self._message("faces", frame.camera, seq, body, frame.captured_s, frame.captured_at)
 
     def event(self, event: TrackEvent) -> Message:

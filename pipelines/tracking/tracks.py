@@ -255,7 +255,7 @@ class CameraTracks:
         points = None
         if self._spec.points and track.reading is not None:
             points = self._reader.points(track.reading, shot.landmarks)
-        return Face(shot, track.number, self._known(track, now_s), points)
+        return Face(shot, track.number, self._known(track, now_s), points, is_best=track.best is shot)
 
     def _known(self, track: _Track, now_s: float) -> dict[str, AttributeValue]:
         return sure(

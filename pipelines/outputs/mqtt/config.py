@@ -11,6 +11,9 @@ from pydantic import Field, model_validator
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 from visaged.pipelines.runtime.credentials import file_of
 
+TOPIC = r"^[^#+/\s][^#+\s]*[^#+/\s]$|^[^#+/\s]$"
+"""Pattern of the first part of topics; it may have levels."""
+
 
 class TlsConfig(StrictConfig):
     """TLS to the broker."""
@@ -69,13 +72,27 @@ class LinkConfig(StrictConfig):
     """Longest wait between two tries to connect, in seconds; waits start at 1 s and double."""
 
 
+class HomeAssistantConfig(StrictConfig):
+    """Discovery by Home Assistant's MQTT integration."""
+
+    enabled: bool = False
+    """Publish what Home Assistant needs to make a device of every camera by itself."""
+    prefix: Annotated[str, Field(pattern=TOPIC)] = "homeassistant"
+    """First part of the topics on which Home Assistant looks for devices (its `discovery_prefix`)."""
+
+
 class PublisherConfig(LinkConfig):
     """The broker, and what is published to it."""
 
-    prefix: Annotated[str, Field(pattern=r"^[^#+/\s][^#+\s]*[^#+/\s]$|^[^#+/\s]$")] = "visaged"
+    prefix: Annotated[str, Field(pattern=TOPIC)] = "visaged"
     """First part of all topics; may have levels (`site/visaged`)."""
     faces_qos: Literal[0, 1] = 0
     """MQTT quality of service of the per-frame `faces` messages, 0 or 1; events always have 1."""
+    snapshots: bool = False
+    """Publish the picture of a face's best look with each of its events, as a JPEG on `<prefix>/<camera>/snapshot`;
+    never retained. These are pictures of people's faces."""
+    home_assistant: HomeAssistantConfig = HomeAssistantConfig()
+    """Discovery by Home Assistant."""
     max_waiting_events: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Most events that wait in memory for the broker (about 2 kB each), without a state folder or while its disk takes
     none; the oldest are dropped first, and counted."""

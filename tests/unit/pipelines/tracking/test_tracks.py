@@ -388,7 +388,9 @@ def test_the_best_shot_is_kept() -> None:
     s.play([fakes.faces((200, 150, 70, 40))] * 3)
     s.play([fakes.faces((202, 150, 84, 0))])
     best_at = 1.7e9 + s.time_s - s.step_s
+    assert s.faces[0].is_best
     s.play([fakes.faces((204, 150, 70, 40))] * 3)
+    assert not s.faces[0].is_best
     (end,) = s.tracks.end_all(2000.0, "shutdown")
     assert end.best.captured_at == pytest.approx(best_at)
     assert end.best.box[3] - end.best.box[1] == pytest.approx(84)
