@@ -10,6 +10,7 @@ from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from visaged.daemon.api.docs import install_docs
+from visaged.daemon.api.page import install_page
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.http.access import is_unknown
 from visaged.daemon.http.head import HeadAsGet
@@ -62,6 +63,7 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
     )
     install(app)
     install_docs(app, with_keys)
+    install_page(app)
     app.add_middleware(HeadAsGet)
 
     # Not an annotation, because the text depends on `pictures`.
