@@ -94,7 +94,7 @@ class App {
     this.#schedulePoll();
     this.#events.start();
     this.#live.start();
-    if (first && (this.#fresh || !this.#home.element.isConnected)) this.#route();
+    if (first && !this.#home.element.isConnected) this.#route(false);
     if (this.#fresh) this.#home.load();
     this.#fresh = false;
   }
@@ -177,17 +177,16 @@ class App {
     location.reload(); // so that nothing of what was shown stays in memory
   }
 
-  #route() {
+  #route(moved = true) {
     if (!this.#runs) return;
     const [, kind, name] = /^#\/(camera|picture)?\/?(.*)$/.exec(location.hash || "#/") ?? [];
     if (kind === undefined && location.hash !== "" && location.hash !== "#/") return;
-    const first = this.#view === this.#home && !this.#home.element.isConnected;
     if (!this.#home.element.isConnected) this.#main.replaceChildren(this.#home.element);
     if (kind === "camera" && name) this.#change(new CameraView(this.#state, decoded(name)));
     else if (kind === "picture") this.#change(new PictureView(this.#state, this.#file));
     else this.#change(this.#home);
     if (kind !== "picture") this.#file = null;
-    if (!first) this.#view.focus();
+    if (moved) this.#view.focus(); // of a page that was just opened, the browser has it
   }
 
   #change(view) {

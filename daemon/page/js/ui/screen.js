@@ -8,7 +8,7 @@ export class Screen {
   #canvas = h("canvas", { role: "img" });
   #shot = h("div.shot", {}, this.#canvas, ...this.boxes.elements);
   #words = h("div.words");
-  element = h("div.screen", {}, this.#shot, this.#words);
+  element = h("div.screen.blank", {}, this.#shot, this.#words);
   #context = this.#canvas.getContext("2d");
   #waiting = null;
   #busy = false;
@@ -81,6 +81,7 @@ export class Screen {
     this.#shot.style.aspectRatio = String(shape);
     this.#shot.style.setProperty("--shape", String(shape));
     this.#shot.hidden = false;
+    this.element.classList.remove("blank");
     this.#scale = [this.#canvas.width / frame.width, this.#canvas.height / frame.height];
     this.document = document;
     this.redraw();

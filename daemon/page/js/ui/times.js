@@ -2,6 +2,7 @@
 import { h, mark, say } from "./dom.js";
 
 const CLOCK = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
+const HOUR = new Intl.DateTimeFormat(undefined, { hour: "numeric" });
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const SHORT_DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 
@@ -20,6 +21,11 @@ export function clock(time) {
 /** The time of day alone. */
 export function timeOfDay(time) {
   return CLOCK.format(new Date(time));
+}
+
+/** The hour of the day alone. */
+export function hourOfDay(time) {
+  return HOUR.format(new Date(time));
 }
 
 /** A day in words: today, yesterday, or its date. */

@@ -54,7 +54,7 @@ export function allWords(attributes) {
     else if (typeof value === "string" && value !== "none" && value !== "open") words.push(value);
   }
   if (closed) words.push(closed === 1 ? "an eye closed" : "eyes closed");
-  return words.join(", ") || "too unsure to say more";
+  return words.join(", ") || "a face, nothing more is sure";
 }
 
 /** Whether a camera needs a person. */

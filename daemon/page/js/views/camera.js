@@ -41,8 +41,9 @@ export class CameraView {
       "section.camera",
       { "aria-label": `Camera ${name}` },
       h("div.heading", {}, h("a.back", { href: "#/" }, "← All cameras"), this.#title, this.#badge, this.#pace),
-      h("div.main", {}, this.#screen.element, h("div.row", {}, points, this.#links()), this.#source, this.#timing.element, this.#programs()),
+      h("div.main", {}, this.#screen.element, h("div.row", {}, points, this.#links())),
       h("section.side", { "aria-label": "Faces" }, h("h3.heading3", {}, "Faces now"), this.#faces.element),
+      h("div.more", {}, this.#source, this.#timing.element, this.#programs()),
     );
     this.#timing.element.hidden = true;
   }
@@ -63,6 +64,7 @@ export class CameraView {
       say(this.#badge, "");
       return;
     }
+    this.element.classList.toggle("trouble", inTrouble(camera));
     say(this.#badge, stateWords(camera));
     mark(this.#badge, "class", inTrouble(camera) ? "badge bad" : camera.state === "streaming" ? "badge good" : "badge");
     const { fps, age } = camera.state === "streaming" ? paceWords(camera) : {};

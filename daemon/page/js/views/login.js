@@ -16,6 +16,7 @@ export class Login {
       { onsubmit: (event) => this.#submit(event, done) },
       h("h2", {}, "Log in"),
       h("p", {}, "This server asks for an API key. The browser keeps no copy of it, only a cookie of this session."),
+      h("input", { type: "text", name: "username", autocomplete: "username", value: "visaged", hidden: true }), // for password managers
       h("label", { for: "key" }, "API key"),
       this.#key,
       this.#words,

@@ -2,7 +2,7 @@
 import { json, query } from "../api/client.js";
 import { hours, shares } from "../ui/bars.js";
 import { h, say } from "../ui/dom.js";
-import { timeOfDay, today } from "../ui/times.js";
+import { hourOfDay, timeOfDay, today } from "../ui/times.js";
 import { count } from "../ui/words.js";
 
 const HOUR_MS = 3_600_000;
@@ -86,7 +86,7 @@ export class Numbers {
     const body = bars.slice(0, now + 1).map(({ label, n }) => h("tr", {}, h("th", { scope: "row" }, label), h("td.number", {}, n)));
     const head = h("tr", {}, h("th", { scope: "col" }, "Hour from"), h("th", { scope: "col" }, "Faces"));
     const most = Math.max(...bars.map(({ n }) => n));
-    const axis = [0, 6, 12, 18].map((hour) => h("span", {}, bars[hour].label));
+    const axis = [0, 6, 12, 18].map((hour) => h("span", {}, hourOfDay(first + hour * HOUR_MS)));
     return [
       h("p.small.quiet", {}, `Faces an hour, up to ${count(most, "face")}`),
       hours(bars, now),

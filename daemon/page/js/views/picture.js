@@ -42,11 +42,12 @@ export class PictureView {
   #screen = new Screen("Your picture");
   #faces = new FaceList();
   #words = h("p", { role: "status" });
+  #points;
   wanted = [[], 640, 5];
   element;
 
   constructor(state, file) {
-    const points = pointsChoice((chosen) => {
+    this.#points = pointsChoice((chosen) => {
       this.#screen.boxes.points = chosen;
       this.#screen.redraw();
     });
@@ -56,11 +57,12 @@ export class PictureView {
       "section.camera",
       { "aria-label": "Your picture" },
       h("div.heading", {}, h("a.back", { href: "#/" }, "← All cameras"), this.#title),
-      h("div.main", {}, this.#screen.element, h("div.row", {}, points), this.#words),
+      h("div.main", {}, this.#screen.element, h("div.row", {}, this.#points, this.#words)),
       h("section.side", { "aria-label": "Faces" }, h("h3.heading3", {}, "Faces"), this.#faces.element),
     );
+    this.#points.hidden = true;
     if (file) this.#read(file, state.node?.networks.analyzer ?? null);
-    else this.#screen.say("Choose a picture on the first page, or drop one here.");
+    else this.#screen.say("Drop a picture here, or choose one on the first page.");
   }
 
   focus() {
@@ -76,7 +78,7 @@ export class PictureView {
     } catch (error) {
       const why = error instanceof ApiError ? error.message : "visaged did not answer; it may be stopped";
       this.#screen.say("The picture could not be read:", `${why}.`);
-      this.#faces.show(this.#screen, [], "");
+      this.#faces.show(this.#screen, [], "None, as the picture could not be read.");
       return;
     }
     try {
@@ -85,6 +87,7 @@ export class PictureView {
     } catch {
       this.#screen.say("This browser cannot show the picture; its faces are listed all the same.");
     }
+    this.#points.hidden = false;
     say(this.#words, `${count(answer.faces.length, "face")} in ${answer.image.width} × ${answer.image.height} px`);
     this.#screen.describe(`Your picture: ${count(answer.faces.length, "face")}`);
     this.#faces.show(this.#screen, answer.faces, "No face was found. They are found from some 20 px on, if they are not turned away.");
