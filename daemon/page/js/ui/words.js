@@ -18,7 +18,7 @@ export function count(n, one, more = `${one}s`) {
 
 /** A share as a percentage. */
 export function percent(share) {
-  return `${Math.round(share * 100)} %`;
+  return `${Math.round(share * 100)}%`;
 }
 
 /** Name of an attribute for people: right_eye becomes "right eye". */
