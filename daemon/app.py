@@ -36,7 +36,7 @@ from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.cameras import CameraSet, Changes, Sinks
 from visaged.pipelines.images.analyze import PictureAnalyzer
 from visaged.pipelines.inference import Inference
-from visaged.pipelines.outputs.documents import status_document
+from visaged.pipelines.outputs.documents import status_document, timestamp
 from visaged.pipelines.outputs.messages import Composer
 from visaged.pipelines.outputs.output import Output
 from visaged.pipelines.runtime.metrics import Metrics
@@ -70,7 +70,8 @@ class Daemon:
         outputs: Where messages go besides the MQTT broker. They may wait for their receivers as long as they like.
         epoch: Number of this run, larger than any earlier one's; milliseconds since 1970 unless given.
         configuration: Source of the settings, for reloads; without it, a reload finds nothing changed.
-        state_folder: Folder in which events wait for the broker, held by this process; None keeps them in memory.
+        state_folder: Folder in which events wait for the broker and sessions of the page are kept, held by this
+            process; None keeps them in memory.
         notifier: Is told when the daemon is ready, reloads and stops, and that all goes well; None for nobody.
 
     Raises:
@@ -97,6 +98,7 @@ class Daemon:
         notifier: Notifier | None = None,
     ) -> None:
         self.settings = settings
+        self._version, self._started_at = version, time.time()
         self._once = once
         self._notifier = notifier or Notifier()
         self._stop_wanted_at_s: float | None = None
@@ -111,7 +113,8 @@ class Daemon:
         networks = load_networks(settings.models, settings.inference, settings.tracker.low_confidence, self.metrics)
         self.detector, self._reader = networks.detector, networks.reader
         self._batcher = self._make_batcher()
-        composer = Composer(settings.node, int(time.time() * 1000) if epoch is None else epoch)
+        self._epoch = int(time.time() * 1000) if epoch is None else epoch
+        composer = Composer(settings.node, self._epoch)
         self._delivery = Delivery(settings, composer, version, state_folder, outputs, self.metrics, self._died)
         self._cameras = self._make_cameras()
         try:
@@ -126,7 +129,9 @@ class Daemon:
             self.metrics,
             reloading=self._notifier.reloading,
         )
-        self.web = Web(settings, self, self.manager, self._pictures, self.metrics, version, networks.versions)
+        self.web = Web(
+            settings, self, self.manager, self._pictures, self.metrics, version, networks.versions, state_folder
+        )
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
         count = settings.inference.workers or (_GPU_WORKERS if self.detector.on_gpu else os.cpu_count() or 1)
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]
@@ -301,6 +306,29 @@ class Daemon:
     def cameras(self) -> list[dict[str, Any]]:
         """Return the status of every camera, with the number of its tracks."""
         return [status_document(status) | {"tracks": tracks} for status, tracks in self._cameras.statuses()]
+
+    def node(self) -> dict[str, Any]:
+        """Return what this daemon is, and what it is set to."""
+        mqtt, settings = self._delivery.mqtt_state(), self.settings
+        return {
+            "node": settings.node,
+            "version": self._version,
+            "epoch": self._epoch,
+            "started_at": timestamp(self._started_at),
+            "mqtt": {
+                "broker": mqtt.address,
+                "prefix": settings.mqtt.prefix,
+                "connected": mqtt.connected,
+                "error": mqtt.trouble or None,
+            },
+            "networks": {
+                "detector": self.detector.name,
+                "analyzer": settings.models.analyzer,
+                "provider": self.detector.provider,
+            },
+            "history": {"keep_hours": settings.history.keep_hours, "pictures": settings.history.pictures},
+            "privacy": {"blur_faces": settings.privacy.blur_faces},
+        }
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Return whether every part is alive and goes on, and a document that names those that do not."""

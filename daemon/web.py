@@ -8,21 +8,25 @@ import os
 import socket
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.types import ASGIApp
 
 from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
 from visaged.daemon.api.pictures import Pictures
+from visaged.daemon.api.session import install_session
 from visaged.daemon.api.v1 import DaemonView, create_app
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.http.access import KeyGuard
 from visaged.daemon.http.browsers.guard import PageGuard
-from visaged.daemon.http.browsers.headers import SafeHeaders
+from visaged.daemon.http.browsers.headers import PRIVATE, SAFE, SafeHeaders
+from visaged.daemon.http.keys import Keyring
 from visaged.daemon.http.request_log import RequestLog
 from visaged.daemon.http.server import Server
+from visaged.daemon.http.sessions.sessions import Sessions
 from visaged.daemon.http.wire.limits import Limits
 from visaged.daemon.http.wire.turns import Turns
 from visaged.daemon.management.api import install_management
@@ -57,6 +61,7 @@ class Web:
         metrics: Counts requests, connections and fetches.
         version: Version of the daemon.
         networks: Versions of the detector and of the analyzer; None without an analyzer.
+        state_folder: Folder in which sessions are kept; None keeps them in memory.
 
     Raises:
         StartError: A port is taken, or a file or secret cannot be used.
@@ -71,6 +76,7 @@ class Web:
         metrics: Metrics,
         version: str,
         networks: tuple[str, str | None],
+        state_folder: Path | None = None,
     ) -> None:
         self._metrics = metrics
         self._listeners: dict[str, _Listener] = {}
@@ -85,11 +91,13 @@ class Web:
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
+        sessions = Sessions(Keyring(http.keys), state_folder)
+        install_session(app, sessions, metrics)
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
-            guarded = kit.guarded(app, http, settings.kit, metrics)
+            guarded = kit.guarded(app, http, settings.kit, metrics, sessions)
         else:
-            guarded = KeyGuard(PageGuard(app, http, metrics), http, metrics)
+            guarded = KeyGuard(PageGuard(app, http, metrics), http, metrics, sessions=sessions)
         try:
             self._listen("http", http.host, http.port, guarded, http.tls)
             if oss.enabled:
@@ -146,7 +154,8 @@ class Web:
             context = None if tls is None else tls.context()
         except TlsError as error:
             raise StartError(f"{name}.tls: {error}") from None
-        logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log))
+        # A client of a bucket may keep its objects; what the API tells may be about people.
+        logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log), PRIVATE if name == "http" else SAFE)
         server = Server(logged, self._limits, self._metrics, name, context, self._turns)
         self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
 

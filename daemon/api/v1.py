@@ -10,6 +10,7 @@ from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from visaged.daemon.api.docs import install_docs
+from visaged.daemon.api.node import install_node
 from visaged.daemon.api.page import install_page
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.http.access import is_unknown
@@ -32,6 +33,10 @@ class DaemonView(Protocol):
 
     def cameras(self) -> list[dict[str, Any]]:
         """Return the state of every camera."""
+        ...
+
+    def node(self) -> dict[str, Any]:
+        """Return what this daemon is, and what it is set to; see `visaged.daemon.api.node`."""
         ...
 
     def health(self) -> tuple[bool, dict[str, Any]]:
@@ -64,6 +69,7 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
     install(app)
     install_docs(app, with_keys)
     install_page(app)
+    install_node(app, view)
     app.add_middleware(HeadAsGet)
 
     # Not an annotation, because the text depends on `pictures`.
