@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 
 from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
+from visaged.daemon.api.live import install_live
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.api.v1 import DaemonView, create_app
 from visaged.daemon.api.viewers import Viewers
@@ -29,6 +30,7 @@ from visaged.daemon.http.wire.turns import Turns
 from visaged.daemon.management.api import install_management
 from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
+from visaged.pipelines.live.pictures import LivePictures
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
 
@@ -55,6 +57,7 @@ class Web:
         view: State of the daemon, for the API.
         manager: Changes the configuration.
         pictures: Analyses pictures.
+        live: Makes live pictures.
         metrics: Counts requests, connections and fetches.
         version: Version of the daemon.
         networks: Versions of the detector and of the analyzer; None without an analyzer.
@@ -69,6 +72,7 @@ class Web:
         view: DaemonView,
         manager: Manager,
         pictures: Pictures,
+        live: LivePictures,
         metrics: Metrics,
         version: str,
         networks: tuple[str, str | None],
@@ -87,6 +91,7 @@ class Web:
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
+        install_live(app, view, live, self._viewers)
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
             guarded = kit.guarded(app, http, settings.kit, metrics)
