@@ -17,8 +17,8 @@ from visaged.pipelines.outputs.mqtt.losses import Losses
 from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.outbox import MemoryOutbox, NoTopicMemory
 from visaged.pipelines.outputs.output import FrameSink, Output, OutputState
-from visaged.pipelines.outputs.spool.database import SpoolError
 from visaged.pipelines.outputs.spool.spool import Spool
+from visaged.pipelines.runtime.database import ForeignFile
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import Progress
 from visaged.pipelines.runtime.worker import OnDeath, Worker, not_joined
@@ -174,5 +174,5 @@ def _spool(settings: Settings, folder: Path, epoch: int, metrics: Metrics) -> Sp
     lose = partial(Losses(MqttOutput.name, metrics).count, "events")
     try:
         return Spool(folder, settings.spool, settings.mqtt.memory, epoch, lose, metrics)
-    except SpoolError as error:
+    except ForeignFile as error:
         raise StartError(str(error)) from error
