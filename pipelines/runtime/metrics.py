@@ -115,6 +115,11 @@ class Metrics:
         )
         self.spool_failures = counter("spool_failures", "Transactions that the disk did not take")
 
+        self.history_events = gauge("history_events", "Events in the history")
+        self.history_bytes = gauge("history_bytes", "Bytes of the history, pictures included")
+        self.history_writable = gauge("history_writable", "1 while the history is written, 0 while it cannot be")
+        self.history_lost = counter("history_lost", "Events or pictures that are missing in the history", "cause")
+
         self.pictures = counter("pictures", "Pictures of the HTTP API", "outcome")
         self.picture_seconds = histogram(
             "picture_seconds", "A picture of the HTTP API, from its last byte to the answer", buckets=_AGES[:-2]
