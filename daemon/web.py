@@ -15,6 +15,7 @@ from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.api.v1 import DaemonView, create_app
+from visaged.daemon.api.viewers import Viewers
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
@@ -82,6 +83,7 @@ class Web:
             connections_each=http.max_connections_per_address,
         )
         self._turns = Turns()
+        self._viewers = Viewers(settings.live.max_viewers, metrics)
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
@@ -147,7 +149,7 @@ class Web:
         except TlsError as error:
             raise StartError(f"{name}.tls: {error}") from None
         logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log))
-        server = Server(logged, self._limits, self._metrics, name, context, self._turns)
+        server = Server(logged, self._limits, self._metrics, name, context, self._turns, self._viewers.close)
         self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
 
     def _fetched(self, result: str, seconds: float, size: int) -> None:
