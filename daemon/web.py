@@ -7,12 +7,14 @@ import errno
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
 from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
+from visaged.daemon.api.events.api import install_events
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.api.v1 import DaemonView, create_app
 from visaged.daemon.api.viewers import Viewers
@@ -29,6 +31,8 @@ from visaged.daemon.http.wire.turns import Turns
 from visaged.daemon.management.api import install_management
 from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
+from visaged.models.manifest import Head
+from visaged.pipelines.history.history import History
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
 
@@ -58,6 +62,8 @@ class Web:
         metrics: Counts requests, connections and fetches.
         version: Version of the daemon.
         networks: Versions of the detector and of the analyzer; None without an analyzer.
+        history: What happened.
+        heads: The attributes that are read.
 
     Raises:
         StartError: A port is taken, or a file or secret cannot be used.
@@ -72,6 +78,8 @@ class Web:
         metrics: Metrics,
         version: str,
         networks: tuple[str, str | None],
+        history: History,
+        heads: Mapping[str, Head],
     ) -> None:
         self._metrics = metrics
         self._listeners: dict[str, _Listener] = {}
@@ -87,6 +95,7 @@ class Web:
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
+        self._asking = install_events(app, view, history, self._viewers, http, heads)
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
             guarded = kit.guarded(app, http, settings.kit, metrics)
@@ -141,6 +150,7 @@ class Web:
             await asyncio.wait(servers, timeout=_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
         self.stop()  # if one listener ends, all end
         await asyncio.gather(*servers)
+        self._asking.close()
         await self._fetcher.close()
 
     def _listen(self, name: str, host: str, port: int, app: ASGIApp, tls: TlsSettings | None) -> None:

@@ -62,6 +62,7 @@ class History:
     Attributes:
         hub: Hands events to listeners.
         store: Keeps events; None if none are kept.
+        keeps_pictures: Whether pictures are kept with them.
         output: Takes events and looks.
     """
 
@@ -82,7 +83,8 @@ class History:
             self.store = Store(folder, bounds, epoch, self._numbers, metrics, clock, wall)
         self._first = self._numbers.last
         self.hub = Hub(self._first)
-        wishes = Wishes(plan.pictures and self.store is not None, plan.snapshots, plan.blurred)
+        self.keeps_pictures = plan.pictures and self.store is not None
+        wishes = Wishes(self.keeps_pictures, plan.snapshots, plan.blurred)
         self.output = HistoryOutput(wishes, self._numbers, self.hub, self.store, publish, metrics, clock)
 
     def document(self) -> dict[str, object] | None:
@@ -99,7 +101,7 @@ class History:
         """
         with self._readers.connection() as connection:
             found, more = query.page(connection, wanted, before, limit)
-        return [document_of(one.number, one.has_picture, one.body) for one in found], more
+        return [document_of(one.number, bool(one.has_picture), one.body) for one in found], more
 
     def one(self, number: int) -> bytes | None:
         """Return the JSON object of an event, None if it is not there; raises as `page`."""
@@ -108,7 +110,7 @@ class History:
             return waiting.document
         with self._readers.connection() as connection:
             found = query.one(connection, number)
-        return None if found is None else document_of(found.number, found.has_picture, found.body)
+        return None if found is None else document_of(found.number, bool(found.has_picture), found.body)
 
     def picture(self, number: int) -> bytes | None:
         """Return the picture of an event, None if it has none; raises as `page`."""
@@ -143,6 +145,10 @@ class History:
         """Return whether events that came after one with a number may be gone, or it is not of this history."""
         gone = self._first if self.store is None else self.store.gone
         return after < gone or after > self._numbers.last
+
+    def known(self, after: int) -> int:
+        """Return the number of the newest event in place of one that there has not been yet."""
+        return min(after, self._numbers.last)
 
     def remove(self, wanted: Filter | int) -> Future[int]:
         """Delete an event by its number, or those of cameras and a time, that there are now.
