@@ -143,6 +143,8 @@ class Daemon:
             self.metrics,
             version,
             networks.versions,
+            self._delivery.history,
+            self._reader.heads,
             state_folder,
         )
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
