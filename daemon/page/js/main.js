@@ -151,7 +151,9 @@ class App {
     this.#drawing = requestAnimationFrame(() => {
       this.#drawing = 0;
       this.#home.update();
-      if (this.#view !== this.#home) this.#view.update();
+      if (this.#view === this.#home) return;
+      this.#view.update();
+      this.#live.watch(...this.#view.wanted);
     });
   }
   #drawing = 0;

@@ -54,7 +54,8 @@ export class CameraView {
 
   /** What to ask for: the names, the width and the rate of pictures. */
   get wanted() {
-    return [[this.#name], step(this.#screen.element.clientWidth * devicePixelRatio), FPS];
+    const names = this.#state.cameras.has(this.#name) ? [this.#name] : [];
+    return [names, step(this.#screen.element.clientWidth * devicePixelRatio), FPS];
   }
 
   update() {
