@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -292,10 +292,11 @@ class Store:
                 why = "history.pictures is off" if not self._bounds.pictures else "privacy.blur_faces is on"
                 log.info("%d pictures of an earlier run were removed from the history, because %s", removed, why)
         ends = []
-        for body, seq in database.open_tracks(self._epoch):
+        for body, seq, picture in database.open_tracks(self._epoch):
             with suppress(KeyError, TypeError, ValueError):  # what cannot be read is left as it is
                 end = restart_end(body, seq)
-                ends.append(kept_from(self._numbers.take(), orjson.loads(end), end, self._clock()))
+                event = kept_from(self._numbers.take(), orjson.loads(end), end, self._clock())
+                ends.append(replace(event, picture=picture))
         database.add([(end, self._lasting.now()) for end in ends], self._bounds.blurred, self._marks())
 
     def _look(self) -> None:
