@@ -52,7 +52,7 @@ CREATE TABLE state (
 );
 CREATE INDEX seen ON events (at, id, camera, kind, latest, age, gender, emotion);
 CREATE INDEX seen_by_camera ON events (camera, at, id, kind, latest, age, gender, emotion);
-CREATE INDEX begun ON events (started, camera, age, gender, emotion) WHERE latest;
+CREATE INDEX begun ON events (started, camera, age, gender, emotion, latest) WHERE latest;
 CREATE INDEX newest ON events (epoch, camera, track) WHERE latest;
 CREATE INDEX pictured ON events (picture) WHERE picture IS NOT NULL;
 """
@@ -189,23 +189,24 @@ class HistoryDatabase(StateDatabase):
             )
             return run.execute("DELETE FROM pictures WHERE ? OR NOT blurred", (also_blurred,)).rowcount
 
-    def open_tracks(self, epoch: int) -> list[tuple[bytes, int]]:
-        """Return the newest event of each track of earlier runs that has not ended, and the seq of the next one.
+    def open_tracks(self, epoch: int) -> list[tuple[bytes, int, int | None]]:
+        """Return the newest event of each track of earlier runs that has not ended: body, next seq, and picture.
 
         Args:
             epoch: The run that goes on now.
         """
         rows = self._connection.execute(
-            "SELECT body, epoch, camera FROM events WHERE latest AND kind != 'end' AND epoch < ? ORDER BY id", (epoch,)
+            "SELECT body, epoch, camera, picture FROM events WHERE latest AND kind != 'end' AND epoch < ? ORDER BY id",
+            (epoch,),
         ).fetchall()
         numbers: dict[tuple[int, str], int] = {}
         found = []
-        for body, run, camera in rows:
+        for body, run, camera, picture in rows:
             if (run, camera) not in numbers:
                 text = "SELECT MAX(seq) FROM events WHERE camera = ? AND epoch = ?"
                 numbers[run, camera] = self._connection.execute(text, (camera, run)).fetchone()[0]
             numbers[run, camera] += 1
-            found.append((body, numbers[run, camera]))
+            found.append((body, numbers[run, camera], picture))
         return found
 
     def scrub(self) -> bool:
