@@ -36,9 +36,11 @@ from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.cameras import CameraSet, Changes, Sinks
 from visaged.pipelines.images.analyze import PictureAnalyzer
 from visaged.pipelines.inference import Inference
+from visaged.pipelines.live.pictures import LivePictures
+from visaged.pipelines.live.pulse import Pulse
 from visaged.pipelines.outputs.documents import status_document, timestamp
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.output import Output
+from visaged.pipelines.outputs.output import FrameSink, Output
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import Progress, beat
 from visaged.pipelines.runtime.worker import Worker, not_joined
@@ -115,7 +117,10 @@ class Daemon:
         self._batcher = self._make_batcher()
         self._epoch = int(time.time() * 1000) if epoch is None else epoch
         composer = Composer(settings.node, self._epoch)
-        self._delivery = Delivery(settings, composer, version, state_folder, outputs, self.metrics, self._died)
+        self._live = LivePictures(self.metrics, settings.privacy.blur_faces)
+        self._pulse = Pulse()
+        sinks: list[FrameSink] = [self._pulse, self._live]
+        self._delivery = Delivery(settings, composer, version, state_folder, outputs, self.metrics, self._died, sinks)
         self._cameras = self._make_cameras()
         try:
             self._specs = camera_specs(settings, self.detector, self._reader.heads)
@@ -130,11 +135,20 @@ class Daemon:
             reloading=self._notifier.reloading,
         )
         self.web = Web(
-            settings, self, self.manager, self._pictures, self.metrics, version, networks.versions, state_folder
+            settings,
+            self,
+            self.manager,
+            self._pictures,
+            self._live,
+            self.metrics,
+            version,
+            networks.versions,
+            state_folder,
         )
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
         count = settings.inference.workers or (_GPU_WORKERS if self.detector.on_gpu else os.cpu_count() or 1)
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]
+        self._live_worker = self._worker("live", self._live.run)
         self._http_worker = self._worker("http", self.web.run)
         self._main = Progress("main")
         self._watchdog = Watchdog(self._progress(), self._notifier, self._status)
@@ -194,6 +208,9 @@ class Daemon:
         specs = camera_specs(settings, self.detector, self._reader.heads)
         self.settings, self._specs = settings, specs
         changes = self._cameras.apply(specs)
+        for name in changes.removed:
+            self._live.forget(name)
+            self._pulse.forget(name)
         heads = self._reader.heads
         self._pictures.configure(
             settings.enabled(set(heads)), face_threshold(settings, self.detector), settings.least(heads)
@@ -202,7 +219,7 @@ class Daemon:
 
     def _start(self) -> None:
         self._delivery.start(lambda: self._stop_wanted)
-        for worker in [*self._inference_workers, self._http_worker]:
+        for worker in [*self._inference_workers, self._live_worker, self._http_worker]:
             worker.start()
         self._cameras.apply(self._specs)
 
@@ -232,6 +249,7 @@ class Daemon:
         self._notifier.stopping()
         self._notifier.status("stopping")
         self._cameras.stop()
+        self._live_worker.stop()
         self._http_worker.stop()
         self.web.stop()
         for job in self._batcher.close():
@@ -242,7 +260,7 @@ class Daemon:
         self._cameras.end_tracks()
         left += self._cameras.join(deadline_s - _CAMERAS_RESERVE_S)
         left += self._delivery.finish(deadline_s)
-        left += not_joined([self._http_worker], deadline_s)
+        left += not_joined([self._live_worker, self._http_worker], deadline_s)
         left += self._delivery.stop_broker(deadline_s)
         if left:
             log.warning("did not end in time and were left behind: %s", ", ".join(worker.name for worker in left))
@@ -256,7 +274,7 @@ class Daemon:
 
     def _progress(self) -> list[Progress]:
         """Return the progress of the parts that have to go on, whatever cameras, brokers and terminals do."""
-        workers = [*self._inference_workers, self._http_worker]
+        workers = [*self._inference_workers, self._live_worker, self._http_worker]
         return [self._main, *(worker.progress for worker in workers), *self._delivery.progress()]
 
     def _is_stalled(self, part: str) -> bool:
@@ -304,8 +322,17 @@ class Daemon:
         return pictures
 
     def cameras(self) -> list[dict[str, Any]]:
-        """Return the status of every camera, with the number of its tracks."""
-        return [status_document(status) | {"tracks": tracks} for status, tracks in self._cameras.statuses()]
+        """Return the state of every camera, and how it does."""
+        return [
+            {
+                **status_document(one.status),
+                "tracks": one.tracks,
+                "fps": one.fps,
+                "next_try_at": None if one.next_try_at is None else timestamp(one.next_try_at),
+                **self._pulse.of(one.status.camera).document(),
+            }
+            for one in self._cameras.overview()
+        ]
 
     def node(self) -> dict[str, Any]:
         """Return what this daemon is, and what it is set to."""
@@ -353,5 +380,5 @@ class Daemon:
             "status": "ready" if ready else "not ready",
             "models": models,
             **self._delivery.document(),
-            "cameras": {status.camera: status.state for status, _ in self._cameras.statuses()},
+            "cameras": {one.status.camera: one.status.state for one in self._cameras.overview()},
         }

@@ -14,9 +14,11 @@ from starlette.types import ASGIApp
 
 from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
+from visaged.daemon.api.live import install_live
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.api.session import install_session
 from visaged.daemon.api.v1 import DaemonView, create_app
+from visaged.daemon.api.viewers import Viewers
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
@@ -32,6 +34,7 @@ from visaged.daemon.http.wire.turns import Turns
 from visaged.daemon.management.api import install_management
 from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
+from visaged.pipelines.live.pictures import LivePictures
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
 
@@ -58,6 +61,7 @@ class Web:
         view: State of the daemon, for the API.
         manager: Changes the configuration.
         pictures: Analyses pictures.
+        live: Makes live pictures.
         metrics: Counts requests, connections and fetches.
         version: Version of the daemon.
         networks: Versions of the detector and of the analyzer; None without an analyzer.
@@ -73,6 +77,7 @@ class Web:
         view: DaemonView,
         manager: Manager,
         pictures: Pictures,
+        live: LivePictures,
         metrics: Metrics,
         version: str,
         networks: tuple[str, str | None],
@@ -88,11 +93,13 @@ class Web:
             connections_each=http.max_connections_per_address,
         )
         self._turns = Turns()
+        self._viewers = Viewers(settings.live.max_viewers, metrics)
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
         sessions = Sessions(Keyring(http.keys), state_folder)
         install_session(app, sessions, metrics)
+        install_live(app, view, live, self._viewers)
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
             guarded = kit.guarded(app, http, settings.kit, metrics, sessions)
@@ -156,7 +163,7 @@ class Web:
             raise StartError(f"{name}.tls: {error}") from None
         # A client of a bucket may keep its objects; what the API tells may be about people.
         logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log), PRIVATE if name == "http" else SAFE)
-        server = Server(logged, self._limits, self._metrics, name, context, self._turns)
+        server = Server(logged, self._limits, self._metrics, name, context, self._turns, self._viewers.close)
         self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
 
     def _fetched(self, result: str, seconds: float, size: int) -> None:

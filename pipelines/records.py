@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from visaged.models.geometry import HeadPose
 from visaged.models.preprocess import Canvas
 from visaged.models.surface import Surface
@@ -163,6 +165,8 @@ class FrameResult:
         events: Events of tracks that the frame led to.
         started_s: Monotonic seconds when computing began.
         finished_s: Monotonic seconds when computing ended.
+        found: (N, 4) float32, the boxes of all that the detector found, also of what is too unsure to count as a face,
+            in the pixels of `Shot.box`. They say what may not be shown where faces are blurred.
     """
 
     frame: Frame
@@ -170,6 +174,7 @@ class FrameResult:
     events: Sequence[TrackEvent]
     started_s: float
     finished_s: float
+    found: FloatArray = field(default_factory=lambda: np.empty((0, 4), np.float32))
 
 
 CameraState = Literal["connecting", "streaming", "waiting", "ended", "stopped"]

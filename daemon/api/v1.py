@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from visaged.daemon.api.docs import install_docs
 from visaged.daemon.api.node import install_node
 from visaged.daemon.api.pictures import Pictures
+from visaged.daemon.api.states import STATE
 from visaged.daemon.http.access import is_unknown
 from visaged.daemon.http.head import HeadAsGet
 from visaged.daemon.http.problems import Problem, install, responses
@@ -124,7 +125,13 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
             }
         )
 
-    @app.get("/v1/cameras", tags=["cameras"], summary="The cameras and their state", response_class=Response)
+    @app.get(
+        "/v1/cameras",
+        tags=["cameras"],
+        summary="The cameras and their state",
+        response_class=Response,
+        responses={200: {"description": "All cameras.", "content": {"application/json": {"schema": _CAMERAS}}}},
+    )
     async def cameras() -> Response:
         return _json({"cameras": view.cameras()})
 
@@ -203,6 +210,12 @@ _ANSWER: dict[str, Any] = {
         "faces": {"type": "array", "items": _face_schema()},
     },
     "required": ["image", "faces"],
+}
+
+_CAMERAS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"cameras": {"type": "array", "items": STATE}},
+    "required": ["cameras"],
 }
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
