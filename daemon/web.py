@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp
 
 from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
+from visaged.daemon.api.events.api import install_events
 from visaged.daemon.api.live import install_live
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.api.session import install_session
@@ -34,6 +36,8 @@ from visaged.daemon.http.wire.turns import Turns
 from visaged.daemon.management.api import install_management
 from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
+from visaged.models.manifest import Head
+from visaged.pipelines.history.history import History
 from visaged.pipelines.live.pictures import LivePictures
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
@@ -65,6 +69,8 @@ class Web:
         metrics: Counts requests, connections and fetches.
         version: Version of the daemon.
         networks: Versions of the detector and of the analyzer; None without an analyzer.
+        history: What happened.
+        heads: The attributes that are read.
         state_folder: Folder in which sessions are kept; None keeps them in memory.
 
     Raises:
@@ -81,6 +87,8 @@ class Web:
         metrics: Metrics,
         version: str,
         networks: tuple[str, str | None],
+        history: History,
+        heads: Mapping[str, Head],
         state_folder: Path | None = None,
     ) -> None:
         self._metrics = metrics
@@ -97,9 +105,9 @@ class Web:
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
-        sessions = Sessions(Keyring(http.keys), state_folder)
-        install_session(app, sessions, metrics)
-        install_live(app, view, live, self._viewers)
+        history: History,
+        heads: Mapping[str, Head],
+        state_folder: Path | None = None,
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
             guarded = kit.guarded(app, http, settings.kit, metrics, sessions)
@@ -154,6 +162,7 @@ class Web:
             await asyncio.wait(servers, timeout=_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
         self.stop()  # if one listener ends, all end
         await asyncio.gather(*servers)
+        self._asking.close()
         await self._fetcher.close()
 
     def _listen(self, name: str, host: str, port: int, app: ASGIApp, tls: TlsSettings | None) -> None:

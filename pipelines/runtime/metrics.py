@@ -116,6 +116,10 @@ class Metrics:
         )
         self.spool_failures = counter("spool_failures", "Transactions that the disk did not take")
 
+        self.history_events = gauge("history_events", "Events in the history")
+        self.history_bytes = gauge("history_bytes", "Bytes of the history, pictures included")
+        self.history_writable = gauge("history_writable", "1 while the history is written, 0 while it cannot be")
+        self.history_lost = counter("history_lost", "Events or pictures that are missing in the history", "cause")
         self.live_viewers = gauge("live_viewers", "Open answers of live pictures, and of events as they come", "kind")
         self.live_encode = histogram("live_encode_seconds", "A live picture, scaled, drawn and encoded", buckets=_FAST)
 
