@@ -105,9 +105,10 @@ class Web:
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
-        history: History,
-        heads: Mapping[str, Head],
-        state_folder: Path | None = None,
+        sessions = Sessions(Keyring(http.keys), state_folder)
+        install_session(app, sessions, metrics)
+        install_live(app, view, live, self._viewers)
+        self._asking = install_events(app, view, history, self._viewers, http, heads)
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
             guarded = kit.guarded(app, http, settings.kit, metrics, sessions)

@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from visaged.daemon.api.docs import install_docs
 from visaged.daemon.api.node import install_node
+from visaged.daemon.api.page import install_page
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.api.states import STATE
 from visaged.daemon.http.access import is_unknown
@@ -68,6 +69,7 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
     )
     install(app)
     install_docs(app, with_keys)
+    install_page(app)
     install_node(app, view)
     app.add_middleware(HeadAsGet)
 
