@@ -12,6 +12,7 @@ from playwright.sync_api import Route, expect
 from tests.browser.conftest import Start
 from tests.support.browser import Browsing
 from tests.support.program import RunningDaemon
+from tests.support.waiting import until
 
 DEMO = Path(__file__).parents[2] / "daemon" / "demo" / "demo.mp4"
 EVIL = "<img src=x onerror='window.hacked = true'><script>window.hacked = true</script>"
@@ -24,7 +25,8 @@ def test_a_page_outlives_the_daemon(start: Start, browsing: Browsing) -> None:
     daemon = start({"cameras": [camera], "inference": {"update_s": 1}})
     page = browsing.page(daemon.url)
     banner = page.get_by_role("alert")
-    expect(page.locator(".event", has_text="here now, for").first).to_be_visible()  # its beginning is on the disk
+    page.locator(".event").first.wait_for()
+    until(lambda: bool(daemon.client.get("/v1/events?kind=update").json()["events"]), 20)  # so the first is on the disk
     expect(banner).to_be_hidden()
     daemon.kill()
     expect(banner).to_contain_text("The connection to visaged is lost. What you see is from")

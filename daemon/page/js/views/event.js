@@ -50,6 +50,11 @@ export class EventRow {
     if (this.#details.open) this.#fill();
   }
 
+  /** Says how long a face has been here; called every second. */
+  refresh() {
+    if (this.#event.event !== "end") say(this.#seen, seenWords(this.#event));
+  }
+
   #showPicture() {
     // The address changes with every event, the picture only with a better look.
     const look = this.#event.picture ? this.#event.best_shot.captured_at : "";

@@ -42,6 +42,11 @@ export class Happened {
     this.#filters.cameras([...this.#state.cameras.keys()]);
   }
 
+  /** Says how long those have been here who are. */
+  refresh() {
+    for (const row of this.#rows.values()) row.refresh();
+  }
+
   /** Asks for the newest events. */
   async load() {
     const turn = ++this.#loading;

@@ -48,6 +48,7 @@ export class Home {
 
   refresh() {
     this.#grid.refresh();
+    this.#happened.refresh();
   }
 
   note(text) {

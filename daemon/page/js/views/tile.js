@@ -8,12 +8,10 @@ import { count, inTrouble, nextTry, noFace, stateWords } from "../ui/words.js";
 export function troubleLines(camera, now = Date.now()) {
   if (inTrouble(camera)) return [camera.error, `Since ${clock(camera.trouble_since ?? camera.since)}, ${nextTry(camera, now)}.`];
   if (camera.state === "streaming") return [];
-  return [`${sentence(stateWords(camera))}, since ${clock(camera.since)}.`];
+  return [`${STATES[camera.state] ?? camera.state} since ${clock(camera.since)}.`];
 }
 
-function sentence(words) {
-  return words[0].toUpperCase() + words.slice(1);
-}
+const STATES = { connecting: "Connecting", waiting: "Waiting for the next try", ended: "The recording is over", stopped: "Stopped" };
 
 /** How fast and how fresh a camera's analysis is. */
 export function paceWords(camera) {

@@ -67,9 +67,14 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
         assert "://" not in text, path
 
 
+def test_modules_are_asked_for_at_once_and_not_one_after_another() -> None:
+    named = re.findall(r'<link rel="modulepreload" href="page/([^"]+)">', FILES["index.html"].plain.decode())
+    assert set(named) == set(CODE) - {"js/theme.js", "js/main.js"}
+
+
 def test_every_file_is_used_and_every_used_file_is_there() -> None:
     index = FILES["index.html"].plain.decode()
-    used = {"index.html", *re.findall(r'(?:href|src)="page/([^"]+)"', index)}
+    used = {"index.html", *re.findall(r'(?:link rel="(?:icon|stylesheet)" href|src)="page/([^"]+)"', index)}
     for path, text in CODE.items():
         for found in re.findall(r'from "(\.[^"]+)"', text):
             parts = path.split("/")[:-1]
