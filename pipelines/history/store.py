@@ -114,6 +114,7 @@ class Store:
         self._busy_since_s: float | None = None
         self._written_s = self._retry_s = self._look_s = float("-inf")
         self._expire_s = clock()
+        metrics.history_max_bytes.set(bounds.most_bytes)
         metrics.history_writable.set_function(lambda: not self.state)
         self._try(self._open, at_start=True)
 

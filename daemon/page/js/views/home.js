@@ -35,6 +35,11 @@ export class Home {
     this.#numbers.load();
   }
 
+  /** Asks for the numbers alone; what happened comes by the stream. */
+  resume() {
+    this.#numbers.load();
+  }
+
   /** Asks for nothing more by itself. */
   stop() {
     this.#numbers.stop();
