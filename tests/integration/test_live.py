@@ -281,7 +281,7 @@ def test_blurred_faces_keys_and_the_end_of_the_daemon(guarded: RunningDaemon) ->
     path = "/v1/cameras/still/live.mjpeg"
     is_problem(guarded.client.get(path), 401, "key-missing")
     with Viewer(guarded.client, f"{path}?boxes=false", bearer(KEY)) as viewer:
-        is_problem(guarded.client.get("/v1/live", headers=bearer(KEY)), 429, "too-many-at-once")
+        is_problem(guarded.client.get("/v1/live", headers=bearer(KEY)), 429, "too-many")
         pictures = [viewer.picture() for _ in range(5)]
         for picture in pictures:
             sharp = scene(*SIZE)
