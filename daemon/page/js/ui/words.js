@@ -95,5 +95,5 @@ export function seenWords(event) {
     return seconds < 1 ? "here now" : `here now, for ${span(Math.floor(seconds)).replace(".0", "")}`;
   }
   const why = REASONS[event.reason];
-  return `seen for ${span(event.duration_s)}${why ? `; ${why}` : ""}`;
+  return `seen for ${event.duration_s < 0.1 ? "a moment" : span(event.duration_s)}${why ? `; ${why}` : ""}`;
 }

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from visaged.daemon.api.page import install_page, read_files
+from visaged.daemon.api.page import install_page, read_files, version_of
 from visaged.daemon.http.problems import install
 
 FILES = read_files()
@@ -107,6 +107,24 @@ def test_a_browser_that_has_a_file_gets_it_once(get: Get) -> None:
     assert "content-encoding" not in plain.headers
     refused = get("/page/js/main.js", Accept_Encoding="gzip;q=0, identity")
     assert "content-encoding" not in refused.headers
+
+
+def test_the_page_names_files_that_are_kept_for_ever(get: Get) -> None:
+    index = get("/")
+    assert index.headers["cache-control"] == "no-cache"
+    named = re.findall(r'(?:href|src)="(page/[^"]+)"', index.text)
+    assert named
+    for path in named:
+        answer = get(f"/{path}")
+        assert answer.status_code == 200
+        assert "immutable" in answer.headers["cache-control"]
+    assert get("/page/js/main.js").headers["cache-control"] == "no-cache"
+    assert get("/page/0123456789abcdef/js/main.js").status_code == 404
+
+
+def test_the_version_changes_with_any_file() -> None:
+    changed = {**FILES, "js/main.js": FILES["js/state.js"]}
+    assert version_of(FILES) != version_of(changed) != version_of({})
 
 
 def test_what_is_sent_packed_is_the_same() -> None:
