@@ -16,7 +16,7 @@ class App {
   #main = document.getElementById("main");
   #frame = new PageFrame(this.#state, () => this.#hurry());
   #live = new Live(
-    (picture, blob) => this.#view.show(picture, blob),
+    (picture, blob) => Promise.resolve(this.#view.show(picture, blob)).catch((error) => console.error(error)),
     (error) => this.#pictureless(error),
   );
   #events = new Events(

@@ -61,7 +61,7 @@ export class Home {
   }
 
   show(document, blob) {
-    this.#grid.show(document, blob);
+    return this.#grid.show(document, blob);
   }
 
   focus() {
