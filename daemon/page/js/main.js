@@ -77,7 +77,7 @@ class App {
     return this.#resume();
   }
 
-  /** The daemon did not answer at all: the streams find out when it does. */
+  /** The daemon did not answer: it is asked again until it does. */
   #again(error) {
     const waits = 3;
     this.#state.setConnection(false, error, waits);
