@@ -112,8 +112,10 @@ def test_many_cameras_in_one_answer_with_what_is_found(daemon: RunningDaemon) ->
             document, picture = viewer.pair()
             seen[document["camera"]] = document, picture
     for document, picture in seen.values():
-        assert document["picture"] == {"width": 640, "height": 360} == dict(
-            zip(("width", "height"), picture.shape[1::-1], strict=True)
+        assert (
+            document["picture"]
+            == {"width": 640, "height": 360}
+            == dict(zip(("width", "height"), picture.shape[1::-1], strict=True))
         )
         assert difference(picture, scene(640, 360)).mean() < 5, "upright, in its true shape, with nothing drawn"
         frame = document["frame"]
