@@ -1,4 +1,4 @@
-"""Live pictures of a running daemon: what is seen, who gets how much, and what happens to slow, many and odd viewers."""
+"""Live pictures of a running daemon: what is seen, who gets how much, and what becomes of slow and many viewers."""
 
 from __future__ import annotations
 
@@ -297,7 +297,8 @@ def test_blurred_faces_keys_and_the_end_of_the_daemon(guarded: RunningDaemon) ->
         assert viewer.ends()
     assert time.monotonic() - began_s < STOP_S
     line = next(line for line in guarded.process.lines if f"{path} 200" in line)
-    assert "INFO" in line and "key shop" in line
+    assert "INFO" in line
+    assert "key shop" in line
 
 
 def detail(image: Image) -> float:

@@ -261,7 +261,14 @@ def test_live_pictures_have_true_colours() -> None:
 
 @pytest.mark.parametrize(
     "box",
-    [(-50, -50, 10, 10), (600, 340, 900, 500), (0, 0, 640, 360), (300, 0, 340, 5), (5, 5, 5, 5), (9e5, 9e5, 1e6, 1e6)],
+    [
+        (-50, -50, 10, 10),
+        (600, 340, 900, 500),
+        (0, 0, 640, 360),
+        (300, 0, 340, 5),
+        (5, 5, 5, 5),
+        (900, 900, 1000, 1000),
+    ],
 )
 @pytest.mark.parametrize("size", [(640, 360), (160, 90), (2, 2), (16, 2)])
 def test_boxes_at_any_place_are_drawn(box: tuple[float, ...], size: tuple[int, int]) -> None:
