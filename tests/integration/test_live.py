@@ -1,4 +1,4 @@
-"""Live pictures of a running daemon: what is seen, who gets how much, and what happens to slow, many and odd viewers."""
+"""Live pictures of a running daemon: what is seen, who gets how much, and what becomes of slow and many viewers."""
 
 from __future__ import annotations
 
@@ -112,8 +112,10 @@ def test_many_cameras_in_one_answer_with_what_is_found(daemon: RunningDaemon) ->
             document, picture = viewer.pair()
             seen[document["camera"]] = document, picture
     for document, picture in seen.values():
-        assert document["picture"] == {"width": 640, "height": 360} == dict(
-            zip(("width", "height"), picture.shape[1::-1], strict=True)
+        assert (
+            document["picture"]
+            == {"width": 640, "height": 360}
+            == dict(zip(("width", "height"), picture.shape[1::-1], strict=True))
         )
         assert difference(picture, scene(640, 360)).mean() < 5, "upright, in its true shape, with nothing drawn"
         frame = document["frame"]
@@ -295,7 +297,8 @@ def test_blurred_faces_keys_and_the_end_of_the_daemon(guarded: RunningDaemon) ->
         assert viewer.ends()
     assert time.monotonic() - began_s < STOP_S
     line = next(line for line in guarded.process.lines if f"{path} 200" in line)
-    assert "INFO" in line and "key shop" in line
+    assert "INFO" in line
+    assert "key shop" in line
 
 
 def detail(image: Image) -> float:
