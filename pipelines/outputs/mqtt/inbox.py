@@ -78,6 +78,6 @@ class Inbox:
     def count(self, kind: Kind) -> int:
         """Return how many messages of a kind wait."""
         with self._changed:
-            if kind == "status":
+            if kind not in ("faces", "events", "snapshot"):
                 return len(self._news.state)
             return sum(message.kind == kind for message in (*self._news.faces, *self._news.events))
