@@ -126,7 +126,10 @@ class Daemon:
             self.metrics,
             reloading=self._notifier.reloading,
         )
-        self.web = Web(settings, self, self.manager, self._pictures, self.metrics, version, networks.versions)
+        self.web = Web(
+            settings, self, self.manager, self._pictures, self.metrics, version, networks.versions,
+            self._delivery.history, self._reader.heads,
+        )  # fmt: skip
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
         count = settings.inference.workers or (_GPU_WORKERS if self.detector.on_gpu else os.cpu_count() or 1)
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]

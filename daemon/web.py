@@ -7,14 +7,17 @@ import errno
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
 from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
+from visaged.daemon.api.events.api import install_events
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.api.v1 import DaemonView, create_app
+from visaged.daemon.api.viewers import Viewers
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
 from visaged.daemon.fetch.fetcher import Fetcher
@@ -28,6 +31,8 @@ from visaged.daemon.http.wire.turns import Turns
 from visaged.daemon.management.api import install_management
 from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
+from visaged.models.manifest import Head
+from visaged.pipelines.history.history import History
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
 
@@ -57,6 +62,8 @@ class Web:
         metrics: Counts requests, connections and fetches.
         version: Version of the daemon.
         networks: Versions of the detector and of the analyzer; None without an analyzer.
+        history: What happened.
+        heads: The attributes that are read.
 
     Raises:
         StartError: A port is taken, or a file or secret cannot be used.
@@ -71,6 +78,8 @@ class Web:
         metrics: Metrics,
         version: str,
         networks: tuple[str, str | None],
+        history: History,
+        heads: Mapping[str, Head],
     ) -> None:
         self._metrics = metrics
         self._listeners: dict[str, _Listener] = {}
@@ -82,9 +91,11 @@ class Web:
             connections_each=http.max_connections_per_address,
         )
         self._turns = Turns()
+        self._viewers = Viewers(settings.live.max_viewers, metrics)
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
+        self._asking = install_events(app, view, history, self._viewers, http, heads)
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
             guarded = kit.guarded(app, http, settings.kit, metrics)
@@ -139,6 +150,7 @@ class Web:
             await asyncio.wait(servers, timeout=_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
         self.stop()  # if one listener ends, all end
         await asyncio.gather(*servers)
+        self._asking.close()
         await self._fetcher.close()
 
     def _listen(self, name: str, host: str, port: int, app: ASGIApp, tls: TlsSettings | None) -> None:
@@ -147,7 +159,7 @@ class Web:
         except TlsError as error:
             raise StartError(f"{name}.tls: {error}") from None
         logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log))
-        server = Server(logged, self._limits, self._metrics, name, context, self._turns)
+        server = Server(logged, self._limits, self._metrics, name, context, self._turns, self._viewers.close)
         self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
 
     def _fetched(self, result: str, seconds: float, size: int) -> None:

@@ -23,7 +23,7 @@ from visaged.pipelines.outputs.documents import (
 )
 from visaged.pipelines.records import CameraStatus, EndReason, FrameResult, TrackEvent
 
-Kind = Literal["faces", "events", "status"]
+Kind = Literal["faces", "events", "status", "snapshot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +33,13 @@ class Message:
     The node's name, `epoch`, `camera`, `kind` and `seq` together identify a message.
 
     Attributes:
-        kind: `faces` of an analysed frame, `events` of tracks, or the `status` of a camera.
+        kind: `faces` of an analysed frame, `events` of tracks, the `status` of a camera, or a `snapshot`: the picture
+            of an event's best look.
         camera: Name of the camera that the message is about.
         seq: Number of the message, counted from 1 for each camera and kind since the start of the process.
         epoch: Identifies the run of the process: milliseconds since 1970 at its start.
-        body: A JSON object in UTF-8; complete for `status`, without `age_ms` and `replayed` for the others.
+        body: A JSON object in UTF-8; complete for `status`, without `age_ms` and `replayed` for the others. The JPEG of
+            a snapshot.
         captured_s: Monotonic seconds of the capture of the frame; only valid in this process.
         captured_at: Wall clock time of the capture of the frame, in seconds since 1970.
         track: Number of the track that an event is about; None for the other kinds.
@@ -61,7 +63,7 @@ class Message:
             now_s: Monotonic seconds at which the message is sent.
             replayed: Whether the message had to wait until the receiver could be reached.
         """
-        if self.kind == "status":
+        if self.kind in ("status", "snapshot"):
             return self.body
         age_ms = max(0.0, (now_s - self.captured_s) * 1000)
         head = f'{{"age_ms":{age_ms:.1f},"replayed":{"true" if replayed else "false"},'

@@ -1,8 +1,9 @@
 """The MQTT output: one thread that publishes messages to a broker.
 
-The `faces` of frames are of no use when old: while the broker is away they are dropped and counted. Events are kept,
-within bounds, until the broker has acknowledged them; those that had to wait are marked `replayed`. Of status messages,
-only the newest of each topic is kept; the broker retains them, and all are sent again after every connect.
+The `faces` of frames, and snapshots, are of no use when old: while the broker is away they are dropped and counted.
+Events are kept, within bounds, until the broker has acknowledged them; those that had to wait are marked `replayed`. Of
+status messages, only the newest of each topic is kept; the broker retains them, and all are sent again after every
+connect.
 
 A message that the broker does not take (too large, refused, or answered with a hang-up) is dropped and counted, so that
 it does not hold up the others.
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 _MOST_IN_FLIGHT = 20
 # Most `faces` that are not written yet (QoS 0) or not acknowledged; more of them would only be older.
 _MOST_FACES = 200
+# Kinds of messages that are of no use when late; they share a queue.
+_FLEETING: tuple[Kind, ...] = ("faces", "snapshot")
 _TIMES = Times()
 
 _SET_ASIDE = {
@@ -65,7 +68,7 @@ class MqttOutput:
     """
 
     name = "mqtt"
-    kinds: frozenset[Kind] = frozenset(("faces", "events", "status"))
+    kinds: frozenset[Kind] = frozenset(("faces", "events", "status", "snapshot"))
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class MqttOutput:
             return
         late = self._inbox.put(message)
         if late is not None:
-            self._losses.count(late.kind, "broker_slow" if late.kind == "faces" else "overflow")
+            self._losses.count(late.kind, "overflow" if late.kind == "events" else "broker_slow")
 
     def forget(self, camera: str) -> None:
         """Clear the retained status of a camera that was removed; never blocks, and may be called from any thread."""
@@ -161,6 +164,10 @@ class MqttOutput:
         """Whether messages can be sent: there is a connection, and `_on_connect` was called for it."""
         return self._link.connected and self._link.connections == self._connection
 
+    def _unsettled(self) -> int:
+        """Number of messages of no use when late that are not written, or not acknowledged."""
+        return sum(map(self._ledger.unsettled, _FLEETING))
+
     def _topic(self, camera: str, kind: Kind) -> str:
         return f"{self._config.prefix}/{camera}/{kind}"
 
@@ -170,9 +177,7 @@ class MqttOutput:
         if any(map(self._inbox.count, self.kinds)):
             return False
         # Without a connection, waiting would not help.
-        return not self._link.connected or not (
-            len(self._outbox) or self._faces or self._unsent or self._ledger.unsettled("faces")
-        )
+        return not self._link.connected or not (len(self._outbox) or self._faces or self._unsent or self._unsettled())
 
     def _turn(self) -> None:
         faces, events, state = self._inbox.take(0.2)
@@ -187,7 +192,7 @@ class MqttOutput:
         self._send_pending()
         self._metrics.mqtt_connected.set(self._link.connected)
         self._metrics.output_waiting.labels(self.name, "events").set(len(self._outbox))
-        waiting = len(self._faces) + self._ledger.unsettled("faces")
+        waiting = len(self._faces) + self._unsettled()
         self._metrics.output_waiting.labels(self.name, "faces").set(waiting)
 
     def _handle_link_events(self) -> None:
@@ -236,11 +241,11 @@ class MqttOutput:
     def _on_loss(self, lost: Lost) -> None:
         suspects = self._ledger.suspects(lost.at_s) if lost.unexplained else []
         for sent in self._ledger.clear():
-            if sent.kind == "faces":
-                self._losses.count("faces", "connection_lost")
-        if self._faces:
-            self._losses.count("faces", "connection_lost", len(self._faces))
-            self._faces.clear()
+            if sent.kind in _FLEETING:
+                self._losses.count(sent.kind, "connection_lost")
+        for message in self._faces:
+            self._losses.count(message.kind, "connection_lost")
+        self._faces.clear()
         if self._hangups.lost(lost, suspects) is not None:
             self._link.relent()
         if self._hangups.without_reason:
@@ -252,15 +257,14 @@ class MqttOutput:
 
     def _keep_faces(self, message: Message) -> None:
         if not self._online:
-            self._losses.count("faces", "offline")
+            self._losses.count(message.kind, "offline")
             return
         most = _MOST_IN_FLIGHT if self._hangups.careful else _MOST_FACES
         self._faces.append(message)
-        if len(self._faces) + self._ledger.unsettled("faces") > most:
+        if len(self._faces) + self._unsettled() > most:
             self._handle_link_events()
-        if len(self._faces) + self._ledger.unsettled("faces") > most and self._faces:
-            self._faces.popleft()
-            self._losses.count("faces", "broker_slow")
+        if len(self._faces) + self._unsettled() > most and self._faces:
+            self._losses.count(self._faces.popleft().kind, "broker_slow")
         elif not self._faces_qos():
             self._send_pending()
 
@@ -296,9 +300,12 @@ class MqttOutput:
     def _send_faces(self, message: Message) -> None:
         now_s = self._clock()
         payload = message.encode(now_s, replayed=False)
-        if self._send(self._topic(message.camera, "faces"), "faces", payload, self._faces_qos()):
-            self._metrics.output_published.labels(self.name, "faces").inc()
-            self._metrics.observe_age(message.camera, max(0.0, now_s - message.captured_s))
+        kind = message.kind
+        qos = self._faces_qos() if kind == "faces" or self._hangups.careful else 0
+        if self._send(self._topic(message.camera, kind), kind, payload, qos):
+            self._metrics.output_published.labels(self.name, kind).inc()
+            if kind == "faces":
+                self._metrics.observe_age(message.camera, max(0.0, now_s - message.captured_s))
 
     def _send_event(self) -> bool:
         """Send the next event, if there is one; return whether there was."""
@@ -337,7 +344,7 @@ class MqttOutput:
             for event in self._inbox.take(0).events:
                 self._outbox.put(event)
         events = self._inbox.count("events") + (0 if self._outbox.durable else len(self._outbox))
-        faces = self._inbox.count("faces") + len(self._faces) + self._ledger.unsettled("faces")
+        faces = self._inbox.count("faces") + self._inbox.count("snapshot") + len(self._faces) + self._unsettled()
         if faces:
             self._losses.count("faces", "shutdown", faces, quietly=True)
         if events:
