@@ -8,13 +8,14 @@ from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from visaged.daemon.cli.console import line_of, show
-from visaged.daemon.watch.board import Board, CameraRow
+from visaged.daemon.watch.board import Board
 from visaged.daemon.watch.news import News, cleaned
 
 _STATES = {"streaming": "green", "connecting": "yellow", "waiting": "bold red", "ended": "dim", "stopped": "dim"}
@@ -103,23 +104,33 @@ class Screen(Lines):
         if not rows:
             return Group(Text(), head)
         summary = Text(f"  {streaming} of {len(rows)} cameras stream, {faces} faces in view", no_wrap=True)
-        table = Table(box=None, padding=(0, 2), pad_edge=True, show_header=True, header_style="dim")
-        table.add_column("camera", no_wrap=True, overflow="ellipsis", min_width=8, max_width=24)
-        table.add_column("state", no_wrap=True)
-        table.add_column("faces", justify="right", no_wrap=True)
         has_fps = any(row.fps is not None for _, row in rows)
-        if has_fps:
-            table.add_column("fps", justify="right", no_wrap=True)
-        table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1)
+        name_width = min(24, max(6, *(len(name) for name, _ in rows)), max(6, self._console.width - 32))
+        widths = [name_width, 10, 5, *([5] if has_fps else [])]
+        # rich would take the room for a long reason from the columns before it.
+        about_width = self._console.width - sum(widths) - 2 * len(widths) - 2
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        for name, width in zip(("camera", "state", "faces", "fps"), widths, strict=False):
+            justify: JustifyMethod = "right" if width == 5 else "left"
+            table.add_column(name, width=width, justify=justify, no_wrap=True, overflow="ellipsis")
+        if about_width >= 8:
+            table.add_column("", width=about_width, no_wrap=True, overflow="ellipsis")
         most = max(3, self._console.height // 2 - 4)
         # Cameras that do not stream are what somebody has to look at.
         rows.sort(key=lambda item: item[1].state == "streaming")
         for name, row in rows[:most]:
             fps = [("" if row.fps is None else f"{row.fps:.1f}")] if has_fps else []
+            about = [Text(row.error or row.shape)] if about_width >= 8 else []
             state = Text(row.state or "?", _STATES.get(row.state, ""))
-            table.add_row(Text(name, "bold"), state, str(row.faces), *fps, Text(_about(row)))
+            table.add_row(Text(name, "bold"), state, str(row.faces), *fps, *about)
         left = len(rows) - most
-        return Group(Text(), head, summary, table, *([Text(f"  and {left} more", "dim")] if left > 0 else []))
+        return Group(
+            Text(),
+            head,
+            summary,
+            Padding(table, (0, 0, 0, 2)),
+            *([Text(f"  and {left} more", "dim")] if left > 0 else []),
+        )
 
 
 class JsonLines(Lines):
@@ -167,7 +178,3 @@ def _line(news: News, said: str) -> Text:
     elif news.kind == "note":
         style = "yellow"
     return text.append(cleaned(said, _MOST_LINE + 700), style)
-
-
-def _about(row: CameraRow) -> str:
-    return row.error or row.shape

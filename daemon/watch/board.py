@@ -109,7 +109,7 @@ class Board:
 
 def _camera(row: CameraRow, document: Mapping[str, Any]) -> str | None:
     state, error = str(document["state"]), document.get("error")
-    before = (row.state, row.error)
+    before = row.error or row.state
     row.state, row.error = state, error if isinstance(error, str) else ""
     width, height = _number(document.get("width")), _number(document.get("height"))
     codec = document.get("codec")
@@ -118,7 +118,7 @@ def _camera(row: CameraRow, document: Mapping[str, Any]) -> str | None:
     row.fps = float(fps) if isinstance(fps, int | float) and 0 <= fps < 1000 else None
     if "tracks" in document:
         row.told = _number(document["tracks"])
-    if before == (row.state, row.error):
+    if before == (row.error or row.state):  # a lost camera is tried again and again, for the same reason
         return None
     return f"{state}: {row.error}" if row.error else f"{state} {row.shape if state == 'streaming' else ''}".rstrip()
 

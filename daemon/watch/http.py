@@ -100,7 +100,10 @@ class HttpNews:
     def _connection(self, stopping: threading.Event) -> tuple[str, bool]:
         """Hold one connection until it ends; return why it did, and whether another try would end the same way."""
         url = self._target.url
-        headers: list[tuple[bytes | str, bytes | str]] = [("Accept", "text/event-stream"), ("Cache-Control", "no-store")]
+        headers: list[tuple[bytes | str, bytes | str]] = [
+            ("Accept", "text/event-stream"),
+            ("Cache-Control", "no-store"),
+        ]
         if self._target.key is not None:
             headers.append(("Authorization", f"Bearer {self._target.key}"))
         if self._last is not None:

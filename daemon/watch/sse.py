@@ -74,5 +74,3 @@ class EventParser:
             self.number = value.decode()
         elif field == b"retry" and value.isdigit() and len(value) <= 7:
             self.retry_s = int(value) / 1000
-
-
