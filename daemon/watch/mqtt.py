@@ -115,6 +115,9 @@ class MqttNews:
         except ssl.SSLError as error:
             reason = error.reason or error
             return f"the MQTT broker {address} does not speak TLS: {reason}; is it the port for TLS (often 8883)?", True
+        except ConnectionResetError as error:
+            hint = "is it the port for TLS (often 8883)?" if self._tls else "if it wants TLS, say --tls"
+            return f"the MQTT broker {address} hung up at once: {error.strerror}; {hint}", self._tls is not None
         except TimeoutError:
             return f"the MQTT broker {address} does not answer; check host and port, and what is between", False
         except OSError as error:
