@@ -290,7 +290,7 @@ def test_a_daemon_over_http(tmp_path: Path, demo_clip: Path) -> None:
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "as new as this one"),
         (b"HTTP/1.1 302 Found\r\nLocation: http://x\r\nContent-Length: 0\r\n\r\n", "redirects"),
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 0\r\n\r\n", "is it a visaged daemon"),
-        (b'HTTP/1.1 403 No\r\nContent-Length: 25\r\n\r\n{"detail":"not you\\u001b[m"}', "not you"),
+        (b'HTTP/1.1 403 No\r\nContent-Length: 28\r\n\r\n{"detail":"not you\\u001b[m"}', "not you"),
     ],
 )
 def test_answers_that_are_no_stream_say_what_to_do(answer: bytes, said: str) -> None:
