@@ -65,8 +65,11 @@ def bench_command(
             err.print(str(problem), style="red", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_CONFIGURATION) from None
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
-    for number in machine.running_daemons():
-        text = f"warning: a visaged daemon runs (process {number}); both will be slowed down, and the figures low"
+    running = ", ".join(map(str, machine.running_daemons()))
+    if running:
+        text = (
+            f"warning: a visaged daemon runs (process {running}); it will be slowed down, and the figures will be low"
+        )
         err.print(text, style="yellow", markup=False, soft_wrap=True)
     folder = None
     try:
