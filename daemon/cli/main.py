@@ -27,9 +27,11 @@ from rich.text import Text
 from visaged.daemon.app import STOP_S, Daemon
 from visaged.daemon.cli import hangups
 from visaged.daemon.cli import models as models_command
+from visaged.daemon.cli.bench import bench_command
 from visaged.daemon.cli.cameras import EXPOSED, camera_document, is_exposed
 from visaged.daemon.cli.console import EventLines
 from visaged.daemon.cli.ending import Ending
+from visaged.daemon.cli.watch import watch_command
 from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError
 from visaged.daemon.errors import StartError
 from visaged.daemon.http.keys import hash_key, make_key
@@ -53,6 +55,8 @@ app = typer.Typer(
     "4 its end hung.",
 )
 app.add_typer(models_command.app, name="models")
+app.command("bench")(bench_command)
+app.command("watch")(watch_command)
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
