@@ -113,6 +113,7 @@ class Delivery:
                 raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
             self._broker_workers[1].start()
         self._mqtt.clear_all_but(self._cameras)
+        self.fan_out.expect(self._cameras)
         for worker in [*self._spool_workers, *self._output_workers, self._fan_out_worker]:
             worker.start()
 

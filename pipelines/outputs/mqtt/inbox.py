@@ -78,4 +78,5 @@ class Inbox:
     def count(self, kind: Kind) -> int:
         """Return how many messages of a kind wait."""
         with self._changed:
-            return len({"faces": self._news.faces, "events": self._news.events, "status": self._news.state}[kind])
+            faces, events, state = self._news
+            return len({"faces": faces, "events": events}.get(kind, state))
