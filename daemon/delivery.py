@@ -67,7 +67,10 @@ class Delivery:
         self._cameras = [camera.name for camera in settings.cameras]
         mqtt = settings.mqtt
         self._spool = None if state_folder is None else _spool(settings, state_folder, composer.epoch, metrics)
-        self._broker = EmbeddedBroker(mqtt.host, mqtt.port, mqtt.prefix) if mqtt.embedded else None
+        self._broker = None
+        if mqtt.embedded:
+            devices = mqtt.home_assistant.devices_start
+            self._broker = EmbeddedBroker(mqtt.host, mqtt.port, mqtt.prefix, devices=devices)
         try:
             self._mqtt = MqttOutput(
                 mqtt,

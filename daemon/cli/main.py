@@ -77,6 +77,7 @@ class Schema(StrEnum):
     EVENTS = "events"
     NODE_STATUS = "node-status"
     CAMERA_STATUS = "camera-status"
+    PRESENCE = "presence"
     FACE = "face"
 
 

@@ -30,14 +30,9 @@ class Discovery:
         """Topic on which Home Assistant tells that it has started; None if nothing is published."""
         return None if self._prefix is None else f"{self._prefix}/status"
 
-    @property
-    def topics_start(self) -> str | None:
-        """Beginning of the topics of all messages, also those of other runs; None if nothing is published."""
-        return None if self._prefix is None else f"{self._prefix}/device/{ID_START}"
-
     def has(self, topic: str) -> bool:
         """Return whether a topic is one of these messages."""
-        return self.topics_start is not None and topic.startswith(self.topics_start)
+        return self._prefix is not None and topic.startswith(f"{self._prefix}/device/{ID_START}")
 
     def node(self) -> dict[str, bytes]:
         """Return the message that makes the node's device, by topic; empty if nothing is published."""

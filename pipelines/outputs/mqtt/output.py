@@ -362,7 +362,7 @@ class MqttOutput:
 
     def _report(self, topic: str, kind: Kind, cause: str, text: str) -> None:
         # Of discovery, once for all cameras: they are refused alike.
-        start = self._discovery.topics_start if kind == "discovery" else None
+        start = self._config.home_assistant.devices_start if kind == "discovery" else None
         self._losses.report(topic if start is None else f"{start}...", cause, text)
 
     def _sign_off(self) -> None:
