@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from homeassistant.components import mqtt
 from homeassistant.components.image import DATA_COMPONENT
 from homeassistant.core import Event, HomeAssistant
 from homeassistant.helpers import device_registry, entity_registry
-from pytest_homeassistant_custom_component.common import MockConfigEntry
+from homeassistant.setup import async_setup_component
+from pytest_homeassistant_custom_component.common import MockConfigEntry, async_mock_service
 
 from tests.support.broker import MosquittoBroker
 from tests.support.process import ManagedProcess
 
+README = Path(__file__).parents[2] / "README.md"
 CLIP = Path(__file__).parents[2] / "daemon" / "demo" / "demo.mp4"
 PATIENCE_S = 90.0
 JPEG = b"\xff\xd8\xff\xe0 as visaged sends it \xff\xd9"
@@ -251,3 +254,16 @@ async def test_devices_are_told_again_when_home_assistant_starts(home: Home, dae
     await home.wait(lambda: any(m.topic == "homeassistant/status" and m.payload == "online" for m in heard))
     await home.wait(lambda: sum(m.topic.endswith("/config") and not m.retain for m in heard) >= 3)
     assert home.value("binary_sensor.visaged_shop_connectivity") == "on"
+
+
+async def test_the_automations_of_the_readme(home: Home, daemon: Daemon) -> None:
+    (text,) = re.findall(r"```yaml\n(automation:.*?)```", README.read_text(), re.DOTALL)
+    lights = async_mock_service(home.hass, "light", "turn_on")
+    messages = async_mock_service(home.hass, "notify", "notify")
+    assert await async_setup_component(home.hass, "automation", yaml.safe_load(text))
+    await home.start()
+    await home.wait(lambda: lights and messages)
+    assert lights[0].data == {"entity_id": ["light.entrance"]}
+    assert re.fullmatch(r"Somebody of about [0-9.]+ was there for [0-9]+ s\.", messages[0].data["message"])
+    begun = sum(state == "on" for entity, state in home.states if entity == "binary_sensor.entrance_face")
+    assert len(lights) <= begun
