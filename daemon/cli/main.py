@@ -275,7 +275,11 @@ def _default() -> dict[str, Any]:
     """Return a configuration for a first try: the demo clip, and all servers on free ports of loopback."""
     return {
         "cameras": [{"name": "demo", "url": str(DEMO), "loop": True, "fps": 10}],
-        "mqtt": {"embedded": True, "port": _free_port("127.0.0.1", 1883)},
+        "mqtt": {
+            "embedded": True,
+            "port": _free_port("127.0.0.1", 1883),
+            "home_assistant": {"enabled": True},
+        },
         "http": {"port": _free_port("127.0.0.1", 8080)},
         # The bucket names in the examples of OSS's face detection.
         "oss": {
