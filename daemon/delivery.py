@@ -69,7 +69,10 @@ class Delivery:
         self._cameras = [camera.name for camera in settings.cameras]
         mqtt = settings.mqtt
         self._spool = None if state_folder is None else _spool(settings, state_folder, composer.epoch, metrics)
-        self._broker = EmbeddedBroker(mqtt.host, mqtt.port, mqtt.prefix) if mqtt.embedded else None
+        self._broker = None
+        if mqtt.embedded:
+            devices = mqtt.home_assistant.devices_start
+            self._broker = EmbeddedBroker(mqtt.host, mqtt.port, mqtt.prefix, devices=devices)
         try:
             self._mqtt = MqttOutput(
                 mqtt,
@@ -118,6 +121,7 @@ class Delivery:
                 raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
             self._broker_workers[1].start()
         self._mqtt.clear_all_but(self._cameras)
+        self.fan_out.expect(self._cameras)
         for worker in [*self._disk_workers, *self._output_workers, self._fan_out_worker]:
             worker.start()
 

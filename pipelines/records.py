@@ -182,6 +182,21 @@ CAMERA_STATES: tuple[CameraState, ...] = ("connecting", "streaming", "waiting", 
 
 
 @dataclass(frozen=True, slots=True)
+class CameraPresence:
+    """How many faces are in front of a camera.
+
+    Attributes:
+        camera: Name of the camera.
+        faces: Number of its tracks that have begun and not ended.
+        since_at: When that number changed last, seconds since 1970.
+    """
+
+    camera: str
+    faces: int
+    since_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class CameraStatus:
     """The status of a camera.
 

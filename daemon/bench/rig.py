@@ -166,7 +166,7 @@ class Rig:
         passed = time.monotonic() - began
         after = self._counts()
         spent = {what: after[what] - old for what, old in before.items()}
-        broken = next((status for status, _ in self._cameras.statuses() if status.state != "streaming"), None)
+        broken = next((one.status for one in self._cameras.overview() if one.status.state != "streaming"), None)
         if broken is not None:
             raise BenchError(
                 f"{broken.camera} is {broken.state} and does not stream: {broken.error or 'no picture yet'}"

@@ -42,6 +42,8 @@ from visaged.daemon.management.folder import StateFolder
 from visaged.daemon.management.state import next_epoch
 from visaged.daemon.settings import Settings, check, load, warnings
 from visaged.daemon.supervision.notify import Notifier
+from visaged.pipelines.outputs import asyncapi
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.runtime.credentials import OUTSIDE
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.schemas import schema
@@ -74,13 +76,16 @@ _RESERVE_S = 0.1
 
 
 class Schema(StrEnum):
-    """Argument of `visaged schema`: the configuration, or a kind of message."""
+    """Argument of `visaged schema`: the configuration, a kind of message, or all topics."""
 
     CONFIG = "config"
     FACES = "faces"
     EVENTS = "events"
     NODE_STATUS = "node-status"
     CAMERA_STATUS = "camera-status"
+    PRESENCE = "presence"
+    DISCOVERY = "discovery"
+    ASYNCAPI = "asyncapi"
     FACE = "face"
 
 
@@ -222,15 +227,17 @@ def key_command(
 
 @app.command("schema")
 def schema_command(
-    of: Annotated[Schema, typer.Argument(help="The configuration, or a kind of message.")] = Schema.CONFIG,
+    of: Annotated[Schema, typer.Argument(help="The configuration, a kind of message, or all topics.")] = Schema.CONFIG,
 ) -> None:
-    """Print the JSON Schema of the configuration or of a message."""
+    """Print the JSON Schema of the configuration or of a message, or the AsyncAPI document of all topics."""
     document: dict[str, Any]
     if of is Schema.CONFIG:
         document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Settings.model_json_schema()
         # The default is a path in this installation.
         document["properties"]["models"]["default"] = {}
         del document["$defs"]["ModelSettings"]["properties"]["manifest"]["default"]
+    elif of is Schema.ASYNCAPI:
+        document = asyncapi.document(PublisherConfig(), version_string())
     else:
         document = schema(of.value)
     print(json.dumps(document, indent=2))
@@ -272,7 +279,11 @@ def _default() -> dict[str, Any]:
     """Return a configuration for a first try: the demo clip, and all servers on free ports of loopback."""
     return {
         "cameras": [{"name": "demo", "url": str(DEMO), "loop": True, "fps": 10}],
-        "mqtt": {"embedded": True, "port": _free_port("127.0.0.1", 1883)},
+        "mqtt": {
+            "embedded": True,
+            "port": _free_port("127.0.0.1", 1883),
+            "home_assistant": {"enabled": True},
+        },
         "http": {"port": _free_port("127.0.0.1", 8080)},
         # The bucket names in the examples of OSS's face detection.
         "oss": {

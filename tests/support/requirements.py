@@ -97,6 +97,7 @@ RTSP_SERVER = SystemPart("GStreamer's RTSP server (gir1.2-gst-rtsp-server-1.0)",
 FAKETIME = SystemPart("libfaketime", _faketime)
 SYSTEMD = SystemPart("systemd-analyze", _program("systemd-analyze", "systemd"))
 CHROMIUM = SystemPart("Chromium", _program("chromium", "chromium"))
+NPM = SystemPart("npm", _program("npm", "npm"))
 FFMPEG = SystemPart("the ffmpeg program", _program("ffmpeg", "ffmpeg"))
 NVIDIA_GPU = SystemPart("an NVIDIA GPU", _device("nvidia[0-9]*", "NVIDIA GPU"), is_hardware=True)
 USB_CAMERA = SystemPart("a USB camera", _device("video[0-9]*", "camera"), is_hardware=True)
