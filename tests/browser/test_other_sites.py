@@ -266,12 +266,13 @@ def test_a_name_that_is_made_to_lead_here_shows_nothing(target: Target, browsing
     browsing.expect("")
     page = browsing.page()
     target.login(page)
-    # Browsers ask before a page of the Internet may reach this machine; the victim has allowed it.
-    page.context.grant_permissions(["local-network-access"])
     url = target.daemon.url.replace("127.0.0.1", f"rebound.{HOSTS}")
-    page.route(f"{url}/", lambda route: route.fulfill(body=EMPTY, content_type="text/html"))
-    page.goto(f"{url}/")
-    page.unroute(f"{url}/")  # from here on the name leads to the daemon, as a name server of the page's would say
+    # The page comes from elsewhere, and then its name and port lead to the daemon.
+    target.daemon.end()
+    with web_server(serves(EMPTY), port=int(url.rpartition(":")[2])):
+        page.goto(f"{url}/")
+    target.daemon.start()
+    target.seen = 0
     paths = [*target.paths, "/", "/docs", "/healthz", "/readyz", "/openapi.json"]
     requests = [[path, {"credentials": "include"}] for path in paths]
     requests += [["/v1/session", posts({"key": ATTACKER})], ["/v1/faces", {"method": "POST", "body": "x"}]]
