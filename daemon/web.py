@@ -15,7 +15,6 @@ from starlette.types import ASGIApp
 
 from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
-from visaged.daemon.api.events.api import install_events
 from visaged.daemon.api.live import install_live
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.api.session import install_session
@@ -23,6 +22,7 @@ from visaged.daemon.api.v1 import DaemonView, create_app
 from visaged.daemon.api.viewers import Viewers
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
+from visaged.daemon.events.api import install_events
 from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.http.access import KeyGuard
 from visaged.daemon.http.browsers.guard import PageGuard

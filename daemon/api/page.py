@@ -3,12 +3,16 @@
 The page holds no data: everything it shows comes from the HTTP API, with the viewer's own rights. So it is open without
 a key, and the same for everybody. Its files are read once, at the start, into a table; a path that is not in the table
 is not looked for.
+
+The page names its files below a folder whose name changes with any of them. So browsers keep them for ever, ask for
+nothing but `/` at the next visit, and never mix the files of two versions.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
@@ -40,12 +44,12 @@ _POLICY = "; ".join(
     )
 )
 _HEADERS = {
-    # Asked about at every visit and answered with 304, so that an update of visaged never mixes old files with new.
-    "Cache-Control": "no-cache",
     "Content-Security-Policy": _POLICY,
     "Permissions-Policy": "camera=(), microphone=(), geolocation=(), clipboard-write=(self)",
     "Vary": "Accept-Encoding",
 }
+_ASK_AGAIN = "no-cache"
+_KEEP = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,49 +71,59 @@ class PageFile:
 
 def read_files() -> dict[str, PageFile]:
     """Return the files of the page by their paths below the page's folder, such as `js/main.js`."""
-    return dict(_walk(files("visaged.daemon") / "page", ""))
+    return {path: _file(path, entry.read_bytes()) for path, entry in _walk(files("visaged.daemon") / "page", "")}
 
 
-def _walk(folder: Traversable, prefix: str) -> list[tuple[str, PageFile]]:
+def version_of(table: Mapping[str, PageFile]) -> str:
+    """Return a word that changes with any of the files."""
+    tags = "".join(f"{path} {file.tag} " for path, file in sorted(table.items()))
+    return hashlib.sha256(tags.encode()).hexdigest()[:16]
+
+
+def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Traversable]]:
     found = []
     for entry in folder.iterdir():
         if entry.is_dir():
             found += _walk(entry, f"{prefix}{entry.name}/")
         elif entry.name.rpartition(".")[2] in _TYPES:
-            found.append((prefix + entry.name, _file(entry)))
+            found.append((prefix + entry.name, entry))
     return found
 
 
-def _file(entry: Traversable) -> PageFile:
-    data = entry.read_bytes()
-    media_type = _TYPES[entry.name.rpartition(".")[2]]
+def _file(path: str, data: bytes) -> PageFile:
+    media_type = _TYPES[path.rpartition(".")[2]]
     return PageFile(media_type, data, gzip.compress(data, mtime=0), hashlib.sha256(data).hexdigest()[:16])
 
 
 def install_page(app: FastAPI) -> None:
     """Add the page at `/`, its files below `/page/`, and its icon where browsers look for one unasked."""
     table = read_files()
+    version = version_of(table)
+    start = _file(_INDEX, table[_INDEX].plain.replace(b'"page/', f'"page/{version}/'.encode()))
     options: dict[str, Any] = {"include_in_schema": False, "response_class": Response}
 
     @app.get("/", **options)
     def index(request: Request) -> Response:
-        return _answer(table[_INDEX], request)
+        return _answer(start, request, _ASK_AGAIN)
 
     @app.get("/favicon.ico", **options)
     def favicon(request: Request) -> Response:
-        return _answer(table[_ICON], request)
+        return _answer(table[_ICON], request, _ASK_AGAIN)
 
     @app.get("/page/{path:path}", **options)
     def part(request: Request, path: str) -> Response:
+        folder, _, below = path.partition("/")
+        kept = folder == version
+        path = below if kept else path
         if path not in table:
             raise Problem(HTTPStatus.NOT_FOUND, "not-found", "the page has no such file; the page itself is at /")
-        return _answer(table[path], request)
+        return _answer(table[path], request, _KEEP if kept else _ASK_AGAIN)
 
 
-def _answer(file: PageFile, request: Request) -> Response:
+def _answer(file: PageFile, request: Request, caching: str) -> Response:
     packed = _takes_gzip(request.headers.get("accept-encoding", ""))
     tag = f'"{file.tag}{"-gz" if packed else ""}"'
-    headers = _HEADERS | {"ETag": tag}
+    headers = _HEADERS | {"ETag": tag, "Cache-Control": caching}
     known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
     if tag in known or "*" in known:
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)

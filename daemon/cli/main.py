@@ -299,6 +299,7 @@ def _banner(settings: Settings, daemon: Daemon) -> Text:
     mqtt = settings.mqtt
     kind = "embedded broker" if mqtt.embedded else "broker"
     rows = [
+        ("Page", f"{daemon.web.http_address}/"),
         ("MQTT", f"{mqtt.host}:{mqtt.port} ({kind}), topics {mqtt.prefix}/#"),
         ("HTTP", f"{daemon.web.http_address}/docs  (POST /v1/faces, /v1/cameras, /healthz, /readyz, /metrics)"),
         ("Networks", f"{daemon.detector.name}, {settings.models.analyzer or 'no analyzer'} on "

@@ -39,9 +39,9 @@ CREATE TABLE events (
     gender TEXT,
     emotion TEXT,
     attributes TEXT NOT NULL,
-    picture INTEGER,
-    body BLOB NOT NULL
+    picture INTEGER
 );
+CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE pictures (id INTEGER PRIMARY KEY, blurred INTEGER NOT NULL, jpeg BLOB NOT NULL);
 CREATE TABLE state (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -52,22 +52,22 @@ CREATE TABLE state (
 );
 CREATE INDEX seen ON events (at, id, camera, kind, latest, age, gender, emotion);
 CREATE INDEX seen_by_camera ON events (camera, at, id, kind, latest, age, gender, emotion);
-CREATE INDEX begun ON events (started, camera, age, gender, emotion) WHERE latest;
-CREATE INDEX newest ON events (epoch, camera, track) WHERE latest;
+CREATE INDEX begun ON events (started, camera, age, gender, emotion, latest) WHERE latest;
+CREATE INDEX tracks ON events (epoch, camera, track, latest);
 CREATE INDEX pictured ON events (picture) WHERE picture IS NOT NULL;
 """
 _TABLES = Tables(
     application=0x76736768,  # "vsgh"
     version=1,
     schema=_SCHEMA,
-    names=frozenset({"events", "pictures", "state"}),
+    names=frozenset({"events", "bodies", "pictures", "state"}),
     moved="the events in it are then no longer found",
     damaged="The history begins anew; events for the MQTT broker are not affected",
     synchronous="NORMAL",
     wiped=True,
 )
 
-_INSERT = f"INSERT OR REPLACE INTO events VALUES ({', '.join('?' * 16)})"  # noqa: S608 - marks alone
+_INSERT = f"INSERT OR REPLACE INTO events VALUES ({', '.join('?' * 15)})"  # noqa: S608 - marks alone
 
 
 class HistoryDatabase(StateDatabase):
@@ -106,6 +106,7 @@ class HistoryDatabase(StateDatabase):
                 if event.jpeg is not None:
                     run.execute("INSERT OR IGNORE INTO pictures VALUES (?, ?, ?)", (event.picture, blurred, event.jpeg))
                 run.execute(_INSERT, _row(event, stored_s))
+                run.execute("INSERT OR REPLACE INTO bodies VALUES (?, ?)", (event.number, event.body))
             self._set_state(run, state)
 
     def state(self) -> tuple[int, tuple[float, float]] | None:
@@ -164,6 +165,7 @@ class HistoryDatabase(StateDatabase):
                 if row is None:
                     continue
                 removed += 1
+                run.execute("DELETE FROM bodies WHERE id = ?", (number,))
                 picture, latest, *track = row
                 if picture is not None:
                     run.execute(
@@ -173,8 +175,8 @@ class HistoryDatabase(StateDatabase):
                 if latest:  # of what is left of the track, the newest event stands for it
                     run.execute(
                         "UPDATE events SET latest = 1 WHERE id = "
-                        "(SELECT MAX(id) FROM events WHERE camera = ? AND epoch = ? AND track = ?)",
-                        (track[1], track[0], track[2]),
+                        "(SELECT MAX(id) FROM events WHERE epoch = ? AND camera = ? AND track = ?)",
+                        track,
                     )
             self._set_state(run, state)
         return removed
@@ -189,23 +191,25 @@ class HistoryDatabase(StateDatabase):
             )
             return run.execute("DELETE FROM pictures WHERE ? OR NOT blurred", (also_blurred,)).rowcount
 
-    def open_tracks(self, epoch: int) -> list[tuple[bytes, int]]:
-        """Return the newest event of each track of earlier runs that has not ended, and the seq of the next one.
+    def open_tracks(self, epoch: int) -> list[tuple[bytes, int, int | None]]:
+        """Return the newest event of each track of earlier runs that has not ended: body, next seq, and picture.
 
         Args:
             epoch: The run that goes on now.
         """
         rows = self._connection.execute(
-            "SELECT body, epoch, camera FROM events WHERE latest AND kind != 'end' AND epoch < ? ORDER BY id", (epoch,)
+            "SELECT body, epoch, camera, picture FROM events JOIN bodies USING (id) "
+            "WHERE latest AND kind != 'end' AND epoch < ? ORDER BY id",
+            (epoch,),
         ).fetchall()
         numbers: dict[tuple[int, str], int] = {}
         found = []
-        for body, run, camera in rows:
+        for body, run, camera, picture in rows:
             if (run, camera) not in numbers:
                 text = "SELECT MAX(seq) FROM events WHERE camera = ? AND epoch = ?"
                 numbers[run, camera] = self._connection.execute(text, (camera, run)).fetchone()[0]
             numbers[run, camera] += 1
-            found.append((body, numbers[run, camera]))
+            found.append((body, numbers[run, camera], picture))
         return found
 
     def scrub(self) -> bool:
@@ -246,5 +250,5 @@ def _row(event: Kept, stored_s: float) -> tuple[object, ...]:
     age, gender, emotion = known.get("age"), known.get("gender"), known.get("emotion")
     return (
         event.number, stored_s, event.at_ms, event.started_ms, event.epoch, event.camera, event.track, event.seq,
-        event.kind, True, age, gender, emotion, orjson.dumps(known).decode(), event.picture, event.body,
+        event.kind, True, age, gender, emotion, orjson.dumps(known).decode(), event.picture,
     )  # fmt: skip

@@ -146,6 +146,11 @@ class History:
         gone = self._first if self.store is None else self.store.gone
         return after < gone or after > self._numbers.last
 
+    @property
+    def newest(self) -> int:
+        """Number of the newest event."""
+        return self._numbers.last
+
     def known(self, after: int) -> int:
         """Return the number of the newest event in place of one that there has not been yet."""
         return min(after, self._numbers.last)

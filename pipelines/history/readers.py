@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from visaged.pipelines.history.database import HistoryDatabase
+from visaged.pipelines.runtime.database import is_damaged, reason_of
 
 _STEPS = 20_000
 """Instructions of SQLite between two looks at the clock: some 0.2 ms."""
@@ -40,6 +41,8 @@ class Readers:
         self._database: HistoryDatabase | None = None
         self._trouble = "it is not open yet"
         self._stopped = False
+        self.damage: sqlite3.Error | None = None
+        """What showed that the file is damaged; None if nothing did."""
         self.writing = threading.RLock()
         """Held by whoever uses the connection that writes, where the database is in memory."""
 
@@ -93,7 +96,9 @@ class Readers:
             connection = connection or _open(self._path)
             yield from _limited(connection, is_over)
         except sqlite3.Error as error:
-            raise Unavailable(str(error)) from error
+            if is_damaged(error):
+                self.damage = error
+            raise Unavailable(reason_of(error)) from error
         finally:
             with self._lock:
                 keep = connection is not None and generation == self._generation

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -114,6 +114,7 @@ class Store:
         self._busy_since_s: float | None = None
         self._written_s = self._retry_s = self._look_s = float("-inf")
         self._expire_s = clock()
+        metrics.history_max_bytes.set(bounds.most_bytes)
         metrics.history_writable.set_function(lambda: not self.state)
         self._try(self._open, at_start=True)
 
@@ -292,14 +293,21 @@ class Store:
                 why = "history.pictures is off" if not self._bounds.pictures else "privacy.blur_faces is on"
                 log.info("%d pictures of an earlier run were removed from the history, because %s", removed, why)
         ends = []
-        for body, seq in database.open_tracks(self._epoch):
+        for body, seq, picture in database.open_tracks(self._epoch):
             with suppress(KeyError, TypeError, ValueError):  # what cannot be read is left as it is
                 end = restart_end(body, seq)
-                ends.append(kept_from(self._numbers.take(), orjson.loads(end), end, self._clock()))
+                event = kept_from(self._numbers.take(), orjson.loads(end), end, self._clock())
+                ends.append(replace(event, picture=picture))
         database.add([(end, self._lasting.now()) for end in ends], self._bounds.blurred, self._marks())
 
     def _look(self) -> None:
-        """Find out whether the file is still the one that is open: SQLite would write to a deleted one for ever."""
+        """Find out whether the file is still the one that is open, and can be read.
+
+        SQLite would write to a deleted one for ever, and to pages that it has in memory, whatever became of the file.
+        """
+        if self.readers.damage is not None:
+            damage, self.readers.damage = self.readers.damage, None
+            raise damage
         if self._path is not None and self._database is not None and files_of(self._path) != self._inodes:
             raise OSError(f"{self._path} or its -wal file was replaced")
 
@@ -373,8 +381,9 @@ class Store:
                 while old := database.expired(before_s, _AT_ONCE):
                     self._drop(database, old)
             if database.size() > self._bounds.most_bytes:
-                while database.size() > self._bounds.most_bytes * _LEFT and (old := database.oldest(_AT_ONCE // 10)):
-                    self._drop(database, old)
+                while (size := database.size()) > self._bounds.most_bytes * _LEFT and self._events > 0:
+                    too_much = (size - self._bounds.most_bytes * _LEFT) / size
+                    self._drop(database, database.oldest(min(_AT_ONCE, 1 + int(too_much * self._events))))
             if self._must_scrub:
                 self._must_scrub = not database.scrub()
 

@@ -118,6 +118,7 @@ class Metrics:
 
         self.history_events = gauge("history_events", "Events in the history")
         self.history_bytes = gauge("history_bytes", "Bytes of the history, pictures included")
+        self.history_max_bytes = gauge("history_max_bytes", "Most bytes of the history; 0 if none is kept")
         self.history_writable = gauge("history_writable", "1 while the history is written, 0 while it cannot be")
         self.history_lost = counter("history_lost", "Events or pictures that are missing in the history", "cause")
         self.live_viewers = gauge("live_viewers", "Open answers of live pictures, and of events as they come", "kind")

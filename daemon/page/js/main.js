@@ -16,8 +16,8 @@ class App {
   #main = document.getElementById("main");
   #frame = new PageFrame(this.#state, () => this.#hurry());
   #live = new Live(
-    (picture, blob) => this.#view.show(picture, blob),
-    (error) => this.#view.note(error && (error.status ? `No pictures: ${error.message}.` : "No pictures: the connection is lost.")),
+    (picture, blob) => Promise.resolve(this.#view.show(picture, blob)).catch((error) => console.error(error)),
+    (error) => this.#pictureless(error),
   );
   #events = new Events(
     {
@@ -77,7 +77,7 @@ class App {
     return this.#resume();
   }
 
-  /** The daemon did not answer at all: the streams find out when it does. */
+  /** The daemon did not answer: it is asked again until it does. */
   #again(error) {
     const waits = 3;
     this.#state.setConnection(false, error, waits);
@@ -95,8 +95,20 @@ class App {
     this.#events.start();
     this.#live.start();
     if (first && !this.#home.element.isConnected) this.#route(false);
-    if (this.#fresh) this.#home.load();
+    this.#fill();
     this.#fresh = false;
+  }
+
+  /** Asks for what happened, unless the stream tells all of it. */
+  #fill() {
+    if (this.#fresh || !this.#events.resumes) this.#home.load();
+    else this.#home.resume();
+  }
+
+  /** Says why there are no pictures. Where nothing comes at all, the banner says it and the last ones stay. */
+  #pictureless(error) {
+    const words = error?.status ? error.message : error && "the connection broke, and is tried again";
+    this.#view.note(words && this.#state.connection.good ? `No pictures: ${words}.` : null);
   }
 
   #pause() {
@@ -119,12 +131,13 @@ class App {
     this.#state.setConnection(true);
     this.#live.hurry();
     this.#schedulePoll();
-    this.#home.load(); // the daemon may have lost, kept or counted more than the stream tells
+    this.#fill();
     await this.#state.load().catch(() => {});
   }
 
   #lost(error, seconds) {
     if (error.status === 401) return this.#login();
+    this.#view.note(null);
     return this.#state.setConnection(false, error, seconds);
   }
 
@@ -151,7 +164,9 @@ class App {
     this.#drawing = requestAnimationFrame(() => {
       this.#drawing = 0;
       this.#home.update();
-      if (this.#view !== this.#home) this.#view.update();
+      if (this.#view === this.#home) return;
+      this.#view.update();
+      this.#live.watch(...this.#view.wanted);
     });
   }
   #drawing = 0;
@@ -164,11 +179,12 @@ class App {
   }
 
   #login() {
+    if (this.#runs) return location.reload(); // nothing of what was shown stays, on the page or in memory
     this.#pause();
     this.#fresh = true;
     this.#state.setConnection(true);
     this.#home.element.remove();
-    this.#change(new Login(() => this.begin()));
+    return this.#change(new Login(() => this.begin()));
   }
 
   async #logout() {

@@ -53,6 +53,11 @@ export class Events {
     }, lost);
   }
 
+  /** Whether a new start goes on after what came before, so that nothing is missed. */
+  get resumes() {
+    return this.#last !== null;
+  }
+
   start() {
     this.#kept.start();
   }

@@ -1,5 +1,6 @@
 // Bars of several kinds. The numbers stand beside them, so that no bar is needed to understand a value.
 import { h, mark, say, svg } from "./dom.js";
+import { delay } from "./times.js";
 import { count, percent } from "./words.js";
 
 /** A thin bar for a share; the share stands beside it in words, so it is hidden from screen readers. */
@@ -42,7 +43,7 @@ export class Stack {
       if (!this.#parts.has(name)) this.#add(name);
       const part = this.#parts.get(name);
       part.fill.style.width = `${(ms / sum) * 100}%`;
-      say(part.number, `${ms.toFixed(ms < 10 ? 1 : 0)} ms`);
+      say(part.number, ms < 10 ? `${ms.toFixed(1)} ms` : delay(ms));
     }
   }
 

@@ -68,7 +68,9 @@ export class Boxes {
     const scale = [room.width / width, room.height / height];
     const taken = faces.map(({ box }) => scaled(box, scale));
     faces.forEach((face, index) => {
-      const { label } = this.#drawn.get(face.track_id ?? index);
+      const { label, dots } = this.#drawn.get(face.track_id ?? index);
+      const across = taken[index][2] - taken[index][0];
+      dots.style.strokeWidth = `${Math.max(1.2, Math.min(3, across / 40))}px`; // points of small faces do not run together
       const size = { width: label.offsetWidth, height: label.offsetHeight };
       const place = freePlace(taken[index], size, room, taken);
       taken.push(place);

@@ -9,6 +9,6 @@ export function pointsChoice(chosen, first = "") {
     ["106", "106 points where known"],
   ];
   const options = choices.map(([value, text]) => h("option", { value, selected: value === first }, text));
-  const select = h("select", { onchange: () => chosen(select.value) }, ...options);
-  return h("label.field", {}, h("span.unseen", {}, "Points on faces"), select);
+  const select = h("select", { "aria-label": "Points on faces", onchange: () => chosen(select.value) }, ...options);
+  return select;
 }

@@ -47,6 +47,11 @@ export function setTime(element, time, text = clock) {
   return element;
 }
 
+/** Milliseconds, as seconds where there are many. */
+export function delay(ms) {
+  return ms < 1000 ? `${Math.round(ms)} ms` : span(ms / 1000);
+}
+
 /** A span of time with its unit. */
 export function span(seconds) {
   if (seconds < 10) return `${seconds.toFixed(1)} s`;

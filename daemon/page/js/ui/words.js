@@ -65,7 +65,7 @@ export function inTrouble(camera) {
 /** The state of a camera in a word or two. */
 export function stateWords(camera) {
   if (inTrouble(camera)) return "in trouble";
-  return { streaming: "live", waiting: "waiting for the next try", ended: "the recording has ended" }[camera.state] ?? camera.state;
+  return { streaming: "live" }[camera.state] ?? camera.state;
 }
 
 /** When a camera in trouble is tried again. */
@@ -90,7 +90,10 @@ const REASONS = {
 
 /** How long a face was seen, and how that ended if not by itself. */
 export function seenWords(event) {
-  if (event.event !== "end") return event.duration_s > 0 ? `here now, for ${span(event.duration_s)}` : "here now";
+  if (event.event !== "end") {
+    const seconds = Math.max(event.duration_s, (Date.now() - new Date(event.started_at)) / 1000);
+    return seconds < 1 ? "here now" : `here now, for ${span(Math.floor(seconds)).replace(".0", "")}`;
+  }
   const why = REASONS[event.reason];
-  return `seen for ${span(event.duration_s)}${why ? `; ${why}` : ""}`;
+  return `seen for ${event.duration_s < 0.1 ? "a moment" : span(event.duration_s)}${why ? `; ${why}` : ""}`;
 }

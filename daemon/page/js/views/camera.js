@@ -3,6 +3,7 @@ import { Stack } from "../ui/bars.js";
 import { command, copyButton, h, mark, say } from "../ui/dom.js";
 import { FaceList } from "../ui/face.js";
 import { Screen } from "../ui/screen.js";
+import { delay } from "../ui/times.js";
 import { count, inTrouble, noFace, stateWords } from "../ui/words.js";
 import { pointsChoice } from "../ui/points.js";
 import { paceWords, troubleLines } from "./tile.js";
@@ -54,7 +55,8 @@ export class CameraView {
 
   /** What to ask for: the names, the width and the rate of pictures. */
   get wanted() {
-    return [[this.#name], step(this.#screen.element.clientWidth * devicePixelRatio), FPS];
+    const names = this.#state.cameras.has(this.#name) ? [this.#name] : [];
+    return [names, step(this.#screen.element.clientWidth * devicePixelRatio), FPS];
   }
 
   update() {
@@ -69,7 +71,7 @@ export class CameraView {
     mark(this.#badge, "class", inTrouble(camera) ? "badge bad" : camera.state === "streaming" ? "badge good" : "badge");
     const { fps, age } = camera.state === "streaming" ? paceWords(camera) : {};
     const wanted = camera.fps ? ` of ${camera.fps} wanted` : "";
-    say(this.#pace, [fps && `${fps}${wanted}`, age && `${age} old`, count(camera.tracks ?? 0, "face")].filter(Boolean).join("  ·  "));
+    say(this.#pace, [fps && `${fps}${wanted}`, age && `${age} from capture to faces`, count(camera.tracks ?? 0, "face")].filter(Boolean).join("  ·  "));
     const stream = camera.codec ? `${camera.codec}, ${camera.width} × ${camera.height} px` : null;
     const again = camera.reconnects ? `opened again ${count(camera.reconnects, "time")}` : null;
     say(this.#source, [camera.source, stream, again].filter(Boolean).join("  ·  "));
@@ -108,7 +110,7 @@ export class CameraView {
   #times({ timing_ms: timing, age_ms: age }) {
     const known = Object.values(timing).reduce((sum, ms) => sum + ms, 0);
     this.#timing.element.hidden = false;
-    this.#timing.show({ ...timing, other: Math.max(0, age - known) }, `${Math.round(age)} ms from capture to faces`);
+    this.#timing.show({ ...timing, other: Math.max(0, age - known) }, `${delay(age)} from capture to faces`);
   }
 
   #links() {

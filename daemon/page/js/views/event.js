@@ -1,5 +1,5 @@
 // A row of what happened: one track, by its newest event; opened, everything that is known of it.
-import { json } from "../api/client.js";
+import { json, query } from "../api/client.js";
 import { announce, confirmed, copyButton, h, mark, say } from "../ui/dom.js";
 import { FaceCard } from "../ui/face.js";
 import { setTime, timeOfDay } from "../ui/times.js";
@@ -50,6 +50,11 @@ export class EventRow {
     if (this.#details.open) this.#fill();
   }
 
+  /** Says how long a face has been here; called every second. */
+  refresh() {
+    if (this.#event.event !== "end") say(this.#seen, seenWords(this.#event));
+  }
+
   #showPicture() {
     // The address changes with every event, the picture only with a better look.
     const look = this.#event.picture ? this.#event.best_shot.captured_at : "";
@@ -92,9 +97,9 @@ export class EventRow {
   }
 
   async #delete() {
-    if (!(await confirmed("Delete this event and its picture from this machine? That cannot be undone.", "Delete"))) return;
+    if (!(await confirmed("Delete all events of this face and their pictures from this machine? That cannot be undone.", "Delete"))) return;
     try {
-      await json(this.#path, { method: "DELETE" });
+      for (const id of await idsOfTrack(this.#event)) await json(`v1/events/${encodeURIComponent(id)}`, { method: "DELETE" });
       this.element.remove();
       this.#removed();
       announce("Deleted");
@@ -102,4 +107,17 @@ export class EventRow {
       this.#inside.append(h("p.bad", { role: "alert" }, `Not deleted: ${error.message}.`));
     }
   }
+}
+
+/** The events of a track: a row stands for all of them. */
+async function idsOfTrack(event) {
+  const ids = [];
+  let cursor = null;
+  do {
+    const pairs = [["camera", event.camera], ["since", event.started_at], ["limit", 500], ["cursor", cursor]];
+    const { events, next } = await json(query("v1/events", pairs));
+    ids.push(...events.filter((one) => keyOf(one) === keyOf(event)).map((one) => one.id));
+    cursor = next;
+  } while (cursor);
+  return ids;
 }

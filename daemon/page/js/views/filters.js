@@ -7,14 +7,9 @@ const OLDEST = 120;
 
 /** Two choices; `changed` is called after each. */
 export class Filters {
-  #camera = h("select");
-  #face = h("select");
-  element = h(
-    "div.filters",
-    {},
-    h("label.field", {}, h("span.unseen", {}, "Camera"), this.#camera),
-    h("label.field", {}, h("span.unseen", {}, "Face"), this.#face),
-  );
+  #camera = h("select", { "aria-label": "Camera" });
+  #face = h("select", { "aria-label": "Faces" });
+  element = h("div.filters", {}, this.#camera, this.#face);
 
   constructor(changed) {
     this.#camera.append(h("option", { value: "" }, "all cameras"));

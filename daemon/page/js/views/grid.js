@@ -43,7 +43,7 @@ export class Grid {
 
   /** Shows a picture of one of the cameras. */
   show(document, blob) {
-    this.#tiles.get(document.camera)?.show(document, blob).catch((error) => console.error(error));
+    return this.#tiles.get(document.camera)?.show(document, blob);
   }
 
   /** Says why there are no pictures of any camera; null if there are. */

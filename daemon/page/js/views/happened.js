@@ -16,6 +16,8 @@ export class Happened {
   #rows = new Map();
   #cursor = null;
   #loading = 0;
+  #loadedAt = Date.now();
+  #day = day(Date.now());
   #waiting = new Map();
   #timer = null;
   #words = h("p.quiet.pad");
@@ -42,9 +44,17 @@ export class Happened {
     this.#filters.cameras([...this.#state.cameras.keys()]);
   }
 
+  /** Says how long those have been here who are. */
+  refresh() {
+    if (this.#day !== day(this.#loadedAt)) this.load(); // at midnight, for Today is Yesterday then
+    for (const row of this.#rows.values()) row.refresh();
+  }
+
   /** Asks for the newest events. */
   async load() {
     const turn = ++this.#loading;
+    this.#loadedAt = Date.now();
+    this.#day = day(this.#loadedAt);
     try {
       const answer = await this.#ask(null);
       if (turn !== this.#loading) return; // the filters were changed meanwhile

@@ -35,6 +35,11 @@ export class Home {
     this.#numbers.load();
   }
 
+  /** Asks for the numbers alone; what happened comes by the stream. */
+  resume() {
+    this.#numbers.load();
+  }
+
   /** Asks for nothing more by itself. */
   stop() {
     this.#numbers.stop();
@@ -48,6 +53,7 @@ export class Home {
 
   refresh() {
     this.#grid.refresh();
+    this.#happened.refresh();
   }
 
   note(text) {
@@ -55,7 +61,7 @@ export class Home {
   }
 
   show(document, blob) {
-    this.#grid.show(document, blob);
+    return this.#grid.show(document, blob);
   }
 
   focus() {

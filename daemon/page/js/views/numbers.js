@@ -7,7 +7,7 @@ import { count } from "../ui/words.js";
 
 const HOUR_MS = 3_600_000;
 const EVERY_MS = 60_000;
-const SOON_MS = 5_000;
+const SOON_MS = 2_000;
 
 /** The panel of numbers. */
 export class Numbers {

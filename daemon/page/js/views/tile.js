@@ -1,25 +1,26 @@
 // A camera of the grid: its picture with boxes, and how it is.
 import { h, mark, say } from "../ui/dom.js";
 import { Screen } from "../ui/screen.js";
-import { clock } from "../ui/times.js";
+import { clock, delay } from "../ui/times.js";
 import { count, inTrouble, nextTry, noFace, stateWords } from "../ui/words.js";
+
+// A camera whose faces are known so late is more than its machine can do.
+const LATE_MS = 5000;
 
 /** The lines for a camera that sends no picture; empty for one that does. */
 export function troubleLines(camera, now = Date.now()) {
   if (inTrouble(camera)) return [camera.error, `Since ${clock(camera.trouble_since ?? camera.since)}, ${nextTry(camera, now)}.`];
   if (camera.state === "streaming") return [];
-  return [`${sentence(stateWords(camera))}, since ${clock(camera.since)}.`];
+  return [`${STATES[camera.state] ?? camera.state} since ${clock(camera.since)}.`];
 }
 
-function sentence(words) {
-  return words[0].toUpperCase() + words.slice(1);
-}
+const STATES = { connecting: "Connecting", waiting: "Waiting for the next try", ended: "The recording is over", stopped: "Stopped" };
 
 /** How fast and how fresh a camera's analysis is. */
 export function paceWords(camera) {
   const fps = camera.analysed_fps === undefined ? null : `${camera.analysed_fps.toFixed(1)} fps`;
-  const age = camera.age_ms === null || camera.age_ms === undefined ? null : `${Math.round(camera.age_ms)} ms`;
-  return { fps, age };
+  const age = camera.age_ms === null || camera.age_ms === undefined ? null : delay(camera.age_ms);
+  return { fps, age, late: camera.age_ms > LATE_MS };
 }
 
 /** A tile; `element` carries the camera's name for the observer of what is in view. */
@@ -58,9 +59,10 @@ export class Tile {
     this.element.classList.toggle("trouble", trouble);
     say(this.#state, stateWords(camera));
     mark(this.#state, "class", trouble ? "badge bad" : live ? "badge good" : "badge");
-    const { fps, age } = live ? paceWords(camera) : {};
+    const { fps, age, late } = live ? paceWords(camera) : {};
     say(this.#fps, fps ?? "");
     say(this.#age, age ?? "");
+    this.#age.classList.toggle("bad", Boolean(late));
     say(this.#faces, live && camera.tracks ? count(camera.tracks, "face") : noFace(camera));
     const lines = troubleLines(camera);
     if (!lines.length && note) lines.push(note);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from visaged.daemon.api.events.filters import KINDS
+from visaged.daemon.events.filters import KINDS
 from visaged.pipelines.schemas import schema
 
 

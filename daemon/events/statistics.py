@@ -9,9 +9,9 @@ from typing import Annotated
 import orjson
 from fastapi import FastAPI, Query, Response
 
-from visaged.daemon.api.events.asking import Asking
-from visaged.daemon.api.events.filters import filter_of, time_of, wrong
-from visaged.daemon.api.events.schemas import STATISTICS
+from visaged.daemon.events.asking import Asking
+from visaged.daemon.events.filters import filter_of, time_of, wrong
+from visaged.daemon.events.schemas import STATISTICS
 from visaged.daemon.http.problems import responses
 from visaged.pipelines.history.history import History
 from visaged.pipelines.history.query import AGES, Filter

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import orjson
 from fastapi import FastAPI, Header, Query, Request, Response
 
-from visaged.daemon.api.events.asking import Asking, not_kept
-from visaged.daemon.api.events.feed import CameraFeed, View
-from visaged.daemon.api.events.filters import cursor_of, cursor_text, filter_of, id_number, missing, wrong
-from visaged.daemon.api.events.schemas import DELETED, EVENT, EVENTS, STREAM_TEXT
-from visaged.daemon.api.events.statistics import install_statistics
-from visaged.daemon.api.events.stream import MEDIA_TYPE, EventStreams
 from visaged.daemon.api.viewers import Viewers
+from visaged.daemon.events.asking import Asking, not_kept
+from visaged.daemon.events.feed import CameraFeed, View
+from visaged.daemon.events.filters import cursor_of, cursor_text, filter_of, id_number, missing, wrong
+from visaged.daemon.events.schemas import DELETED, EVENT, EVENTS, STREAM_TEXT
+from visaged.daemon.events.statistics import install_statistics
+from visaged.daemon.events.stream import MEDIA_TYPE, EventStreams
 from visaged.daemon.http.json_bodies import check_type
 from visaged.daemon.http.problems import Problem, responses
 from visaged.daemon.http.settings import HttpSettings

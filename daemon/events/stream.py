@@ -11,9 +11,9 @@ from typing import Any
 
 import orjson
 
-from visaged.daemon.api.events.asking import Asking
-from visaged.daemon.api.events.feed import CameraFeed, Follower
 from visaged.daemon.api.viewers import Endless, Viewers
+from visaged.daemon.events.asking import Asking
+from visaged.daemon.events.feed import CameraFeed, Follower
 from visaged.daemon.http.problems import Problem
 from visaged.pipelines.history.history import History
 from visaged.pipelines.history.hub import Item, Listener
