@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visaged.pipelines.history import query
+from visaged.pipelines.history.database import wipe
 from visaged.pipelines.history.hub import Hub, Item
 from visaged.pipelines.history.kept import Numbers, document_of, first_number
 from visaged.pipelines.history.output import HistoryOutput, Wishes
@@ -81,6 +82,8 @@ class History:
         if plan.keep_s > 0:
             bounds = Bounds(plan.keep_s, plan.most_bytes, plan.pictures, plan.blurred)
             self.store = Store(folder, bounds, epoch, self._numbers, metrics, clock, wall)
+        elif folder is not None:
+            wipe(folder)
         self._first = self._numbers.last
         self.hub = Hub(self._first)
         self.keeps_pictures = plan.pictures and self.store is not None

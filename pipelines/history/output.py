@@ -6,6 +6,7 @@ queue, in order, brings the look at a face before the event that it belongs to.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -26,6 +27,9 @@ from visaged.pipelines.pictures.recent import RecentFaces
 from visaged.pipelines.records import Face, FrameResult
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
+from visaged.pipelines.runtime.ratelimit import LimitedLog
+
+log = logging.getLogger(__name__)
 
 _MOST_EVENTS = 10_000
 # Pictures of the decoder are few and large, and it waits for them: 8 of 4K have 100 MB.
@@ -100,12 +104,13 @@ class HistoryOutput:
         self._lost = metrics.history_lost
         self._recent = RecentFaces() if wishes.blurred else None
         self._clock = clock
+        self._complain = LimitedLog(log)
         self._crops = Crops()
         self._changed = threading.Condition()
         self._queue: deque[Message | _Looks | _Gone] = deque()
         self._events = self._pictures = 0
         self._until_s = float("inf")
-        for cause in ("busy", "busy_pictures", "overflow", "shutdown"):
+        for cause in ("busy", "busy_pictures", "failed_pictures", "overflow", "shutdown"):
             self._lost.labels(cause)
 
     def sink(self, result: FrameResult) -> None:
@@ -155,7 +160,14 @@ class HistoryOutput:
             beat()
             match one:
                 case _Looks():
-                    self._cut(one)
+                    try:
+                        self._cut(one)
+                    except Exception as error:  # an event without a picture is better than none
+                        self._lost.labels("failed_pictures").inc()
+                        self._complain(
+                            "no picture of the best looks in a frame of camera %s: %s: %s",
+                            one.result.frame.camera, type(error).__name__, error,
+                        )  # fmt: skip
                 case _Gone():
                     self._crops.forget(one.camera)
                 case Message():

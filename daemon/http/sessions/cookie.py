@@ -53,7 +53,7 @@ def _name(scope: Scope) -> str:
 def _is_secure(scope: Scope) -> bool:
     """Return whether the browser speaks HTTPS, with this server or with a proxy before it.
 
-    Where a proxy does not say so, `Origin` shows it; so does, in a GET without that, a cookie that goes over HTTPS alone.
+    Where a proxy does not say so, `Origin` shows it; in a GET, a cookie that goes over HTTPS alone does.
     """
     return (
         scope["scheme"] == "https"

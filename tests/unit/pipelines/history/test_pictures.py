@@ -151,6 +151,13 @@ def test_without_a_wish_for_pictures_none_are_made(tmp_path: Path) -> None:
     assert not bench.history.output._queue
 
 
+def test_a_look_of_which_there_is_no_picture_harms_no_event(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.see(colour(1, 2, 3), shot_at((float("nan"), 0, 9, 9), bench.clock.wall_s))
+    number = bench.tell("begin")
+    assert bench.history.picture(number) is None
+    assert "no picture of the best looks in a frame of camera door: ValueError" in caplog.text
+
+
 def test_few_frames_wait_and_the_oldest_are_lost(bench: Bench) -> None:
     looks = [shot_at((300, 150, 340, 200), bench.clock.wall_s + index) for index in range(12)]
     for index, look in enumerate(looks):
