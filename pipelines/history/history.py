@@ -168,7 +168,13 @@ class History:
         """
         if isinstance(wanted, Filter):
             wanted = Filter(wanted.cameras, since_ms=wanted.since_ms, until_ms=wanted.until_ms, last=self._numbers.last)
-        future = self._store.remove(wanted)
+        store = self._store
+
+        def gone(camera: str, number: int, at_ms: int) -> bool:
+            return wanted.covers(number, camera, at_ms) if isinstance(wanted, Filter) else number == wanted
+
+        self.output.drop(gone)
+        future = store.remove(wanted)
         future.add_done_callback(lambda _: self.hub.drop(lambda item: is_meant(wanted, item)))
         return future
 

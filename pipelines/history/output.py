@@ -50,6 +50,12 @@ class _Gone(NamedTuple):
     camera: str
 
 
+class _Deleted(NamedTuple):
+    """Events were deleted."""
+
+    gone: Callable[[str, int, int], bool]
+
+
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What pictures are made for.
@@ -107,7 +113,7 @@ class HistoryOutput:
         self._complain = LimitedLog(log)
         self._crops = Crops()
         self._changed = threading.Condition()
-        self._queue: deque[Message | _Looks | _Gone] = deque()
+        self._queue: deque[Message | _Looks | _Gone | _Deleted] = deque()
         self._events = self._pictures = 0
         self._until_s = float("inf")
         for cause in ("busy", "busy_pictures", "failed_pictures", "overflow", "shutdown"):
@@ -133,6 +139,10 @@ class HistoryOutput:
             self._recent.forget(camera)
         self._put(_Gone(camera))
         self._hub.changed()
+
+    def drop(self, gone: Callable[[str, int, int], bool]) -> None:
+        """Forget pictures of events that are deleted; never blocks. See `Crops.drop`."""
+        self._put(_Deleted(gone))
 
     def drain(self, until_s: float) -> None:
         """Set the monotonic time at which `run` must end after a request to stop."""
@@ -170,10 +180,12 @@ class HistoryOutput:
                         )  # fmt: skip
                 case _Gone():
                     self._crops.forget(one.camera)
+                case _Deleted():
+                    self._crops.drop(one.gone)
                 case Message():
                     self._tell(one)
 
-    def _put(self, one: Message | _Looks | _Gone) -> None:
+    def _put(self, one: Message | _Looks | _Gone | _Deleted) -> None:
         """Add to the queue; what is too much is lost, the oldest of its kind first."""
         lost: type | None = None
         with self._changed:
@@ -207,7 +219,12 @@ class HistoryOutput:
         document = orjson.loads(body)
         event = kept_from(self._numbers.take(), document, body, self._clock())
         number, jpeg = self._crops.picture(
-            event.camera, event.track, document["best_shot"]["captured_at"], event.number, message.is_end
+            event.camera,
+            event.track,
+            document["best_shot"]["captured_at"],
+            event.number,
+            message.is_end,
+            event.at_ms,
         )
         if self._wishes.kept and self._store is not None:
             event = replace(event, picture=number, jpeg=jpeg)

@@ -1,6 +1,6 @@
 """How often an address may try to log in.
 
-Nobody guesses a key of 256 bits: the limit is about work, and lines in the log. So a valid key is held up by logins with
+Nobody guesses a key of 256 bits: the limit is about work, and lines in the log. A valid key is held up by logins with
 that key alone. Where all users have one address, as behind a proxy in another container, one could else lock out all.
 """
 
