@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import av
 import av.error
@@ -31,12 +31,20 @@ class Opener:
         config: The source.
         credentials: User and password, put into the URL when it is opened.
         hardware: The hardware decoder.
+        on_connected: Called with the seconds that the connection to an RTSP camera took.
     """
 
-    def __init__(self, config: SourceConfig, credentials: tuple[str | None, str | None], hardware: Hardware) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        credentials: tuple[str | None, str | None],
+        hardware: Hardware,
+        on_connected: Callable[[float], None] = lambda connect_s: None,
+    ) -> None:
         self._config = config
         self._credentials = credentials
         self._hardware = hardware
+        self._on_connected = on_connected
         self._is_jpegs = False
         self._web = Web(config, credentials) if config.address.scheme in ("http", "https") else None
         self._beneath: JpegStream | PlaylistFiles | Relay | None = None  # what an open container reads from
@@ -155,7 +163,9 @@ class Opener:
     def _open_relayed(self, format_name: str | None, options: dict[str, str]) -> InputContainer:
         relay = self._beneath = Relay(self._config, self._credentials)
         try:
-            return self._open_url(relay.open(), format_name, options | self._config.options)
+            url = relay.open()
+            self._on_connected(relay.connect_s)
+            return self._open_url(url, format_name, options | self._config.options)
         except BaseException:
             relay.close()
             self._beneath = None
