@@ -2,7 +2,8 @@
 
 Exit codes: 0 ended as asked; 1 a part of the daemon died (the log names it); 2 the command line or the configuration is
 wrong; 3 it cannot start on this machine as configured (a model, a port, a GPU that is required); 4 it was to end, and
-was cut short because its orderly end hung.
+was cut short because its orderly end hung. `visaged doctor` ends with 0 for a good camera, 5 for one that is usable and
+should be changed, 6 for one that is not usable.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from visaged.daemon.cli import hangups
 from visaged.daemon.cli import models as models_command
 from visaged.daemon.cli.cameras import EXPOSED, camera_document, is_exposed
 from visaged.daemon.cli.console import EventLines
+from visaged.daemon.cli.doctor import doctor_command
 from visaged.daemon.cli.ending import Ending
 from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError
+from visaged.daemon.doctor.report import Report
 from visaged.daemon.errors import StartError
 from visaged.daemon.http.keys import hash_key, make_key
 from visaged.daemon.http.settings import ApiKeySettings, Role
@@ -50,9 +53,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
     epilog="Exit codes: 0 ended as asked, 1 a part died, 2 wrong usage or configuration, 3 cannot start here, "
-    "4 its end hung.",
+    "4 its end hung; of doctor: 0 good camera, 5 usable, 6 not usable.",
 )
 app.add_typer(models_command.app, name="models")
+app.command("doctor")(doctor_command)
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -70,7 +74,7 @@ _RESERVE_S = 0.1
 
 
 class Schema(StrEnum):
-    """Argument of `visaged schema`: the configuration, or a kind of message."""
+    """Argument of `visaged schema`: the configuration, a kind of message, or the report of `visaged doctor`."""
 
     CONFIG = "config"
     FACES = "faces"
@@ -78,6 +82,7 @@ class Schema(StrEnum):
     NODE_STATUS = "node-status"
     CAMERA_STATUS = "camera-status"
     FACE = "face"
+    DOCTOR = "doctor"
 
 
 def version_string() -> str:
@@ -227,6 +232,8 @@ def schema_command(
         # The default is a path in this installation.
         document["properties"]["models"]["default"] = {}
         del document["$defs"]["ModelSettings"]["properties"]["manifest"]["default"]
+    elif of is Schema.DOCTOR:
+        document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Report.model_json_schema()
     else:
         document = schema(of.value)
     print(json.dumps(document, indent=2))

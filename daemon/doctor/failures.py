@@ -69,7 +69,7 @@ _TABLE: tuple[tuple[Callable[[Case], bool], str], ...] = (
     # By cause.
     (lambda c: c.error.cause == "unauthorized" and not c.has_login, f"the camera asks for a login: {_LOGIN}"),
     (lambda c: c.error.cause == "unauthorized" and c.says("403"),
-     "the login was taken, and has no right to this stream: give the user the right to live video on the camera's page"),
+     "the login has no right to this stream: give the user the right to live video on the camera's page"),
     (lambda c: c.error.cause == "unauthorized",
      "check user and password on the camera's own page, and that / ? # @ in them are percent-encoded in the URL; some "
      "cameras have users of their own for ONVIF or RTSP, and lock a user out for minutes after some failures"),
@@ -93,17 +93,17 @@ _TABLE: tuple[tuple[Callable[[Case], bool], str], ...] = (
      "end other programs that use it; some cameras have two devices of which only the first gives pictures"),
     (lambda c: c.error.cause == "not_found", f"the camera has nothing at this path: {_PATHS}"),
     (lambda c: c.error.cause == "refused" and c.says("nothing listens"),
-     "the machine is there, and nothing listens at this port: RTSP is usually at 554 (some cameras: 8554), and may have "
-     "to be switched on on the camera's page"),
+     "the machine is there, and nothing listens at this port: RTSP is usually at 554 (some cameras: 8554), and may "
+     "have to be switched on on the camera's page"),
     (lambda c: c.error.cause == "refused",
      "restart the camera and try again; it may have no room for one more viewer, or the path may be wrong"),
     (lambda c: c.kind == "sdp", "check that the sender runs, that it sends to the port in the file, and no firewall is "
      "between; by UDP, nothing says that a packet was not let through"),
-    (lambda c: c.was_open, "the connection was lost in the middle: look at the camera's power, network and its log; the "
-     "daemon would try again for ever"),
+    (lambda c: c.was_open, "the connection was lost in the middle: look at the camera's power, network and its log; "
+     "the daemon would try again for ever"),
     (lambda c: c.error.cause == "timeout" and c.was_connected,
-     "something takes the connection and then says nothing: check the port (RTSP is usually at 554), restart the camera; "
-     "with transport udp, try tcp"),
+     "something takes the connection and then says nothing: check the port (RTSP is usually at 554), restart the "
+     "camera; with transport udp, try tcp"),
     (lambda c: c.error.cause == "timeout",
      "check the address (ping), that the camera is on, and that no firewall or other network is between; a slow camera "
      "gets a longer open_timeout_s in a configuration"),
@@ -111,8 +111,8 @@ _TABLE: tuple[tuple[Callable[[Case], bool], str], ...] = (
      "check the host's name and address (ping), and that this machine is in a network from which the camera can be "
      "reached"),
     (lambda c: c.error.cause == "invalid",
-     "open the URL in another player (ffplay, VLC); if it plays there, tell us what it is; else take another path of the "
-     "camera"),
+     "open the URL in another player (ffplay, VLC); if it plays there, report this as a fault; else try another "
+     "path of the camera"),
 )  # fmt: skip
 _OTHERWISE = "open it in another player (ffplay, VLC) from this machine; if it plays there, report this as a fault"
 

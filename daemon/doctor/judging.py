@@ -62,7 +62,9 @@ def _no_picture(facts: Facts, setting: Setting) -> Finding | None:
         advice = "restart the camera; with transport udp, a firewall may keep its packets away: try tcp"
         return _of("no_picture", text, advice, "fault")
     if not frames.key_frames:
-        text = f"{frames.packets} pictures came in {facts.looked_s:.0f} s, none of them a key frame, so none can be seen"
+        text = (
+            f"{frames.packets} pictures came in {facts.looked_s:.0f} s, none of them a key frame, so none can be seen"
+        )
         advice = (
             "set the camera's key-frame interval (GOP, I-frame interval) to one or two seconds; to see whether one comes "
             "at all, look longer (--seconds 120)"
@@ -79,9 +81,7 @@ def _slow_machine(facts: Facts, setting: Setting) -> Finding | None:
             f"this machine cannot decode the stream as fast as it comes: the reader waited for data in only "
             f"{waiting:.0%} of the time"
         )
-        advice = (
-            "take the camera's smaller stream, or a lower frame rate; decoder_threads: 2 and a hardware decoder help too"
-        )
+        advice = "take the camera's smaller stream, or a lower frame rate; decoder_threads: 2 and a hardware decoder help too"
         return _of("too_slow", text, advice, "fault")
     if cost.cameras == 0 and cost.fps is not None:
         text = f"this machine does not carry even one such camera at {cost.fps:g} analysed frames a second"
@@ -278,7 +278,9 @@ def _small_faces(facts: Facts, setting: Setting) -> Finding | None:
     height = facts.faces.height_median_px
     if height is None or height >= setting.min_face_px:
         return None
-    text = f"half of the faces are lower than {height:.0f} px; below {setting.min_face_px:g} px, attributes are not read"
+    text = (
+        f"half of the faces are lower than {height:.0f} px; below {setting.min_face_px:g} px, attributes are not read"
+    )
     return _of("small_faces", text, "bring the camera closer, narrow its view, or take its larger stream")
 
 
@@ -291,7 +293,9 @@ def _light(facts: Facts, setting: Setting) -> Finding | None:
         return _of("dark", text, "add light, or raise the camera's gain, exposure or infrared; then look again")
     if light.bright_percent > LIMITS.bright_percent:
         text = f"{light.bright_percent:.0f} % of the picture is plain white"
-        return _of("bright", text, "lower the exposure, switch on wide dynamic range, or turn the camera off the window")
+        return _of(
+            "bright", text, "lower the exposure, switch on wide dynamic range, or turn the camera off the window"
+        )
     return None
 
 

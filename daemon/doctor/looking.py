@@ -37,6 +37,7 @@ class Patient:
         login: User and password, if they are not in the URL.
         long_side: Long side of the detector's canvas in pixels.
         close_up: Whether frames are searched on smaller canvases too.
+        min_confidence: Smallest confidence of a face; None for the detector's own threshold.
         seconds: How long to look from the moment at which the source is open.
     """
 
@@ -44,6 +45,7 @@ class Patient:
     login: tuple[str | None, str | None]
     long_side: int
     close_up: bool
+    min_confidence: float | None
     seconds: float
 
 
@@ -56,6 +58,7 @@ class Look:
 
     Attributes:
         failure: Why the source could not be opened, or broke; None if neither.
+        is_hanging: Whether the reading thread still waits for the camera, after `run`.
     """
 
     def __init__(self, patient: Patient, detector: Detector) -> None:
@@ -64,7 +67,7 @@ class Look:
         config = patient.config
         self._config = config.model_copy(update={"pace": "fast", "loop": False}) if config.is_file else config
         self._watcher = Watcher()
-        self._scenes = Scenes(detector, patient.long_side, patient.close_up)
+        self._scenes = Scenes(detector, patient.long_side, patient.close_up, patient.min_confidence)
         self._stopping = threading.Event()
         self._damaged = 0
         self._sizes: list[tuple[int, int]] = []
@@ -88,6 +91,7 @@ class Look:
             observer=self._watcher,
         )
         self.failure: SourceError | None = None
+        self.is_hanging = False
 
     def run(self, interrupted: threading.Event, progress: Callable[[str], None]) -> Facts:
         """Look until the time is over, the source ends, or `interrupted` is set; return what was found.
@@ -108,6 +112,7 @@ class Look:
             ended_s = time.monotonic()
             self._stopping.set()
             reader.join(_LAST_S)
+            self.is_hanging = reader.is_alive()
             self._scenes.stop(_LAST_S)
         if self._crash is not None:
             raise self._crash

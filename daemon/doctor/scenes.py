@@ -57,14 +57,16 @@ class Scenes:
         detector: The network.
         long_side: Long side of the canvas of the frames, in pixels.
         close_up: Whether frames are searched on smaller canvases too.
+        min_confidence: Smallest confidence of a face; None for the detector's own threshold.
 
     Attributes:
         busy_s: Processor time that the thread has used.
         failure: What ended it; None if nothing did.
     """
 
-    def __init__(self, detector: Detector, long_side: int, close_up: bool) -> None:
+    def __init__(self, detector: Detector, long_side: int, close_up: bool, min_confidence: float | None) -> None:
         self.detector = detector
+        self._least = detector.face_threshold if min_confidence is None else min_confidence
         self._closely = Scales.of(detector, long_side, 2 * long_side)
         self._close_up = Scales.of(detector, long_side) if close_up else None
         self._frames: queue.Queue[Frame] = queue.Queue(maxsize=1)
@@ -124,7 +126,7 @@ class Scenes:
             self._compare(frame, faces)
 
     def _believed(self, found: Detections) -> Detections:
-        return found[found.confidences >= self.detector.face_threshold]
+        return found[found.confidences >= self._least]
 
     def _measure_light(self, look: Look) -> None:
         grey = cv2.cvtColor(look.canvas.part(look.image), cv2.COLOR_BGR2GRAY)
