@@ -39,7 +39,7 @@ install uninstall:
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' PYTHON='$(PYTHON)' EXTRAS='$(EXTRAS)' systemd/install.sh $@
 
 clean:
-	rm -rf $(VENV) .types build *.egg-info .mypy_cache .ruff_cache .pytest_cache .bench
+	rm -rf $(VENV) .home-assistant .types build *.egg-info .mypy_cache .ruff_cache .pytest_cache .bench
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -36,9 +36,11 @@ from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.cameras import CameraSet, Changes, Sinks
 from visaged.pipelines.images.analyze import PictureAnalyzer
 from visaged.pipelines.inference import Inference
-from visaged.pipelines.outputs.documents import status_document
+from visaged.pipelines.live.pictures import LivePictures
+from visaged.pipelines.live.pulse import Pulse
+from visaged.pipelines.outputs.documents import status_document, timestamp
 from visaged.pipelines.outputs.messages import Composer
-from visaged.pipelines.outputs.output import Output
+from visaged.pipelines.outputs.output import FrameSink, Output
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import Progress, beat
 from visaged.pipelines.runtime.worker import Worker, not_joined
@@ -70,7 +72,8 @@ class Daemon:
         outputs: Where messages go besides the MQTT broker. They may wait for their receivers as long as they like.
         epoch: Number of this run, larger than any earlier one's; milliseconds since 1970 unless given.
         configuration: Source of the settings, for reloads; without it, a reload finds nothing changed.
-        state_folder: Folder in which events wait for the broker, held by this process; None keeps them in memory.
+        state_folder: Folder in which events wait for the broker and sessions of the page are kept, held by this
+            process; None keeps them in memory.
         notifier: Is told when the daemon is ready, reloads and stops, and that all goes well; None for nobody.
 
     Raises:
@@ -97,6 +100,7 @@ class Daemon:
         notifier: Notifier | None = None,
     ) -> None:
         self.settings = settings
+        self._version, self._started_at = version, time.time()
         self._once = once
         self._notifier = notifier or Notifier()
         self._stop_wanted_at_s: float | None = None
@@ -111,8 +115,12 @@ class Daemon:
         networks = load_networks(settings.models, settings.inference, settings.tracker.low_confidence, self.metrics)
         self.detector, self._reader = networks.detector, networks.reader
         self._batcher = self._make_batcher()
-        composer = Composer(settings.node, int(time.time() * 1000) if epoch is None else epoch)
-        self._delivery = Delivery(settings, composer, version, state_folder, outputs, self.metrics, self._died)
+        self._epoch = int(time.time() * 1000) if epoch is None else epoch
+        composer = Composer(settings.node, self._epoch)
+        self._live = LivePictures(self.metrics, settings.privacy.blur_faces)
+        self._pulse = Pulse()
+        sinks: list[FrameSink] = [self._pulse, self._live]
+        self._delivery = Delivery(settings, composer, version, state_folder, outputs, self.metrics, self._died, sinks)
         self._cameras = self._make_cameras()
         try:
             self._specs = camera_specs(settings, self.detector, self._reader.heads)
@@ -126,10 +134,23 @@ class Daemon:
             self.metrics,
             reloading=self._notifier.reloading,
         )
-        self.web = Web(settings, self, self.manager, self._pictures, self.metrics, version, networks.versions)
+        self.web = Web(
+            settings,
+            self,
+            self.manager,
+            self._pictures,
+            self._live,
+            self.metrics,
+            version,
+            networks.versions,
+            self._delivery.history,
+            self._reader.heads,
+            state_folder,
+        )
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
         count = settings.inference.workers or (_GPU_WORKERS if self.detector.on_gpu else os.cpu_count() or 1)
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]
+        self._live_worker = self._worker("live", self._live.run)
         self._http_worker = self._worker("http", self.web.run)
         self._main = Progress("main")
         self._watchdog = Watchdog(self._progress(), self._notifier, self._status)
@@ -189,6 +210,9 @@ class Daemon:
         specs = camera_specs(settings, self.detector, self._reader.heads)
         self.settings, self._specs = settings, specs
         changes = self._cameras.apply(specs)
+        for name in changes.removed:
+            self._live.forget(name)
+            self._pulse.forget(name)
         heads = self._reader.heads
         self._pictures.configure(
             settings.enabled(set(heads)), face_threshold(settings, self.detector), settings.least(heads)
@@ -197,7 +221,7 @@ class Daemon:
 
     def _start(self) -> None:
         self._delivery.start(lambda: self._stop_wanted)
-        for worker in [*self._inference_workers, self._http_worker]:
+        for worker in [*self._inference_workers, self._live_worker, self._http_worker]:
             worker.start()
         self._cameras.apply(self._specs)
 
@@ -227,6 +251,7 @@ class Daemon:
         self._notifier.stopping()
         self._notifier.status("stopping")
         self._cameras.stop()
+        self._live_worker.stop()
         self._http_worker.stop()
         self.web.stop()
         for job in self._batcher.close():
@@ -237,7 +262,7 @@ class Daemon:
         self._cameras.end_tracks()
         left += self._cameras.join(deadline_s - _CAMERAS_RESERVE_S)
         left += self._delivery.finish(deadline_s)
-        left += not_joined([self._http_worker], deadline_s)
+        left += not_joined([self._live_worker, self._http_worker], deadline_s)
         left += self._delivery.stop_broker(deadline_s)
         if left:
             log.warning("did not end in time and were left behind: %s", ", ".join(worker.name for worker in left))
@@ -251,7 +276,7 @@ class Daemon:
 
     def _progress(self) -> list[Progress]:
         """Return the progress of the parts that have to go on, whatever cameras, brokers and terminals do."""
-        workers = [*self._inference_workers, self._http_worker]
+        workers = [*self._inference_workers, self._live_worker, self._http_worker]
         return [self._main, *(worker.progress for worker in workers), *self._delivery.progress()]
 
     def _is_stalled(self, part: str) -> bool:
@@ -299,8 +324,40 @@ class Daemon:
         return pictures
 
     def cameras(self) -> list[dict[str, Any]]:
-        """Return the status of every camera, with the number of its tracks."""
-        return [status_document(status) | {"tracks": tracks} for status, tracks in self._cameras.statuses()]
+        """Return the state of every camera, and how it does."""
+        return [
+            {
+                **status_document(one.status),
+                "tracks": one.tracks,
+                "fps": one.fps,
+                "next_try_at": None if one.next_try_at is None else timestamp(one.next_try_at),
+                **self._pulse.of(one.status.camera).document(),
+            }
+            for one in self._cameras.overview()
+        ]
+
+    def node(self) -> dict[str, Any]:
+        """Return what this daemon is, and what it is set to."""
+        mqtt, settings = self._delivery.mqtt_state(), self.settings
+        return {
+            "node": settings.node,
+            "version": self._version,
+            "epoch": self._epoch,
+            "started_at": timestamp(self._started_at),
+            "mqtt": {
+                "broker": mqtt.address,
+                "prefix": settings.mqtt.prefix,
+                "connected": mqtt.connected,
+                "error": mqtt.trouble or None,
+            },
+            "networks": {
+                "detector": self.detector.name,
+                "analyzer": settings.models.analyzer,
+                "provider": self.detector.provider,
+            },
+            "history": {"keep_hours": settings.history.keep_hours, "pictures": settings.history.pictures},
+            "privacy": {"blur_faces": settings.privacy.blur_faces},
+        }
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Return whether every part is alive and goes on, and a document that names those that do not."""
@@ -325,5 +382,5 @@ class Daemon:
             "status": "ready" if ready else "not ready",
             "models": models,
             **self._delivery.document(),
-            "cameras": {status.camera: status.state for status, _ in self._cameras.statuses()},
+            "cameras": {one.status.camera: one.status.state for one in self._cameras.overview()},
         }

@@ -11,14 +11,15 @@ from typing import Any
 from visaged.daemon.broker.embedded import EmbeddedBroker
 from visaged.daemon.errors import StartError
 from visaged.daemon.settings import Settings
+from visaged.pipelines.history.history import History, HistoryPlan
 from visaged.pipelines.outputs.fan_out import FanOut
 from visaged.pipelines.outputs.messages import Composer
 from visaged.pipelines.outputs.mqtt.losses import Losses
 from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.outbox import MemoryOutbox, NoTopicMemory
 from visaged.pipelines.outputs.output import FrameSink, Output, OutputState
-from visaged.pipelines.outputs.spool.database import SpoolError
 from visaged.pipelines.outputs.spool.spool import Spool
+from visaged.pipelines.runtime.database import ForeignFile
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import Progress
 from visaged.pipelines.runtime.worker import OnDeath, Worker, not_joined
@@ -51,6 +52,7 @@ class Delivery:
 
     Attributes:
         fan_out: Takes results, events and states.
+        history: Keeps events, and hands them to listeners.
     """
 
     def __init__(
@@ -67,7 +69,10 @@ class Delivery:
         self._cameras = [camera.name for camera in settings.cameras]
         mqtt = settings.mqtt
         self._spool = None if state_folder is None else _spool(settings, state_folder, composer.epoch, metrics)
-        self._broker = EmbeddedBroker(mqtt.host, mqtt.port, mqtt.prefix) if mqtt.embedded else None
+        self._broker = None
+        if mqtt.embedded:
+            devices = mqtt.home_assistant.devices_start
+            self._broker = EmbeddedBroker(mqtt.host, mqtt.port, mqtt.prefix, devices=devices)
         try:
             self._mqtt = MqttOutput(
                 mqtt,
@@ -80,11 +85,14 @@ class Delivery:
             )
         except (OSError, ValueError) as error:
             raise StartError(f"the MQTT connection cannot be set up: {error}") from error
-        self._outputs: list[Output] = [self._mqtt, *outputs]
-        self.fan_out = FanOut(composer, self._outputs, metrics, sinks)
+        self.history = _history(settings, state_folder, composer.epoch, self._mqtt, metrics)
+        self._outputs: list[Output] = [self._mqtt, self.history.output, *outputs]
+        self.fan_out = FanOut(composer, self._outputs, metrics, [self.history.output.sink, *sinks])
         self._fan_out_worker = Worker("fan-out", self.fan_out.run, on_death)
         self._output_workers = [Worker(output.name, output.run, on_death) for output in self._outputs]
-        self._spool_workers = [] if self._spool is None else [Worker("spool", self._spool.run, on_death)]
+        self._disk_workers = [] if self._spool is None else [Worker("spool", self._spool.run, on_death)]
+        if self.history.store is not None:
+            self._disk_workers.append(Worker("history-disk", self.history.store.run, on_death))
         self._broker_workers = []
         if self._broker is not None:
             probe = self._broker.probe
@@ -113,7 +121,8 @@ class Delivery:
                 raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
             self._broker_workers[1].start()
         self._mqtt.clear_all_but(self._cameras)
-        for worker in [*self._spool_workers, *self._output_workers, self._fan_out_worker]:
+        self.fan_out.expect(self._cameras)
+        for worker in [*self._disk_workers, *self._output_workers, self._fan_out_worker]:
             worker.start()
 
     def finish(self, deadline_s: float) -> list[Worker]:
@@ -124,9 +133,9 @@ class Delivery:
             output.drain(deadline_s - _DRAIN_RESERVE_S)
             worker.stop()
         left += not_joined(self._output_workers, deadline_s - _OUTPUTS_RESERVE_S)
-        for worker in self._spool_workers:
+        for worker in self._disk_workers:
             worker.stop()
-        return left + not_joined(self._spool_workers, deadline_s)
+        return left + not_joined(self._disk_workers, deadline_s)
 
     def stop_broker(self, deadline_s: float) -> list[Worker]:
         """End the embedded broker, if there is one; return the threads that still run."""
@@ -136,8 +145,8 @@ class Delivery:
 
     def progress(self) -> list[Progress]:
         """Return the progress of the parts that have to go on, whatever brokers, disks and terminals do."""
-        mqtt = self._output_workers[0]  # the other outputs may wait for a reader that is gone, as a terminal's
-        return [worker.progress for worker in (self._fan_out_worker, mqtt, *self._broker_workers)]
+        own = self._output_workers[:2]  # the other outputs may wait for a reader that is gone, as a terminal's
+        return [worker.progress for worker in (self._fan_out_worker, *own, *self._broker_workers)]
 
     def mqtt_state(self) -> OutputState:
         """Return the state of the connection to the broker."""
@@ -156,7 +165,7 @@ class Delivery:
         )
 
     def document(self) -> dict[str, Any]:
-        """Return the state of broker and spool, for `/readyz`."""
+        """Return the state of broker, spool and history, for `/readyz`."""
         mqtt = self._mqtt.state()
         probe = None if self._broker is None else self._broker.probe.health
         return {
@@ -167,6 +176,7 @@ class Delivery:
                 "embedded": None if probe is None else {"works": probe.works, "error": probe.error or None},
             },
             "spool": None if self._spool is None else {"events": len(self._spool), "error": self._spool.state or None},
+            "history": self.history.document(),
         }
 
 
@@ -174,5 +184,20 @@ def _spool(settings: Settings, folder: Path, epoch: int, metrics: Metrics) -> Sp
     lose = partial(Losses(MqttOutput.name, metrics).count, "events")
     try:
         return Spool(folder, settings.spool, settings.mqtt.memory, epoch, lose, metrics)
-    except SpoolError as error:
+    except ForeignFile as error:
+        raise StartError(str(error)) from error
+
+
+def _history(settings: Settings, folder: Path | None, epoch: int, mqtt: MqttOutput, metrics: Metrics) -> History:
+    history = settings.history
+    plan = HistoryPlan(
+        history.keep_hours * 3600,
+        history.max_mb * 1_000_000,
+        history.pictures,
+        settings.mqtt.snapshots,
+        settings.privacy.blur_faces,
+    )
+    try:
+        return History(plan, folder, epoch, mqtt.offer, metrics)
+    except ForeignFile as error:
         raise StartError(str(error)) from error

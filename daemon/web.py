@@ -7,27 +7,38 @@ import errno
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from starlette.types import ASGIApp
 
 from visaged.daemon.api.aws_kit import app as kit
 from visaged.daemon.api.aws_kit.answer import model_version
+from visaged.daemon.api.live import install_live
 from visaged.daemon.api.pictures import Pictures
+from visaged.daemon.api.session import install_session
 from visaged.daemon.api.v1 import DaemonView, create_app
+from visaged.daemon.api.viewers import Viewers
 from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
+from visaged.daemon.events.api import install_events
 from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.http.access import KeyGuard
 from visaged.daemon.http.browsers.guard import PageGuard
-from visaged.daemon.http.browsers.headers import SafeHeaders
+from visaged.daemon.http.browsers.headers import PRIVATE, SAFE, SafeHeaders
+from visaged.daemon.http.keys import Keyring
 from visaged.daemon.http.request_log import RequestLog
 from visaged.daemon.http.server import Server
+from visaged.daemon.http.sessions.sessions import Sessions
 from visaged.daemon.http.wire.limits import Limits
 from visaged.daemon.http.wire.turns import Turns
 from visaged.daemon.management.api import install_management
 from visaged.daemon.management.manager import Manager
 from visaged.daemon.settings import Settings
+from visaged.models.manifest import Head
+from visaged.pipelines.history.history import History
+from visaged.pipelines.live.pictures import LivePictures
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
 
@@ -54,9 +65,13 @@ class Web:
         view: State of the daemon, for the API.
         manager: Changes the configuration.
         pictures: Analyses pictures.
+        live: Makes live pictures.
         metrics: Counts requests, connections and fetches.
         version: Version of the daemon.
         networks: Versions of the detector and of the analyzer; None without an analyzer.
+        history: What happened.
+        heads: The attributes that are read.
+        state_folder: Folder in which sessions are kept; None keeps them in memory.
 
     Raises:
         StartError: A port is taken, or a file or secret cannot be used.
@@ -68,9 +83,13 @@ class Web:
         view: DaemonView,
         manager: Manager,
         pictures: Pictures,
+        live: LivePictures,
         metrics: Metrics,
         version: str,
         networks: tuple[str, str | None],
+        history: History,
+        heads: Mapping[str, Head],
+        state_folder: Path | None = None,
     ) -> None:
         self._metrics = metrics
         self._listeners: dict[str, _Listener] = {}
@@ -82,14 +101,19 @@ class Web:
             connections_each=http.max_connections_per_address,
         )
         self._turns = Turns()
+        self._viewers = Viewers(settings.live.max_viewers, metrics)
         self._fetcher = Fetcher(settings.fetch, done=self._fetched)
         app = create_app(view, pictures, metrics, version, bool(http.keys))
         install_management(app, view, manager, http)
+        sessions = Sessions(Keyring(http.keys), state_folder)
+        install_session(app, sessions, metrics)
+        install_live(app, view, live, self._viewers)
+        self._asking = install_events(app, view, history, self._viewers, http, heads)
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
-            guarded = kit.guarded(app, http, settings.kit, metrics)
+            guarded = kit.guarded(app, http, settings.kit, metrics, sessions)
         else:
-            guarded = KeyGuard(PageGuard(app, http, metrics), http, metrics)
+            guarded = KeyGuard(PageGuard(app, http, metrics), http, metrics, sessions=sessions)
         try:
             self._listen("http", http.host, http.port, guarded, http.tls)
             if oss.enabled:
@@ -139,6 +163,7 @@ class Web:
             await asyncio.wait(servers, timeout=_BEAT_S, return_when=asyncio.FIRST_COMPLETED)
         self.stop()  # if one listener ends, all end
         await asyncio.gather(*servers)
+        self._asking.close()
         await self._fetcher.close()
 
     def _listen(self, name: str, host: str, port: int, app: ASGIApp, tls: TlsSettings | None) -> None:
@@ -146,8 +171,9 @@ class Web:
             context = None if tls is None else tls.context()
         except TlsError as error:
             raise StartError(f"{name}.tls: {error}") from None
-        logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log))
-        server = Server(logged, self._limits, self._metrics, name, context, self._turns)
+        # A client of a bucket may keep its objects; what the API tells may be about people.
+        logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log), PRIVATE if name == "http" else SAFE)
+        server = Server(logged, self._limits, self._metrics, name, context, self._turns, self._viewers.close)
         self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
 
     def _fetched(self, result: str, seconds: float, size: int) -> None:

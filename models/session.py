@@ -181,6 +181,24 @@ def expects_gpu(provider: Provider) -> bool:
     return _resolved(provider) in _GPU
 
 
+def why(wanted: Provider, got: str) -> str:
+    """Return in words why networks run on what they run on.
+
+    Args:
+        wanted: The provider that was asked for.
+        got: The provider of a session, as `Session.provider` has it.
+    """
+    if wanted != "auto":
+        return f"{wanted} was asked for"
+    if got in _GPU:
+        return f"an NVIDIA driver answers, and this onnxruntime {onnxruntime.__version__} has CUDA"
+    if _resolved(wanted) in _GPU:
+        return "CUDA did not start, its libraries may be missing (pip install 'visaged[cuda]')"
+    if not nvidia_driver_present():
+        return "no NVIDIA driver answers on this machine"
+    return f"this onnxruntime {onnxruntime.__version__} was built without CUDA (install onnxruntime-gpu)"
+
+
 def _resolved(provider: Provider) -> Provider:
     if provider != "auto":
         return provider

@@ -44,6 +44,17 @@ class Surface(Protocol):
         """
         ...
 
+    def picture(self, canvas: Canvas) -> Image:
+        """Return the whole picture for people to look at.
+
+        Args:
+            canvas: Where the picture lies in the result, made for this picture's width and height.
+
+        Returns:
+            (canvas.height, canvas.width, 3) uint8 BGR in the picture's true colours, black beside it.
+        """
+        ...
+
     def crops(self, matrices: Sequence[Matrix], size: int) -> Image:
         """Return upright faces for the analyzer.
 
@@ -76,6 +87,12 @@ class HostSurface(ABC):
     @abstractmethod
     def scale_onto(self, canvas: Canvas, slot: Image) -> None:
         """Scale the whole picture onto a detector's canvas, as `Surface.scale_onto` documents."""
+
+    def picture(self, canvas: Canvas) -> Image:
+        """Return the whole picture for people, as `Surface.picture` documents."""
+        image = canvas.blank()
+        self.scale_onto(canvas, image)
+        return image
 
     def crops(self, matrices: Sequence[Matrix], size: int) -> Image:
         """Return (N, size, size, 3) uint8 BGR crops, as `Surface.crops` documents, of regions around the faces."""

@@ -59,6 +59,23 @@ class Changes:
     kept: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CameraOverview:
+    """What is to be told of a camera.
+
+    Attributes:
+        status: Its status.
+        tracks: Number of faces that are tracked now.
+        fps: Frames a second that are analysed at most; None for every frame.
+        next_try_at: When it is tried again, seconds since 1970; None unless it waits for that.
+    """
+
+    status: CameraStatus
+    tracks: int
+    fps: float | None
+    next_try_at: float | None
+
+
 @dataclass(frozen=True)
 class Sinks:
     """Callbacks for results, events and states; they must not block.
@@ -183,9 +200,12 @@ class CameraSet:
                 return False, None
         return True, unreadable
 
-    def statuses(self) -> list[tuple[CameraStatus, int]]:
-        """Return the status and the number of tracks of every camera."""
-        return [(one.camera.status, one.stage.tracks.present()) for one in self._snapshot().values()]
+    def overview(self) -> list[CameraOverview]:
+        """Return what is to be told of every camera."""
+        return [
+            CameraOverview(one.camera.status, one.stage.tracks.present(), one.spec.source.fps, one.camera.next_try_at)
+            for one in self._snapshot().values()
+        ]
 
     def states(self) -> list[str]:
         """Return the state of every camera; takes no lock that is held while a frame is computed."""

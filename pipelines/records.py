@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from visaged.models.geometry import HeadPose
 from visaged.models.preprocess import Canvas
 from visaged.models.surface import Surface
@@ -163,6 +165,8 @@ class FrameResult:
         events: Events of tracks that the frame led to.
         started_s: Monotonic seconds when computing began.
         finished_s: Monotonic seconds when computing ended.
+        found: (N, 4) float32, the boxes of all that the detector found, also of what is too unsure to count as a face,
+            in the pixels of `Shot.box`. They say what may not be shown where faces are blurred.
     """
 
     frame: Frame
@@ -170,10 +174,26 @@ class FrameResult:
     events: Sequence[TrackEvent]
     started_s: float
     finished_s: float
+    found: FloatArray = field(default_factory=lambda: np.empty((0, 4), np.float32))
 
 
 CameraState = Literal["connecting", "streaming", "waiting", "ended", "stopped"]
 CAMERA_STATES: tuple[CameraState, ...] = ("connecting", "streaming", "waiting", "ended", "stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPresence:
+    """How many faces are in front of a camera.
+
+    Attributes:
+        camera: Name of the camera.
+        faces: Number of its tracks that have begun and not ended.
+        since_at: When that number changed last, seconds since 1970.
+    """
+
+    camera: str
+    faces: int
+    since_at: float
 
 
 @dataclass(frozen=True, slots=True)

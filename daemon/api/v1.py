@@ -10,7 +10,10 @@ from fastapi import FastAPI, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from visaged.daemon.api.docs import install_docs
+from visaged.daemon.api.node import install_node
+from visaged.daemon.api.page import install_page
 from visaged.daemon.api.pictures import Pictures
+from visaged.daemon.api.states import STATE
 from visaged.daemon.http.access import is_unknown
 from visaged.daemon.http.head import HeadAsGet
 from visaged.daemon.http.problems import Problem, install, responses
@@ -31,6 +34,10 @@ class DaemonView(Protocol):
 
     def cameras(self) -> list[dict[str, Any]]:
         """Return the state of every camera."""
+        ...
+
+    def node(self) -> dict[str, Any]:
+        """Return what this daemon is, and what it is set to; see `visaged.daemon.api.node`."""
         ...
 
     def health(self) -> tuple[bool, dict[str, Any]]:
@@ -62,6 +69,8 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
     )
     install(app)
     install_docs(app, with_keys)
+    install_page(app)
+    install_node(app, view)
     app.add_middleware(HeadAsGet)
 
     # Not an annotation, because the text depends on `pictures`.
@@ -118,7 +127,13 @@ def create_app(view: DaemonView, pictures: Pictures, metrics: Metrics, version: 
             }
         )
 
-    @app.get("/v1/cameras", tags=["cameras"], summary="The cameras and their state", response_class=Response)
+    @app.get(
+        "/v1/cameras",
+        tags=["cameras"],
+        summary="The cameras and their state",
+        response_class=Response,
+        responses={200: {"description": "All cameras.", "content": {"application/json": {"schema": _CAMERAS}}}},
+    )
     async def cameras() -> Response:
         return _json({"cameras": view.cameras()})
 
@@ -197,6 +212,12 @@ _ANSWER: dict[str, Any] = {
         "faces": {"type": "array", "items": _face_schema()},
     },
     "required": ["image", "faces"],
+}
+
+_CAMERAS: dict[str, Any] = {
+    "type": "object",
+    "properties": {"cameras": {"type": "array", "items": STATE}},
+    "required": ["cameras"],
 }
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}

@@ -46,6 +46,8 @@ class EmbeddedBroker:
         port: Port to listen on.
         prefix: First part of the daemon's topics, where only the daemon may publish.
         limits: What clients may use.
+        devices: Beginning of the daemon's topics for Home Assistant, where only the daemon may publish; None if there
+            are none.
 
     Attributes:
         login: User name and password of the daemon's own clients; made anew for every broker.
@@ -54,14 +56,16 @@ class EmbeddedBroker:
         failure: Why the broker cannot listen; None if it can, or if that is not known yet.
     """
 
-    def __init__(self, host: str, port: int, prefix: str, limits: Limits = _DEFAULT) -> None:
+    def __init__(
+        self, host: str, port: int, prefix: str, limits: Limits = _DEFAULT, devices: str | None = None
+    ) -> None:
         self._address = host, port
         self.login = ("visaged", secrets.token_urlsafe(32))
         self.probe = BrokerProbe(self._address, self.login)
         self.ready = threading.Event()
         self.failure: Exception | None = None
         self._limits = limits
-        self._exchange = Exchange(prefix, limits)
+        self._exchange = Exchange(prefix, limits, devices)
         self._places = Places(self._exchange, limits, self.login)
         self._odd = LimitedLog(log, logging.ERROR)
 

@@ -56,10 +56,13 @@ class Exchange:
     Args:
         prefix: First part of the daemon's topics.
         limits: Bounds of the broker.
+        devices: Beginning of the daemon's topics for Home Assistant; None if there are none. Others may publish beside
+            them, as Home Assistant itself does.
     """
 
-    def __init__(self, prefix: str, limits: Limits) -> None:
+    def __init__(self, prefix: str, limits: Limits, devices: str | None = None) -> None:
         self._prefix = prefix
+        self._starts = ("$", f"{prefix}/") if devices is None else ("$", f"{prefix}/", devices)
         self._limits = limits
         self._subscriptions: Subscriptions[Client] = Subscriptions()
         # Sizes of the retained messages that are not the daemon's, and their sum.
@@ -75,7 +78,7 @@ class Exchange:
 
     def may_publish(self, client: Client, topic: str) -> bool:
         """Return whether a client may publish to a valid topic."""
-        of_daemon = topic.startswith(("$", f"{self._prefix}/")) or topic == self._prefix
+        of_daemon = topic.startswith(self._starts) or topic == self._prefix
         return client.is_own or not of_daemon
 
     def publish(self, client: Client, message: Publish) -> int:

@@ -130,14 +130,18 @@ def line(body: bytes) -> Text:
         body: The JSON of an event. For events of other kinds than a face's, only `event` and `track_id` are printed.
     """
     try:
-        event = orjson.loads(body)
-        text = _start(event)
-        if event["event"] in _STYLES:
-            _add_face(text, event)
-        else:
-            text.append(" ".join(f"{name} {event[name]}" for name in ("event", "track_id") if name in event))
+        return line_of(orjson.loads(body))
     except (LookupError, TypeError, ValueError):
         return Text(f"an event without a form for the terminal: {body[:200].decode(errors='replace')}")
+
+
+def line_of(event: dict[str, Any]) -> Text:
+    """Return an event as a line for people; raises an exception of any kind if it has not an event's form."""
+    text = _start(event)
+    if event["event"] in _STYLES:
+        _add_face(text, event)
+    else:
+        text.append(" ".join(f"{name} {event[name]}" for name in ("event", "track_id") if name in event))
     return text
 
 

@@ -28,10 +28,12 @@ from rich.text import Text
 from visaged.daemon.app import STOP_S, Daemon
 from visaged.daemon.cli import hangups
 from visaged.daemon.cli import models as models_command
+from visaged.daemon.cli.bench import bench_command
 from visaged.daemon.cli.cameras import EXPOSED, camera_document, is_exposed
 from visaged.daemon.cli.console import EventLines
 from visaged.daemon.cli.doctor import doctor_command
 from visaged.daemon.cli.ending import Ending
+from visaged.daemon.cli.watch import watch_command
 from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError
 from visaged.daemon.doctor.report import Report
 from visaged.daemon.errors import StartError
@@ -43,6 +45,8 @@ from visaged.daemon.management.folder import StateFolder
 from visaged.daemon.management.state import next_epoch
 from visaged.daemon.settings import Settings, check, load, warnings
 from visaged.daemon.supervision.notify import Notifier
+from visaged.pipelines.outputs import asyncapi
+from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.runtime.credentials import OUTSIDE
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.schemas import schema
@@ -57,6 +61,8 @@ app = typer.Typer(
 )
 app.add_typer(models_command.app, name="models")
 app.command("doctor")(doctor_command)
+app.command("bench")(bench_command)
+app.command("watch")(watch_command)
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -74,13 +80,16 @@ _RESERVE_S = 0.1
 
 
 class Schema(StrEnum):
-    """Argument of `visaged schema`: the configuration, a kind of message, or the report of `visaged doctor`."""
+    """Argument of `visaged schema`: the configuration, a kind of message, all topics, or the report of doctor."""
 
     CONFIG = "config"
     FACES = "faces"
     EVENTS = "events"
     NODE_STATUS = "node-status"
     CAMERA_STATUS = "camera-status"
+    PRESENCE = "presence"
+    DISCOVERY = "discovery"
+    ASYNCAPI = "asyncapi"
     FACE = "face"
     DOCTOR = "doctor"
 
@@ -223,9 +232,9 @@ def key_command(
 
 @app.command("schema")
 def schema_command(
-    of: Annotated[Schema, typer.Argument(help="The configuration, or a kind of message.")] = Schema.CONFIG,
+    of: Annotated[Schema, typer.Argument(help="The configuration, a kind of message, or all topics.")] = Schema.CONFIG,
 ) -> None:
-    """Print the JSON Schema of the configuration or of a message."""
+    """Print the JSON Schema of the configuration or of a message, or the AsyncAPI document of all topics."""
     document: dict[str, Any]
     if of is Schema.CONFIG:
         document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Settings.model_json_schema()
@@ -234,6 +243,8 @@ def schema_command(
         del document["$defs"]["ModelSettings"]["properties"]["manifest"]["default"]
     elif of is Schema.DOCTOR:
         document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Report.model_json_schema()
+    elif of is Schema.ASYNCAPI:
+        document = asyncapi.document(PublisherConfig(), version_string())
     else:
         document = schema(of.value)
     print(json.dumps(document, indent=2))
@@ -275,7 +286,11 @@ def _default() -> dict[str, Any]:
     """Return a configuration for a first try: the demo clip, and all servers on free ports of loopback."""
     return {
         "cameras": [{"name": "demo", "url": str(DEMO), "loop": True, "fps": 10}],
-        "mqtt": {"embedded": True, "port": _free_port("127.0.0.1", 1883)},
+        "mqtt": {
+            "embedded": True,
+            "port": _free_port("127.0.0.1", 1883),
+            "home_assistant": {"enabled": True},
+        },
         "http": {"port": _free_port("127.0.0.1", 8080)},
         # The bucket names in the examples of OSS's face detection.
         "oss": {
@@ -306,6 +321,7 @@ def _banner(settings: Settings, daemon: Daemon) -> Text:
     mqtt = settings.mqtt
     kind = "embedded broker" if mqtt.embedded else "broker"
     rows = [
+        ("Page", f"{daemon.web.http_address}/"),
         ("MQTT", f"{mqtt.host}:{mqtt.port} ({kind}), topics {mqtt.prefix}/#"),
         ("HTTP", f"{daemon.web.http_address}/docs  (POST /v1/faces, /v1/cameras, /healthz, /readyz, /metrics)"),
         ("Networks", f"{daemon.detector.name}, {settings.models.analyzer or 'no analyzer'} on "

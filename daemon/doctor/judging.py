@@ -66,8 +66,8 @@ def _no_picture(facts: Facts, setting: Setting) -> Finding | None:
             f"{frames.packets} pictures came in {facts.looked_s:.0f} s, none of them a key frame, so none can be seen"
         )
         advice = (
-            "set the camera's key-frame interval (GOP, I-frame interval) to one or two seconds; to see whether one comes "
-            "at all, look longer (--seconds 120)"
+            "set the camera's key-frame interval (GOP, I-frame interval) to one or two seconds; to see whether one "
+            "comes at all, look longer (--seconds 120)"
         )
         return _of("no_key_frame", text, advice, "fault")
     text = f"{frames.packets} pictures came, and none could be decoded"
@@ -81,7 +81,9 @@ def _slow_machine(facts: Facts, setting: Setting) -> Finding | None:
             f"this machine cannot decode the stream as fast as it comes: the reader waited for data in only "
             f"{waiting:.0%} of the time"
         )
-        advice = "take the camera's smaller stream, or a lower frame rate; decoder_threads: 2 and a hardware decoder help too"
+        advice = (
+            "take the camera's smaller stream, or a lower frame rate; else decoder_threads: 2, or a hardware decoder"
+        )
         return _of("too_slow", text, advice, "fault")
     if cost.cameras == 0 and cost.fps is not None:
         text = f"this machine does not carry even one such camera at {cost.fps:g} analysed frames a second"
@@ -172,8 +174,8 @@ def _frame_rate(facts: Facts, setting: Setting) -> Finding | None:
     if facts.stamps.trusted and promised is not None and true < LIMITS.frame_rate_share * promised:
         text = f"{true:.1f} pictures a second come, and the stream promises {promised:.1f}"
         advice = (
-            "the camera leaves pictures out: limit its exposure time (slow shutter, low-light mode), lower its bit rate or "
-            "size, or set the rate that it can keep"
+            "the camera leaves pictures out: limit its exposure time (slow shutter, low-light mode), lower its bit rate "
+            "or size, or set the rate that it can keep"
         )
         return _of("frame_rate", text, advice)
     return None
@@ -259,7 +261,7 @@ def _missed_faces(facts: Facts, setting: Setting) -> Finding | None:
     faces = facts.faces
     least = max(LIMITS.fewest_missed, LIMITS.missed_share * faces.compared_faces)
     if faces.missed_large >= least and not setting.close_up:
-        text = f"{faces.missed_large} of {faces.compared_faces} faces in {faces.compared} pictures fill much of the picture"
+        text = f"{faces.missed_large} of {faces.compared_faces} faces fill much of the picture"
         return _of("close_up", text + ", and are found only in a close-up", "set inference.close_up: true")
     if faces.missed_small >= least:
         text = (
@@ -267,8 +269,8 @@ def _missed_faces(facts: Facts, setting: Setting) -> Finding | None:
             f"{2 * setting.long_side} px, not at {setting.long_side}"
         )
         advice = (
-            f"set inference.long_side: {2 * setting.long_side} (four times the work for the detector), or bring the camera "
-            "closer, or narrow its view"
+            f"set inference.long_side: {2 * setting.long_side} (four times the work for the detector), or bring the "
+            "camera closer, or narrow its view"
         )
         return _of("small_faces", text, advice)
     return None

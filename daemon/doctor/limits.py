@@ -16,8 +16,8 @@ class Limits:
     """A camera that is joined, or loses a packet, shows nothing (right) until its next key frame: on average half of
     this, which is the time (`tracker.lost_s`, 2 s) after which a track ends without a look at its face."""
     frame_rate_share: float = 0.9
-    """The frame rate relative to the one that is promised. A rate is found out within some 2 % in 15 s; what is lower by
-    a tenth is dropped by the camera: for long exposures in the dark, or because its encoder or network is too slow."""
+    """The frame rate relative to the one that is promised. A rate is found out within some 2 % in 15 s; what is lower
+    by a tenth is dropped by the camera: for long exposures in the dark, or because its encoder or network is too slow."""
     needless_fps: float = 16.0
     """Every frame is decoded, `fps` (5) of them are analysed. 12.5 and 15 are the usual settings below 25 and 30."""
     jitter_s: float = 0.2
@@ -54,10 +54,10 @@ class Limits:
     fewest_missed: int = 3
     """As one or two of them may be false alarms."""
     dark_mean_percent: float = 6.0
-    """Measured: of 59 faces, 55 are still found at a mean of 4.3 % (with noise of 3 of 255 levels), 44 at 2.6 %, none at
-    1.6 %; real cameras have more noise in the dark."""
+    """Measured: of 59 faces, 55 are still found at a mean of 4.3 % (with noise of 3 of 255 levels), 44 at 2.6 %, none
+    at 1.6 %; real cameras have more noise in the dark."""
     bright_percent: float = 40.0
-    """Share of nearly white pixels. Measured: of 59 faces, 58 are found with 39 % of them, 54 with 50 %, 38 with 65 %."""
+    """Share of nearly white pixels. Measured: of 59 faces, 58 are found with 39 %, 54 with 50 %, 38 with 65 %."""
     blur: float = 0.6
     """`models/geometry.blur`: eyes and lips begin to lose their edges at 0.5 on a crop of 112 px. Measured: sharp faces
     have 0.11, blurred by 2 px 0.57, by 3 px 0.75; they are found nearly as well, but cannot be read."""

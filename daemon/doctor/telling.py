@@ -24,7 +24,8 @@ def tell(report: Report) -> RenderableType:
     parts: list[RenderableType] = [Text.assemble((report.camera, "bold"), ": ", (words, style))]
     if report.stream is not None:
         how = "stopped after" if report.interrupted else "looked for"
-        parts.append(Text(f"{how} {report.looked_s:.1f} s\n", "dim"))
+        first = f", at its first {report.frames.packets} pictures" if report.stream.kind == "recording" else ""
+        parts.append(Text(f"{how} {report.looked_s:.1f} s{first}\n", "dim"))
         parts.append(Padding(_table(list(_rows(report)), "cyan"), (0, 0, 0, 2)))
     elif report.interrupted:
         parts.append(Text("stopped before it was open"))
@@ -73,8 +74,8 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
         yield (
             "Light",
             (
-                f"{report.light.mean_percent:.0f} % of white on average; {report.light.dark_percent:.0f} % of the pixels "
-                f"nearly black, {report.light.bright_percent:.0f} % white"
+                f"{report.light.mean_percent:.0f} % of white on average; {report.light.dark_percent:.0f} % of the "
+                f"pixels nearly black, {report.light.bright_percent:.0f} % white"
             ),
         )
         yield "Faces", _faces(report)
@@ -211,7 +212,7 @@ def _costs(report: Report) -> Iterator[tuple[str, str]]:
         yield (
             "Machine",
             (
-                f"carries about {cost.cameras} such camera{'' if cost.cameras == 1 else 's'} at {cost.fps:.3g} analysed pictures "
-                f"a second: {cost.computed}"
+                f"carries about {cost.cameras} such camera{'' if cost.cameras == 1 else 's'} at {cost.fps:.3g} analysed "
+                f"pictures a second: {cost.computed}"
             ),
         )

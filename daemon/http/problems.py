@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -13,8 +14,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from visaged.daemon.http.browsers.headers import SAFE
+from visaged.pipelines.runtime.redact import redact
 
 MEDIA_TYPE = "application/problem+json"
+
+_LONGEST_PATH = 200
+"""Most characters of a path that an answer repeats."""
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -61,10 +66,21 @@ class Problem(Exception):
         self.status, self.kind, self.detail, self.headers, self.errors = status, kind, detail, headers, errors
 
 
+def shown_path(path: str) -> str:
+    """Return a path or a name from one as a URL has it: percent-encoded, so that it holds no HTML, and not too long."""
+    return quote(path[:_LONGEST_PATH], safe="/:@,;=+()")
+
+
+def unknown_camera(name: str) -> Problem:
+    """Return the problem that there is no camera of a name."""
+    detail = f"there is no camera {redact(shown_path(name[:64]))}; GET /v1/cameras lists them"
+    return Problem(HTTPStatus.NOT_FOUND, "unknown-camera", detail)
+
+
 def answer(problem: Problem, request: Request) -> Response:
     """Return a problem as a response."""
     # Not the path of `request.url`, which is put together with the Host header and read again.
-    document = _document(problem) | {"instance": request.scope["path"]}
+    document = _document(problem) | {"instance": shown_path(request.scope["path"])}
     if problem.errors:
         document["errors"] = [{"path": path, "text": text} for path, text in problem.errors]
     return Response(orjson.dumps(document), problem.status, problem.headers, MEDIA_TYPE)
@@ -110,8 +126,8 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         status = HTTPStatus(error.status_code)
         details = {
-            HTTPStatus.NOT_FOUND: f"there is nothing at {request.scope['path']}; /docs lists what there is",
-            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible at {request.scope['path']}",
+            HTTPStatus.NOT_FOUND: f"there is nothing at {shown_path(request.scope['path'])}; /docs lists what there is",
+            HTTPStatus.METHOD_NOT_ALLOWED: f"{request.method} is not possible at {shown_path(request.scope['path'])}",
         }
         kind = status.phrase.lower().replace(" ", "-")
         return answer(Problem(status, kind, details.get(status, str(error.detail)), error.headers), request)

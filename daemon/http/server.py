@@ -22,6 +22,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -51,6 +52,7 @@ class Server(uvicorn.Server):
         listener: Name of the listener in metrics.
         tls: Context for HTTPS; None for HTTP.
         turns: Shares the event loop out, also with other servers in it; None for this server alone.
+        closing: Called when the server begins to shut down, to end answers that would go on for ever.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Server(uvicorn.Server):
         listener: str = "http",
         tls: ssl.SSLContext | None = None,
         turns: Turns | None = None,
+        closing: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -78,6 +81,7 @@ class Server(uvicorn.Server):
         self._limits = limits
         self._tls = tls
         self._turns = turns or Turns()
+        self._closing = closing
         self._cut = {
             cause: metrics.http_cut.labels(listener, cause) for cause in ("slow", "unread", "too_many", "malformed")
         }
@@ -107,3 +111,8 @@ class Server(uvicorn.Server):
             for listener in sockets or []
         ]
         self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End answers without an end, then wait a little for all others."""
+        self._closing()
+        await super().shutdown(sockets)

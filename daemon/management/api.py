@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 
 from visaged.daemon.config.document import SettingsError
 from visaged.daemon.http.json_bodies import check_type, read_object
-from visaged.daemon.http.problems import Problem, responses
+from visaged.daemon.http.problems import Problem, responses, unknown_camera
 from visaged.daemon.http.settings import HttpSettings
 from visaged.daemon.management.manager import (
     CameraExists,
@@ -68,7 +68,7 @@ def install_management(app: FastAPI, view: View, manager: Manager, settings: Htt
         camera = manager.camera(name)
         state = next((one for one in view.cameras() if one["camera"] == name), None)
         if camera is None or state is None:
-            raise _unknown(name)
+            raise unknown_camera(name)
         return state | {"settings": _public(camera), "kept": manager.is_kept(name)}
 
     @app.post(
@@ -201,7 +201,7 @@ async def _result(future: Future[_Result]) -> _Result:
         detail = f"there is a camera {error} already; change it with PATCH /v1/cameras/{error}, or choose another name"
         raise Problem(HTTPStatus.CONFLICT, "camera-exists", detail) from None
     except NoSuchCamera as error:
-        raise _unknown(str(error)) from None
+        raise unknown_camera(str(error)) from None
     except EditedByHand as error:
         raise Problem(HTTPStatus.CONFLICT, "edited-by-hand", f"nothing was changed, because {error}") from None
     except NotKept as error:
@@ -211,11 +211,6 @@ async def _result(future: Future[_Result]) -> _Result:
         outcome = "nothing was changed" if future.cancelled() else "it may still be made"
         detail = f"the change was not made in time, or the daemon is stopping: {outcome}"
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-in-time", detail, {"Retry-After": "10"}) from None
-
-
-def _unknown(name: str) -> Problem:
-    detail = f"there is no camera {redact(name[:64])}; GET /v1/cameras lists them"
-    return Problem(HTTPStatus.NOT_FOUND, "unknown-camera", detail)
 
 
 def _public(camera: CameraSettings) -> dict[str, Any]:

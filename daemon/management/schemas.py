@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from visaged.daemon.api.states import STATE
 from visaged.daemon.settings import CameraSettings
 
 
@@ -78,16 +79,14 @@ CHANGE: dict[str, Any] = {"schema": _patch_schema(_SETTINGS), "example": {"fps":
 
 CAMERA: dict[str, Any] = {
     "type": "object",
-    "properties": {
-        "camera": {"type": "string"},
-        "state": {"type": "string"},
-        "tracks": {"type": "integer", "description": "Number of faces that are tracked now."},
+    "properties": STATE["properties"]
+    | {
         "settings": {
             "type": "object",
             "description": "Configuration of the camera; *** stands for what is, or may be, secret.",
         },
         "kept": {"type": "boolean", "description": "Whether the camera will be the same after a restart."},
     },
-    "required": ["camera", "state", "tracks", "settings", "kept"],
+    "required": [*STATE["required"], "settings", "kept"],
 }
-"""A camera in answers."""
+"""A camera in answers: its state and its configuration."""

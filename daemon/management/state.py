@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import yaml
 
 from visaged.daemon.config.base import NAME_PATTERN
 from visaged.daemon.config.document import ConfigProblem, SettingsError, read
+from visaged.daemon.config.files import replace_file
 from visaged.daemon.management.patches import Patches
 
 log = logging.getLogger(__name__)
@@ -77,7 +75,7 @@ class StateFile:
         Raises:
             OSError: The file cannot be written.
         """
-        _replace(self.path, _HEADER + yaml.safe_dump({"cameras": patches}, allow_unicode=True, sort_keys=False))
+        replace_file(self.path, _HEADER + yaml.safe_dump({"cameras": patches}, allow_unicode=True, sort_keys=False))
 
 
 def next_epoch(folder: Path | None, now: float) -> int:
@@ -99,7 +97,7 @@ def next_epoch(folder: Path | None, now: float) -> int:
                 (last - epoch) / 1000, last,
             )  # fmt: skip
             epoch = last + 1
-        _replace(path, f"{epoch}\n")
+        replace_file(path, f"{epoch}\n")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         log.warning(
@@ -120,35 +118,6 @@ def _number(path: Path) -> int | None:
     if not re.fullmatch(rb"[0-9]{1,15}\s*", text) or int(text) >= _END_OF_TIME:
         raise ValueError("it holds no number")
     return int(text)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace a file atomically by one that only its owner may read; makes the folder. Raises `OSError`."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp makes it with mode 0600
-    try:
-        with open(number, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync a folder, so that a renamed file survives a power loss, where the system can sync folders."""
-    if os.name != "posix":
-        return
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some file systems cannot sync a folder
-            os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _troubles(document: dict[Any, Any]) -> list[tuple[str, str]]:

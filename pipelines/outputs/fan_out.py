@@ -1,4 +1,4 @@
-"""Composes messages of results, events and states, and hands them to the outputs.
+"""Composes messages of results, events, states and presence, and hands them to the outputs.
 
 Each message is composed once, in a thread of its own, so that neither inference nor an output waits for the encoding.
 A failure of one output does not affect the others.
@@ -10,11 +10,12 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from visaged.pipelines.outputs.messages import Composer, Kind, Message
 from visaged.pipelines.outputs.output import FrameSink, Output
+from visaged.pipelines.outputs.presence import Presences
 from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
@@ -58,8 +59,22 @@ class FanOut:
         self._events: deque[TrackEvent] = deque()
         # Only the newest status of a camera counts; None stands for a camera that was removed.
         self._statuses: dict[str, CameraStatus | None] = {}
+        # Counted when events are taken, so that a lost event leaves no face behind; told in the thread of `run`.
+        self._presences = Presences()
         self._complain = LimitedLog(log)
         self._publish_seconds = metrics.stage.labels("publish")
+
+    def expect(self, cameras: Iterable[str]) -> None:
+        """Tell at once that no face is in front of cameras that are about to begin; must be called before `run`.
+
+        An earlier run that was killed may have left retained that there are some.
+        """
+        with self._changed:
+            for camera in cameras:
+                self._presences.begin(camera)
+            presences = self._presences.take()
+        for presence in presences:
+            self._hand_out("presence", self._composer.presence, presence)
 
     def submit(self, result: FrameResult) -> None:
         """Take a frame's result with its events; never blocks."""
@@ -89,12 +104,14 @@ class FanOut:
         """Take a camera's new status; never blocks."""
         with self._changed:
             self._statuses[status.camera] = status
+            self._presences.begin(status.camera)
             self._changed.notify()
 
     def forget(self, camera: str) -> None:
         """Have outputs forget a removed camera; never blocks. Must be called after the camera's last status."""
         with self._changed:
             self._statuses[camera] = None
+            self._presences.forget(camera)
             self._changed.notify()
 
     def run(self, stopping: threading.Event) -> None:
@@ -105,6 +122,8 @@ class FanOut:
 
     def _add(self, events: Sequence[TrackEvent]) -> int:
         self._events.extend(events)
+        for event in events:
+            self._presences.note(event)
         lost = max(0, len(self._events) - self._most_events)
         for _ in range(lost):
             self._events.popleft()
@@ -112,20 +131,26 @@ class FanOut:
 
     def _idle(self) -> bool:
         with self._changed:
-            return not (self._results or self._events or self._statuses)
+            return not self._anything()
+
+    def _anything(self) -> bool:
+        return bool(self._results or self._events or self._statuses or self._presences)
 
     def _turn(self) -> None:
         with self._changed:
-            if not (self._results or self._events or self._statuses):
+            if not self._anything():
                 self._changed.wait(0.2)
             results, self._results = self._results, deque()
             events, self._events = self._events, deque()
             statuses, self._statuses = self._statuses, {}
+            presences = self._presences.take()
         for status in statuses.values():
             if status is not None:
                 self._hand_out("status", self._composer.status, status)
         for event in events:
             self._hand_out("events", self._composer.event, event)
+        for presence in presences:
+            self._hand_out("presence", self._composer.presence, presence)
         for result in results:
             self._hand_out("faces", self._composer.faces, result)
             self._publish_seconds.observe(self._clock() - result.finished_s)

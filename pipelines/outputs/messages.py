@@ -21,9 +21,10 @@ from visaged.pipelines.outputs.documents import (
     status_document,
     timestamp,
 )
-from visaged.pipelines.records import CameraStatus, EndReason, FrameResult, TrackEvent
+from visaged.pipelines.records import CameraPresence, CameraStatus, EndReason, FrameResult, TrackEvent
 
-Kind = Literal["faces", "events", "status"]
+Kind = Literal["faces", "events", "status", "presence", "snapshot", "discovery"]
+"""`discovery` is what an output itself makes, for Home Assistant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,13 @@ class Message:
     The node's name, `epoch`, `camera`, `kind` and `seq` together identify a message.
 
     Attributes:
-        kind: `faces` of an analysed frame, `events` of tracks, or the `status` of a camera.
+        kind: `faces` of an analysed frame, `events` of tracks, `status` of a camera, `presence` of faces there, or a
+            `snapshot`: the picture of an event's best look.
         camera: Name of the camera that the message is about.
         seq: Number of the message, counted from 1 for each camera and kind since the start of the process.
         epoch: Identifies the run of the process: milliseconds since 1970 at its start.
-        body: A JSON object in UTF-8; complete for `status`, without `age_ms` and `replayed` for the others.
+        body: A JSON object in UTF-8; for `faces` and `events` without `age_ms` and `replayed`, else complete. The JPEG
+            of a snapshot.
         captured_s: Monotonic seconds of the capture of the frame; only valid in this process.
         captured_at: Wall clock time of the capture of the frame, in seconds since 1970.
         track: Number of the track that an event is about; None for the other kinds.
@@ -61,7 +64,7 @@ class Message:
             now_s: Monotonic seconds at which the message is sent.
             replayed: Whether the message had to wait until the receiver could be reached.
         """
-        if self.kind == "status":
+        if self.kind not in ("faces", "events"):
             return self.body
         age_ms = max(0.0, (now_s - self.captured_s) * 1000)
         head = f'{{"age_ms":{age_ms:.1f},"replayed":{"true" if replayed else "false"},'
@@ -134,6 +137,19 @@ class Composer:
         body = {"schema": "visaged.camera-status/1", "node": self.node, "epoch": self.epoch} | status_document(status)
         seq = self._next("status", status.camera)
         return self._message("status", status.camera, seq, body, self._clock(), status.since_at)
+
+    def presence(self, presence: CameraPresence) -> Message:
+        """Return the message of how many faces are in front of a camera."""
+        body = {
+            "schema": "visaged.presence/1",
+            "node": self.node,
+            "epoch": self.epoch,
+            "camera": presence.camera,
+            "faces": presence.faces,
+            "since": timestamp(presence.since_at),
+        }
+        seq = self._next("presence", presence.camera)
+        return self._message("presence", presence.camera, seq, body, self._clock(), presence.since_at)
 
     def _next(self, kind: Kind, camera: str) -> int:
         return next(self._sequences.setdefault((camera, kind), itertools.count(1)))

@@ -27,13 +27,22 @@ def blur_faces(image: Image, boxes: Iterable[FloatArray]) -> None:
     """
     height, width = image.shape[:2]
     for box in boxes:
+        if not np.isfinite(box).all():
+            continue
         left, top, right, bottom = (float(value) for value in box)
         across, down = _WIDER * (right - left), _WIDER * (bottom - top)
-        x, y = max(0, int(left - across)), max(0, int(top - down))
-        region = image[y : min(height, int(np.ceil(bottom + down))), x : min(width, int(np.ceil(right + across)))]
+        left, top, right, bottom = left - across, top - down, right + across, bottom + down
+        x, y = max(0, int(left)), max(0, int(top))
+        region = image[y : max(0, min(height, int(np.ceil(bottom)))), x : max(0, min(width, int(np.ceil(right))))]
         if not region.size:
             continue
         rows, columns = region.shape[:2]
-        few = cv2.resize(region, (min(_BLOCKS, columns), min(_BLOCKS, rows)), interpolation=cv2.INTER_AREA)
-        smooth = cv2.resize(few, (columns, rows), interpolation=cv2.INTER_CUBIC)
-        region[:] = smooth
+        # Of a face at the edge of the picture, a part is left, and gets as large blocks as the whole would.
+        blocks = _blocks(columns, right - left), _blocks(rows, bottom - top)
+        few = cv2.resize(region, blocks, interpolation=cv2.INTER_AREA)
+        region[:] = cv2.resize(few, (columns, rows), interpolation=cv2.INTER_CUBIC)
+
+
+def _blocks(visible_px: int, whole_px: float) -> int:
+    """Return how many blocks the visible part of a face gets along one side."""
+    return max(1, min(visible_px, round(_BLOCKS * visible_px / max(whole_px, visible_px))))

@@ -64,10 +64,11 @@ class Metrics:
         self._state = gauge("camera_state", "1 for the state that the camera is in", "camera", "state")
         self._reconnects = counter("camera_reconnects", "Times that a camera was opened again", "camera")
         self._failures = counter("camera_failures", "Times that a camera's source broke", "camera", "cause")
+        self._pictures = counter("live_pictures", "Live pictures drawn and encoded, whoever looks at them", "camera")
         self._age = histogram("result_age_seconds", "From capture to hand-over to MQTT", "camera", buckets=_AGES)
         self._by_camera = (
             self._received, self._sampled, self._dropped, self._damaged, self._analysed, self._output_errors,
-            self._faces, self._tracks, self._state, self._reconnects, self._failures, self._age,
+            self._faces, self._tracks, self._state, self._reconnects, self._failures, self._pictures, self._age,
         )  # fmt: skip
 
         self.inference = histogram(
@@ -115,6 +116,14 @@ class Metrics:
         )
         self.spool_failures = counter("spool_failures", "Transactions that the disk did not take")
 
+        self.history_events = gauge("history_events", "Events in the history")
+        self.history_bytes = gauge("history_bytes", "Bytes of the history, pictures included")
+        self.history_max_bytes = gauge("history_max_bytes", "Most bytes of the history; 0 if none is kept")
+        self.history_writable = gauge("history_writable", "1 while the history is written, 0 while it cannot be")
+        self.history_lost = counter("history_lost", "Events or pictures that are missing in the history", "cause")
+        self.live_viewers = gauge("live_viewers", "Open answers of live pictures, and of events as they come", "kind")
+        self.live_encode = histogram("live_encode_seconds", "A live picture, scaled, drawn and encoded", buckets=_FAST)
+
         self.pictures = counter("pictures", "Pictures of the HTTP API", "outcome")
         self.picture_seconds = histogram(
             "picture_seconds", "A picture of the HTTP API, from its last byte to the answer", buckets=_AGES[:-2]
@@ -144,6 +153,12 @@ class Metrics:
             self._gone.discard(name)
         return CameraMetrics(self, name)
 
+    def count_live_picture(self, camera: str) -> None:
+        """Count a live picture; late ones of a camera that is gone count nowhere."""
+        with self._gone_lock:
+            if camera not in self._gone:
+                self._pictures.labels(camera).inc()
+
     def observe_age(self, camera: str, seconds: float) -> None:
         """Note how old a message was when it was handed over; late ones of a camera that is gone count nowhere."""
         with self._gone_lock:
@@ -167,6 +182,7 @@ class CameraMetrics:
         self.faces = metrics._faces.labels(camera)
         self.tracks = metrics._tracks.labels(camera)
         self.reconnects = metrics._reconnects.labels(camera)
+        metrics._pictures.labels(camera)
         self.dropped("overtaken", 0)
 
     def dropped(self, cause: str, frames: int = 1) -> None:

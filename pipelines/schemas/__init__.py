@@ -11,7 +11,8 @@ def schema(name: str) -> dict[str, Any]:
     """Return the schema of a kind of message.
 
     Args:
-        name: `faces`, `events`, `node-status`, `camera-status`, or `face`, which holds the definitions that they share.
+        name: `faces`, `events`, `node-status`, `camera-status`, `presence`, `discovery`, or `face`, which holds the
+            definitions that they share.
     """
     document: dict[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf-8"))
     return document

@@ -112,6 +112,7 @@ class Camera:
         self._reporting = threading.Lock()
         self._silent = False
         self._status = CameraStatus(name, "connecting", wall(), config.shown_url)
+        self._next_try_at: float | None = None
         self._streaming_since = self._last_received = 0.0
         self._shape: tuple[str, int, int] = ("", 0, 0)
         self._shape_due_s = float("inf")
@@ -135,6 +136,11 @@ class Camera:
         """The newest status."""
         with self._lock:
             return self._status
+
+    @property
+    def next_try_at(self) -> float | None:
+        """When the camera is tried again, seconds since 1970; None unless it waits for that."""
+        return self._next_try_at
 
     @property
     def live(self) -> bool:
@@ -181,9 +187,12 @@ class Camera:
                 self._backoff.reset()
             wait_s = self._backoff.next_s()
             self._report(problem, wait_s)
+            self._next_try_at = self._wall() + wait_s
             self._set(state="waiting", error=problem, cause=cause)
             self._counters.failure(cause)
-            if stopping.wait(wait_s):
+            stopped = stopping.wait(wait_s)
+            self._next_try_at = None
+            if stopped:
                 return
             self._set(reconnects=self.status.reconnects + 1)
             self._counters.reconnects.inc()

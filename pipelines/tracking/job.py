@@ -69,7 +69,7 @@ class FrameStage:
             if self.tracks.closed:
                 return False
             faces, events = self.tracks.conclude(observation, readings)
-            result = FrameResult(observation.frame, faces, events, started_s, self.clock())
+            result = FrameResult(observation.frame, faces, events, started_s, self.clock(), observation.found)
             self._count(result)
             self._hand_on(result)
         return True

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from visaged.models.geometry import shot_quality
-from visaged.models.types import Detections
+from visaged.models.types import Detections, FloatArray
 from visaged.pipelines.attributes import AttributeReader, Estimate, Reading, Request, request, sure
 from visaged.pipelines.records import AttributeValue, EndReason, EventKind, Face, Frame, Shot, TrackEvent
 from visaged.pipelines.tracking.tracker import Tracker, TrackerConfig
@@ -109,7 +109,7 @@ class CameraTracks:
         """
         with self._lock:
             if self._closed:
-                return Observation(frame, [], [], [])
+                return Observation(frame, [], [], [], detections.boxes)
             self._arrived_s = frame.ready_s
             if frame.stream != self._stream:
                 self._stream = frame.stream
@@ -133,7 +133,7 @@ class CameraTracks:
                 seen.append((shot, None if number is None else self._see(number, shot, frame)))
             due = self._due([track for _, track in seen if track is not None], frame.motion_s)
             requests = [request(track.newest, frame.surface) for track in due]
-            return Observation(frame, seen, due, requests)
+            return Observation(frame, seen, due, requests, detections.boxes)
 
     def conclude(
         self, observation: Observation, readings: Sequence[Reading] = ()
@@ -311,12 +311,14 @@ class Observation:
         seen: Every face to publish, with its track; None without a track.
         due: The tracks whose faces are to be read.
         requests: The requests to read them, one for each of `due`.
+        found: (N, 4) float32, the boxes of all detections.
     """
 
     frame: Frame
     seen: list[tuple[Shot, _Track | None]]
     due: list[_Track]
     requests: list[Request]
+    found: FloatArray
 
 
 def faces_of(detections: Detections, captured_at: float = 0.0) -> list[Shot]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import bench_tracker, capacity, daemon, hostile, leaks, pictures, sizes, spool, throughput
+from tests.benchmarks import bench_tracker, capacity, daemon, hostile, leaks, live, pictures, sizes, spool, throughput
 
 
 def soak() -> None:
@@ -25,6 +25,7 @@ ALL: dict[str, Callable[[], None]] = {
     "sizes": sizes.main,
     "hostile": hostile.main,
     "spool": spool.main,
+    "live": live.main,
     "soak": soak,
 }
 

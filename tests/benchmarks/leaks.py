@@ -11,6 +11,7 @@ connections are held, once a fifth of the reconnects is over, and at the end.
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import socket
 import sys
@@ -26,7 +27,6 @@ import cv2
 import psutil
 
 from tests.benchmarks.clip import ROOT
-from tests.benchmarks.throughput import Rig
 from tests.chaos.cameras import Multipart, TransportStream
 from tests.chaos.clip import FPS, Clip, coded
 from tests.chaos.record import Record
@@ -37,9 +37,20 @@ from tests.support.mqtt_output import Running
 from tests.support.process import ManagedProcess
 from tests.support.returning import hang_up, lone_port
 from tests.support.rtsp_short import RtspTalk
+from visaged.models.detector import Detector
+from visaged.models.manifest import Manifest
+from visaged.models.session import SessionConfig
+from visaged.pipelines.attributes import NoReader
+from visaged.pipelines.batcher import Batcher
+from visaged.pipelines.inference import Inference
 from visaged.pipelines.outputs.mqtt.times import Times
-from visaged.pipelines.source.camera import Backoff, Camera
+from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.worker import Worker
+from visaged.pipelines.source.camera import Backoff, Camera, lane_policy
 from visaged.pipelines.source.video import SourceConfig
+from visaged.pipelines.tracking.job import FrameStage
+from visaged.pipelines.tracking.tracker import TrackerConfig
+from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
 MOST_MB = 5.0
 _WARM_UP = 0.2  # share of the reconnects
@@ -141,13 +152,38 @@ class HastyCamera:
         return lambda index, at_s: wrapping.wrap(self._clip, index, at_s)
 
 
-class HastyRig(Rig):
-    """Cameras as the daemon composes them, that are tried again almost at once."""
+class HastyCameras:
+    """Cameras, batcher, detector and trackers as the daemon composes them; cameras are tried again almost at once."""
+
+    def __init__(self, sources: list[SourceConfig]) -> None:
+        cv2.setNumThreads(1)  # as the daemon does
+        self._metrics = Metrics()
+        manifest = Manifest()
+        name = manifest.default_detector(on_gpu=False).name
+        detector = Detector.load(manifest, name, SessionConfig(provider="cpu"), TrackerConfig().low_confidence)
+        self._batcher = Batcher(max_batch=1, max_wait_s=0, max_pictures=1)
+        inference = Inference(self._batcher, detector, NoReader(), self._metrics)
+        cameras = [self._camera(f"camera{index}", source) for index, source in enumerate(sources)]
+        self._workers = [
+            Worker(f"inference-{index}", inference.run, self._died) for index in range(os.cpu_count() or 1)
+        ]
+        self._workers += [Worker(camera.name, camera.run, self._died) for camera in cameras]
+
+    def start(self) -> None:
+        """Start every thread."""
+        for worker in self._workers:
+            worker.start()
 
     def _camera(self, name: str, source: SourceConfig) -> Camera:
-        camera = super()._camera(name, source)
-        camera._backoff = Backoff(first_s=0.002, most_s=0.002)
-        return camera
+        counters = self._metrics.camera(name)
+        stage = FrameStage(CameraTracks(name, TrackingSpec(), NoReader()), counters, self._metrics, lambda result: None)
+        lane = self._batcher.open_lane(*lane_policy(source.live))
+        hasty = Backoff(first_s=0.002, most_s=0.002)
+        return Camera(name, source, 640, 32, lane, stage.job, counters, lambda status: None, backoff=hasty)
+
+    def _died(self, name: str, error: BaseException) -> None:
+        print(f"{name} died: {error}", flush=True)
+        os._exit(1)
 
 
 def watch_cameras(*urls: str) -> None:
@@ -156,7 +192,7 @@ def watch_cameras(*urls: str) -> None:
     sources = [
         SourceConfig(url=url, options=options if url.startswith("http") else {}, read_timeout_s=5.0) for url in urls
     ]
-    HastyRig(sources).start()
+    HastyCameras(sources).start()
     threading.Event().wait()
 
 

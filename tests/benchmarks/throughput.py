@@ -22,20 +22,13 @@ import cv2
 
 from tests.benchmarks.clip import bench_clip
 from tests.benchmarks.plain import PlainNetworks
+from visaged.daemon.bench.rig import Bench, Rig
+from visaged.daemon.settings import Settings
 from visaged.models.detector import Detector
 from visaged.models.manifest import Manifest
 from visaged.models.preprocess import canvas_for, place
 from visaged.models.session import SessionConfig
-from visaged.pipelines.attributes import NoReader
-from visaged.pipelines.batcher import Batcher, WhenFull
-from visaged.pipelines.inference import Inference
-from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.runtime.worker import Worker
-from visaged.pipelines.source.camera import Camera
-from visaged.pipelines.source.video import SourceConfig
-from visaged.pipelines.tracking.job import FrameStage
 from visaged.pipelines.tracking.tracker import TrackerConfig
-from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
 CORES = os.cpu_count() or 1
 FRAMES = 250
@@ -56,63 +49,24 @@ def plain_loop(clip: Path, frames: int) -> float:
     return frames / (time.perf_counter() - began)
 
 
-class Rig:
-    """Cameras, batcher, detector and tracker as the daemon composes them, without a broker."""
-
-    def __init__(self, sources: list[SourceConfig]) -> None:
-        cv2.setNumThreads(1)  # as the daemon does
-        self.metrics = Metrics()
-        self.detector = Detector.load(Manifest(), NAME, SessionConfig(provider="cpu"), TrackerConfig().low_confidence)
-        self.batcher = Batcher(max_batch=1, max_wait_s=0, max_pictures=1)
-        self.results: deque[float] = deque()  # when each was there; counting series would cost what is measured
-        inference = Inference(self.batcher, self.detector, NoReader(), self.metrics)
-        self.cameras = [self._camera(f"camera{index}", source) for index, source in enumerate(sources)]
-        self.readers = [Worker(camera.name, camera.run, self._died) for camera in self.cameras]
-        self.workers = [Worker(f"inference-{index}", inference.run, self._died) for index in range(CORES)]
-
-    def count(self, what: str) -> float:
-        """Return a counter `visaged_frames_<what>_total`, summed over cameras."""
-        family = next(f for f in self.metrics.registry.collect() if f.name == f"visaged_frames_{what}")
-        return sum(sample.value for sample in family.samples if sample.name.endswith("_total"))
-
-    def start(self) -> None:
-        """Start every thread."""
-        for worker in self.workers + self.readers:
-            worker.start()
-
-    def stop(self) -> None:
-        """Stop every thread."""
-        for worker in self.readers:
-            worker.stop()
-        self.batcher.close()
-        for worker in self.workers:
-            worker.stop()
-        for worker in self.readers + self.workers:
-            assert worker.join(10)
-
-    def _camera(self, name: str, source: SourceConfig) -> Camera:
-        counters = self.metrics.camera(name)
-        tracks = CameraTracks(name, TrackingSpec(), NoReader())
-        stage = FrameStage(
-            tracks, counters, self.metrics, on_result=lambda result: self.results.append(result.finished_s)
-        )
-        lane = self.batcher.open_lane(WhenFull.DROP_OLDEST if source.live else WhenFull.WAIT, 1 if source.live else 2)
-        return Camera(name, source, 640, 32, lane, stage.job, counters, on_status=lambda status: None)
-
-    def _died(self, name: str, error: BaseException) -> None:
-        print(f"{name} died: {error}", flush=True)
-        os._exit(1)
+def bench() -> Bench:
+    """Return what is measured: the detector alone on a CPU, as the plain loop has no attributes either."""
+    return Bench(Settings.model_validate({"models": {"analyzer": None}, "inference": {"provider": "cpu"}}))
 
 
 def pipeline(clip: Path, frames: int, cameras: int = CORES) -> float:
     """Return frames a second of the pipeline: every frame of a file for each core, as fast as possible."""
-    source = SourceConfig(url=str(clip), fps=None, pace="fast", loop=True)
-    rig = Rig([source] * cameras)
+    source = {"url": str(clip), "fps": None, "pace": "fast", "loop": True}
+    networks = bench()
+    results: deque[float] = deque()  # when each was there; counting series would cost what is measured
+    specs = networks.specs([{"name": f"camera{index}"} | source for index in range(cameras)])
+    rig = Rig(networks, specs, lambda result: results.append(result.finished_s))
     began = time.perf_counter()
-    rig.start()
-    while len(rig.results) < frames:
+    rig.start(wait=lambda seconds: None)
+    while len(results) < frames:
+        networks.check()
         time.sleep(0.01)
-    rate = len(rig.results) / (time.perf_counter() - began)
+    rate = len(results) / (time.perf_counter() - began)
     rig.stop()
     return rate
 

@@ -72,11 +72,15 @@ def test_messages_arrive_in_order_with_their_topics_and_flags(
     for number in range(1, 51):
         running.publisher.submit(result(events=[event(number)]))
         running.publisher.submit(result("yard", faces=0))
-    everything = heard.wait_for_all(lambda seen: len(seen) >= 152, PATIENCE_S)
+    here = heard.wait_for(lambda m: m.topic == "v/door/presence" and m.json()["faces"] == 50, PATIENCE_S)
+    everything = heard.wait_for_all(
+        lambda seen: sum(m.topic != "v/door/presence" for m in seen) >= 152 and here in seen, PATIENCE_S
+    )
     assert not any(message.is_retained for message in everything)
     assert {(m.topic, m.qos) for m in everything} == {
         ("v/node/status", 1),
         ("v/door/status", 1),
+        ("v/door/presence", 1),
         ("v/door/events", 1),
         ("v/door/faces", faces_qos),
         ("v/yard/faces", faces_qos),
@@ -93,7 +97,7 @@ def test_messages_arrive_in_order_with_their_topics_and_flags(
         late.publish("v/end", b"")
         late.wait_for(lambda m: m.topic == "v/end", PATIENCE_S)
         kept = late.messages[:-1]
-    assert sorted(m.topic for m in kept) == ["v/door/status", "v/node/status"]
+    assert sorted(m.topic for m in kept) == ["v/door/presence", "v/door/status", "v/node/status"]
     assert all(m.is_retained for m in kept)
     assert running.lost() == {}
 

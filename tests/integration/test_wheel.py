@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("daemon", "pipelines", "models")
 # Tools of the repository: they are run from a checkout and need more than the daemon does.
 NOT_INSTALLED = ("models/training/",)
-DATA = (".json", ".onnx", ".yaml", ".mp4", ".typed")
+DATA = (".json", ".onnx", ".yaml", ".mp4", ".typed", ".html", ".css", ".js", ".svg")
 NO_REGISTRY = ("No matching distribution", "Failed to establish", "Could not fetch", "Temporary failure", "timed out")
 
 

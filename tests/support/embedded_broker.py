@@ -38,9 +38,9 @@ def subscriber(port: int, topic: str = "#", **options: Any) -> Subscriber:
 class Embedded:
     """A broker in a thread."""
 
-    def __init__(self, limits: Limits = Limits()) -> None:  # noqa: B008
+    def __init__(self, limits: Limits = Limits(), devices: str | None = None) -> None:  # noqa: B008
         self.port = free_port()
-        self.broker = EmbeddedBroker(HOST, self.port, "v", limits)
+        self.broker = EmbeddedBroker(HOST, self.port, "v", limits, devices)
         self.deaths: list[BaseException] = []
         self.worker = Worker("broker", self.broker.run, lambda name, error: self.deaths.append(error))
         self.worker.start()

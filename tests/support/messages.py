@@ -18,7 +18,7 @@ from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import CameraStatus, EndReason, EventKind, Face, Frame, FrameResult, Shot, TrackEvent
 from visaged.pipelines.schemas import schema
 
-NAMES = ("face", "faces", "events", "node-status", "camera-status")
+NAMES = ("face", "faces", "events", "node-status", "camera-status", "presence")
 
 _CANVAS = canvas_for(64, 36, 32)
 _IMAGE = np.zeros((36, 64, 3), np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.outputs.mqtt.losses import Losses
 from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.mqtt.times import Times
-from visaged.pipelines.outputs.outbox import MemoryOutbox, Outbox
+from visaged.pipelines.outputs.outbox import MemoryOutbox, NoTopicMemory, Outbox, TopicMemory
 from visaged.pipelines.outputs.spool.config import SpoolConfig
 from visaged.pipelines.outputs.spool.spool import Spool
 from visaged.pipelines.runtime.metrics import Metrics
@@ -42,19 +42,21 @@ class Running:
         login: tuple[str | None, str | None] = (None, None),
         times: Times = Times(),  # noqa: B008 - it cannot be changed
         folder: Path | None = None,
+        cameras: Sequence[str] = (),
         **config: Any,
     ) -> None:
         self.metrics = Metrics(CollectorRegistry())
         settings = PublisherConfig(**{"port": port, "prefix": "v", "reconnect_most_s": 1} | config)
         composer = Composer("node", EPOCH)
         outbox: Outbox = MemoryOutbox(*settings.memory)
+        memory: TopicMemory = NoTopicMemory()
         spools: list[tuple[str, Spool]] = []
         if folder is not None:
             lose = Losses(MqttOutput.name, self.metrics)
             count = partial(lose.count, "events")
-            outbox = spool = Spool(folder, SpoolConfig(), settings.memory, EPOCH, count, self.metrics)
+            outbox = memory = spool = Spool(folder, SpoolConfig(), settings.memory, EPOCH, count, self.metrics)
             spools.append(("spool", spool))
-        self.output = MqttOutput(settings, composer, self.metrics, "1.2.3", outbox, login, times=times)
+        self.output = MqttOutput(settings, composer, self.metrics, "1.2.3", outbox, login, memory, times=times)
         self.publisher = FanOut(composer, [self.output], self.metrics)
         self.link = self.output._link
         self.deaths: list[BaseException] = []
@@ -65,6 +67,8 @@ class Running:
             Worker(name, part.run, lambda name, error: self.deaths.append(error))
             for name, part in (("fan-out", self.publisher), ("mqtt", self.output), *spools)
         ]
+        self.output.clear_all_but(cameras)
+        self.publisher.expect(cameras)
         for worker in self.workers:
             worker.start()
 

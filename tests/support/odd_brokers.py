@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-CONNECT, PUBLISH, PUBACK, PINGREQ = 1, 3, 4, 12
+CONNECT, PUBLISH, PUBACK, SUBSCRIBE, PINGREQ = 1, 3, 4, 8, 12
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class ClosingBroker:
     Attributes:
         hangs_up_on: Whether it ends the connection at a message, without a word.
         accepts: Whether it accepts a CONNECT packet; one that it does not accept is answered by hanging up.
+        refuses_subscriptions: Whether it ends the connection at a SUBSCRIBE packet; else that is not answered.
         closes_at_once: Ends every connection right after accepting it.
         version: MQTT 4 (3.1.1) or 5.
         properties: Of CONNACK in MQTT 5, encoded.
@@ -49,6 +50,7 @@ class ClosingBroker:
 
     hangs_up_on: Callable[[Publish], bool] = never
     accepts: Callable[[bytes], bool] = lambda connect: True
+    refuses_subscriptions: bool = False
     closes_at_once: bool = False
     version: int = 4
     properties: bytes = b""
@@ -60,6 +62,7 @@ class ClosingBroker:
         self.refused: list[Publish] = []
         self.connects: list[bytes] = []
         self.most_unacknowledged = 0
+        self.subscriptions = 0
         self._clients: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -114,6 +117,10 @@ class ClosingBroker:
                     client.sendall(self._connack())
                     if self.closes_at_once:
                         client.sendall(self.goodbye)
+                        return
+                elif kind == SUBSCRIBE:
+                    self.subscriptions += 1
+                    if self.refuses_subscriptions:
                         return
                 elif kind == PINGREQ:
                     client.sendall(b"\xd0\x00")

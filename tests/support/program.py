@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import sys
 from pathlib import Path
 from types import TracebackType
@@ -28,16 +29,26 @@ class RunningDaemon:
         document: The configuration; HTTP is on a free port, and the state folder in `folder`, unless it says otherwise.
         options: More of the command line.
         headers: Of every request.
+        trust: Trusts the certificate of a daemon that speaks TLS.
+
+    Attributes:
+        url: Where its HTTP side is, without a slash at the end.
     """
 
     def __init__(
-        self, folder: Path, document: dict[str, Any], *options: str, headers: dict[str, str] | None = None
+        self,
+        folder: Path,
+        document: dict[str, Any],
+        *options: str,
+        headers: dict[str, str] | None = None,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         self.config, self.state = folder / "visaged.yaml", folder / "state"
         self.kept = self.state / "cameras.yaml"
         self._base = {"node": "tester", "http": {"port": 0}, "state_dir": str(self.state)} | document
         self._options = options
         self._headers = headers
+        self._trust = trust
         self.configure()
         self._start()
 
@@ -100,10 +111,13 @@ class RunningDaemon:
         environment = os.environ | {"PYTHONWARNINGS": "error", "NO_COLOR": "1"}
         self.process = ManagedProcess(command, env=environment)
         try:
-            found = re.search(r"http://\S+(?=/docs)", self.process.wait_for_line("/docs", START_S))
+            found = re.search(r"https?://\S+(?=/docs)", self.process.wait_for_line("/docs", START_S))
         except ProcessError:
             self.process.kill()
             raise
         assert found is not None
-        self.client = httpx.Client(base_url=found[0], timeout=30, trust_env=False, headers=self._headers)
+        self.url = found[0].rstrip("/")
+        self.client = httpx.Client(
+            base_url=self.url, timeout=30, trust_env=False, headers=self._headers, verify=self._trust or True
+        )
         until(lambda: self.client.get("/healthz").status_code == 200, START_S)

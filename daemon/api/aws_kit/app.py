@@ -36,9 +36,10 @@ from visaged.daemon.api.aws_kit.settings import KitSettings
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.fetch.errors import FetchError, Reason
 from visaged.daemon.http import problems
-from visaged.daemon.http.access import KeyGuard
+from visaged.daemon.http.access import KeyGuard, refuse_session
 from visaged.daemon.http.browsers.guard import PageGuard, allow_page
 from visaged.daemon.http.problems import Problem
+from visaged.daemon.http.sessions.sessions import Sessions
 from visaged.daemon.http.settings import HttpSettings
 from visaged.daemon.http.uploads import read_body
 from visaged.daemon.http.wire.memory import Upload
@@ -213,7 +214,9 @@ def _accepts_problems(request: Request) -> bool:
     return any(kind == problems.MEDIA_TYPE and not re.fullmatch(r"q=0(\.0*)?", weight) for kind, _, weight in wanted)
 
 
-def guarded(app: ASGIApp, http: HttpSettings, settings: KitSettings, metrics: Metrics) -> ASGIApp:
+def guarded(
+    app: ASGIApp, http: HttpSettings, settings: KitSettings, metrics: Metrics, sessions: Sessions | None = None
+) -> ASGIApp:
     """Return an application with the kit's paths behind its guards, with errors in the kit's form at those paths.
 
     Args:
@@ -221,8 +224,9 @@ def guarded(app: ASGIApp, http: HttpSettings, settings: KitSettings, metrics: Me
         http: Keys and names of the server.
         settings: Configuration of the kit.
         metrics: Counts refused requests.
+        sessions: Who is logged in, by which keys; None for nobody, and the keys of `http`.
     """
-    guards = KeyGuard(PageGuard(app, http, metrics, refuse), http, metrics, refuse)
+    guards = KeyGuard(PageGuard(app, http, metrics, refuse), http, metrics, refuse, sessions=sessions)
     return KitEdge(guards, settings.page_origins(with_keys=bool(http.keys)))
 
 
@@ -259,6 +263,7 @@ class KitEdge:
         await (self._answer if is_kit else self._app)(scope, receive, send)
 
     async def _posts_alone(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refuse_session(scope)  # the kit's clients know no cookies
         origins = Headers(scope=scope).getlist("origin")
         if origins and all(self._cors.is_allowed_origin(origin) for origin in origins):
             allow_page(scope)

@@ -12,7 +12,7 @@ from fastapi import Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from visaged.daemon.http.access import RefusalResponse, holder_of
+from visaged.daemon.http.access import RefusalResponse, holder_of, session_of
 from visaged.daemon.http.browsers.hosts import KnownHosts
 from visaged.daemon.http.browsers.origins import foreign_page
 from visaged.daemon.http.problems import Problem, answer
@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 
 # Key of a request's scope: whether the page that caused the request may do so.
 _ALLOWED = "visaged.page_allowed"
-# Methods that do no work and change nothing.
+# Methods that change nothing.
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+# What is read there takes work, such as live pictures, which an image on any page could ask for.
+_WORK = re.compile(r"/(metrics|v1(/.*)?)", re.DOTALL)
 
 
 def allow_page(scope: Scope) -> None:
@@ -37,8 +39,10 @@ def allow_page(scope: Scope) -> None:
 class PageGuard:
     """Refuses requests without a key that a web page of another site could have caused.
 
-    These are requests under a Host that is not this server's, and requests other than GET, HEAD and OPTIONS that come
-    from a page of another origin. A request with a key comes from somebody who knows the key, and passes.
+    These are requests under a Host that is not this server's, and requests that come from a page of another origin, but
+    for reading what takes no work: health, documentation, and the page with its files. Links count as the rest: a page
+    could keep a window open on a live picture. A request with a key comes from somebody who knows the key, and passes;
+    one by a session need not, because browsers send cookies along whatever page causes a request.
 
     Args:
         app: The application to guard.
@@ -58,7 +62,8 @@ class PageGuard:
     ) -> None:
         self._app = app
         self._hosts = KnownHosts([*settings.hosts, settings.host])
-        self._behind_proxy = settings.without_keys
+        # With keys too, a proxy may speak HTTPS for this server.
+        self._behind_proxy = settings.without_keys or bool(settings.keys)
         self._metrics = metrics
         self._refuse = refuse
         self._complain = LimitedLog(log, clock=clock)
@@ -75,13 +80,15 @@ class PageGuard:
         if not scope["path"].startswith("/"):
             detail = "the request names a whole URL, as requests to a proxy do; send the path alone (GET /path)"
             return Problem(HTTPStatus.BAD_REQUEST, "invalid-target", detail)
-        if holder_of(Request(scope)) is not None:
+        request = Request(scope)
+        if holder_of(request) is not None and session_of(request) is None:
             return None
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) > 1 or not all(self._hosts.know(host) for host in hosts):
             return self._unknown_host(", ".join(hosts))
-        if scope["method"] in _READING or scope.get(_ALLOWED, False):
+        reads = scope["method"] in _READING and not _WORK.fullmatch(scope["path"])
+        if reads or scope["method"] == "OPTIONS" or scope.get(_ALLOWED, False):
             return None
         trouble = foreign_page(headers, scope["scheme"], self._behind_proxy)
         return None if trouble is None else self._foreign_page(trouble)
@@ -100,7 +107,8 @@ class PageGuard:
         self._metrics.http_refused.labels(NO_KEY, "page").inc()
         self._complain("a request that a web page of another site caused was refused")
         detail = (
-            f"{trouble}, and without a key such pages may have nothing done here; send an API key (`visaged key NAME` "
-            "makes one), or, for the AWS kit's paths, list the page's origin in kit.origins"
+            f"{trouble}, and without a key such pages may have nothing done here; type the address instead of "
+            "following a link, or send an API key (`visaged key NAME` makes one), or, for the AWS kit's paths, list "
+            "the page's origin in kit.origins"
         )
         return Problem(HTTPStatus.FORBIDDEN, "foreign-page", detail)

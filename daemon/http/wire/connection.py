@@ -35,6 +35,8 @@ _LINGER_S = 2.0
 _LINGER_BYTES = 100_000_000
 # Bytes of answers that the kernel holds for a client that does not read; by default it holds megabytes.
 _KERNEL_BYTES = 262_144
+# Seconds of silence after which the kernel asks whether the other side is still there, and between its questions.
+_PROBE_S = 20
 
 _NO_ROOM = Problem(
     HTTPStatus.SERVICE_UNAVAILABLE,
@@ -331,6 +333,12 @@ def _set_options(opened: socket.socket, limits: Limits) -> None:
     # asyncio does not set it on sockets whose protocol number is 0, which `socket.socket` makes. As an answer is
     # written in two pieces, each would then wait 40 ms for a delayed acknowledgement.
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A client that went without a word, as a phone does that leaves its network, is noticed although nothing is sent:
+    # an answer without an end would hold its place for hours.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, seconds in (("TCP_KEEPIDLE", _PROBE_S), ("TCP_KEEPINTVL", _PROBE_S)):
+        if hasattr(socket, name):
+            opened.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
     # The kernel gives up what was written before the connection was closed, and is not taken.
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * limits.silence_s))

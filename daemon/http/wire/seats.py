@@ -76,7 +76,7 @@ class Seats:
             host: Address of the client.
         """
         self._taken = {number: seat for number, seat in self._taken.items() if seat.connection.fileno() >= 0}
-        address, is_local = _counted(host)
+        address, is_local = counted_address(host)
         seat = Seat(connection, address, is_local, self._clock())
         if not self._sits(seat):
             seat.is_beyond = True
@@ -140,7 +140,7 @@ class Seats:
         return True
 
 
-def _counted(host: str) -> tuple[str, bool]:
+def counted_address(host: str) -> tuple[str, bool]:
     """Return what a client's address counts for, and whether it is on this machine."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from visaged.pipelines.outputs.home_assistant.devices import ID_START
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 from visaged.pipelines.runtime.credentials import file_of
 
@@ -80,6 +81,11 @@ class HomeAssistantConfig(StrictConfig):
     prefix: Annotated[str, Field(pattern=TOPIC)] = "homeassistant"
     """First part of the topics on which Home Assistant looks for devices (its `discovery_prefix`)."""
 
+    @property
+    def devices_start(self) -> str | None:
+        """Beginning of the topics of all devices of visaged; None if nothing is published."""
+        return f"{self.prefix}/device/{ID_START}" if self.enabled else None
+
 
 class PublisherConfig(LinkConfig):
     """The broker, and what is published to it."""
@@ -98,6 +104,16 @@ class PublisherConfig(LinkConfig):
     none; the oldest are dropped first, and counted."""
     max_waiting_mb: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Most megabytes of events that wait in memory for the broker; the oldest are dropped first, and counted."""
+
+    @model_validator(mode="after")
+    def _home_assistant_is_beside(self) -> PublisherConfig:
+        found, own = self.home_assistant.prefix, self.prefix
+        if self.home_assistant.enabled and f"{found}/".startswith(f"{own}/"):
+            raise ValueError(
+                f"home_assistant.prefix ({found}) is prefix ({own}) or below it, where only visaged publishes; set it "
+                "to Home Assistant's discovery_prefix, which is homeassistant unless changed there, or change prefix"
+            )
+        return self
 
     @property
     def memory(self) -> tuple[int, int]:

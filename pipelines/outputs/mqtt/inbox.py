@@ -13,7 +13,7 @@ class News(NamedTuple):
     """What came in since the last call of `Inbox.take`.
 
     Attributes:
-        faces: Messages of frames, oldest first.
+        faces: Messages of frames, and snapshots, oldest first.
         events: Messages of events, oldest first.
         state: The newest payload to retain, by topic; an empty payload clears the topic.
     """
@@ -27,7 +27,7 @@ class Inbox:
     """A bounded queue whose reader can also be woken without a message.
 
     Args:
-        most_faces: Most `faces` messages that wait; beyond it, the oldest is dropped.
+        most_faces: Most `faces` and `snapshot` messages that wait; beyond it, the oldest is dropped.
         most_events: Most `events` messages that wait; beyond it, the oldest is dropped.
     """
 
@@ -39,10 +39,10 @@ class Inbox:
         self._news = News(deque(), deque(), {})
 
     def put(self, message: Message) -> Message | None:
-        """Add a `faces` or `events` message; return the one that was dropped for it, if any."""
+        """Add a message that is not state; return the one that was dropped for it, if any."""
         with self._changed:
             faces, events, _ = self._news
-            queue, most = (faces, self._most_faces) if message.kind == "faces" else (events, self._most_events)
+            queue, most = (events, self._most_events) if message.kind == "events" else (faces, self._most_faces)
             queue.append(message)
             self._changed.notify()
             return queue.popleft() if len(queue) > most else None
@@ -78,4 +78,6 @@ class Inbox:
     def count(self, kind: Kind) -> int:
         """Return how many messages of a kind wait."""
         with self._changed:
-            return len({"faces": self._news.faces, "events": self._news.events, "status": self._news.state}[kind])
+            if kind not in ("faces", "events", "snapshot"):
+                return len(self._news.state)
+            return sum(message.kind == kind for message in (*self._news.faces, *self._news.events))

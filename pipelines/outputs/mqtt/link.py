@@ -30,10 +30,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.reasoncodes import ReasonCode
 
 from visaged.pipelines.outputs.mqtt.config import LinkConfig
-from visaged.pipelines.outputs.mqtt.reports import Lost, Opened, Settled, limits_of
+from visaged.pipelines.outputs.mqtt.reports import Heard, Lost, Opened, Settled, Subscribed, limits_of
 from visaged.pipelines.outputs.mqtt.times import Times
 
 log = logging.getLogger(__name__)
+
+Report = Opened | Settled | Lost | Subscribed | Heard
 
 _TIMES = Times()
 
@@ -108,7 +110,9 @@ class BrokerLink:
         self._clock = clock
         self._connected = threading.Event()
         self._closing = threading.Event()
-        self._events: deque[Opened | Settled | Lost] = deque()
+        self._events: deque[Report] = deque()
+        self._awaited: tuple[str, bytes] | None = None
+        self._has_heard = False
         self._opened_s = 0.0
         self._trouble = ""
         self._said: set[str] = set()
@@ -133,6 +137,8 @@ class BrokerLink:
         client.on_connect_fail = self._failed
         client.on_disconnect = self._went
         client.on_publish = self._published
+        client.on_subscribe = self._subscribed
+        client.on_message = self._received
 
     @property
     def connected(self) -> bool:
@@ -163,6 +169,14 @@ class BrokerLink:
         """
         return self._client.publish(topic, payload, qos=qos, retain=retain).mid
 
+    def listen(self, topic: str, payload: bytes) -> None:
+        """Subscribe to a topic for this connection; `events` then returns a `Heard` after messages with that payload.
+
+        However many there are, there is one report for all since the last, so that no flood of them costs memory.
+        """
+        self._awaited = topic, payload
+        self._client.subscribe(topic, 0)
+
     def packet_bytes(self, topic: str, payload: bytes, qos: int) -> int:
         """Return the size in bytes of the packet that carries a message."""
         rest = 2 + len(topic.encode()) + len(payload) + (2 if qos else 0) + (self._config.protocol == "5")
@@ -171,11 +185,14 @@ class BrokerLink:
             digits += 1
         return 1 + digits + rest
 
-    def events(self) -> list[Opened | Settled | Lost]:
+    def events(self) -> list[Report]:
         """Return the reports since the last call, in order."""
-        events = []
+        events: list[Report] = []
         while self._events:
             events.append(self._events.popleft())
+        if self._has_heard:
+            self._has_heard = False
+            events.append(Heard())
         return events
 
     def relent(self) -> None:
@@ -325,6 +342,16 @@ class BrokerLink:
         # MQTT 3.1.1 has no way to refuse a message.
         self._events.append(Settled(number, str(reason) if reason.is_failure else ""))
         self._on_change()
+
+    def _subscribed(self, client: Any, userdata: Any, number: int, reasons: list[ReasonCode], properties: Any) -> None:
+        failed = [str(reason) for reason in reasons if reason.is_failure]
+        self._events.append(Subscribed(failed[0] if failed else ""))
+        self._on_change()
+
+    def _received(self, client: Any, userdata: Any, message: paho.MQTTMessage) -> None:
+        if (message.topic, message.payload) == self._awaited and not self._has_heard:
+            self._has_heard = True
+            self._on_change()
 
     def _say(self, text: str) -> None:
         # A problem is logged once, until a connection has worked for a while.

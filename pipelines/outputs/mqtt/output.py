@@ -1,8 +1,9 @@
 """The MQTT output: one thread that publishes messages to a broker.
 
-The `faces` of frames are of no use when old: while the broker is away they are dropped and counted. Events are kept,
-within bounds, until the broker has acknowledged them; those that had to wait are marked `replayed`. Of status messages,
-only the newest of each topic is kept; the broker retains them, and all are sent again after every connect.
+The `faces` of frames, and snapshots, are of no use when old: while the broker is away they are dropped and counted.
+Events are kept, within bounds, until the broker has acknowledged them; those that had to wait are marked `replayed`. Of
+status, presence and discovery, the newest of each topic is kept; the broker retains them, and all are sent again after
+every connect.
 
 A message that the broker does not take (too large, refused, or answered with a hang-up) is dropped and counted, so that
 it does not hold up the others.
@@ -16,6 +17,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from visaged.pipelines.outputs.home_assistant.births import Births
+from visaged.pipelines.outputs.home_assistant.devices import Site
+from visaged.pipelines.outputs.home_assistant.discovery import BIRTH, Discovery
 from visaged.pipelines.outputs.messages import Composer, Kind, Message
 from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.outputs.mqtt.hangups import HangUps
@@ -23,10 +27,11 @@ from visaged.pipelines.outputs.mqtt.inbox import Inbox
 from visaged.pipelines.outputs.mqtt.ledger import Ledger, Sent
 from visaged.pipelines.outputs.mqtt.link import BrokerLink
 from visaged.pipelines.outputs.mqtt.losses import Losses
-from visaged.pipelines.outputs.mqtt.reports import Limits, Lost, Opened, Settled
+from visaged.pipelines.outputs.mqtt.reports import Heard, Limits, Lost, Opened, Settled, Subscribed
 from visaged.pipelines.outputs.mqtt.times import Times
 from visaged.pipelines.outputs.outbox import NoTopicMemory, Outbox, TopicMemory
 from visaged.pipelines.outputs.output import OutputState
+from visaged.pipelines.outputs.topics import RETAINED, SENDINGS, topic
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
 
@@ -37,6 +42,8 @@ log = logging.getLogger(__name__)
 _MOST_IN_FLIGHT = 20
 # Most `faces` that are not written yet (QoS 0) or not acknowledged; more of them would only be older.
 _MOST_FACES = 200
+# Kinds of messages that are of no use when late; they share a queue.
+_FLEETING: tuple[Kind, ...] = ("faces", "snapshot")
 _TIMES = Times()
 
 _SET_ASIDE = {
@@ -46,7 +53,7 @@ _SET_ASIDE = {
 
 
 class MqttOutput:
-    """Publishes faces, events and status.
+    """Publishes faces, events, status and presence, and what Home Assistant needs to make devices of the cameras.
 
     Args:
         config: The broker, and what is published.
@@ -65,7 +72,7 @@ class MqttOutput:
     """
 
     name = "mqtt"
-    kinds: frozenset[Kind] = frozenset(("faces", "events", "status"))
+    kinds: frozenset[Kind] = frozenset(("faces", "events", "status", "presence", "snapshot"))
 
     def __init__(
         self,
@@ -87,11 +94,16 @@ class MqttOutput:
         self._outbox = outbox
         self._clock = clock
         self._wall = wall
-        self._node_topic = f"{config.prefix}/{composer.node}/status"
+        self._node_topic = topic(config.prefix, composer.node, "status")
         self._topics = topics
         self._inbox = Inbox(_MOST_FACES, config.max_waiting_events)
         outbox.listen(self._inbox.wake)
         self._drain_until_s = float("inf")
+        home_assistant = config.home_assistant
+        site = Site(config.prefix, composer.node, version, config.snapshots)
+        self._discovery = Discovery(home_assistant.prefix if home_assistant.enabled else None, site)
+        self._births = Births(self._discovery.birth_topic, clock)
+        self._put_state(self._discovery.node())
         # Retained payloads by topic: all of them, and those that are not sent yet.
         self._state: dict[str, bytes] = {}
         self._unsent: dict[str, bytes] = {}
@@ -116,16 +128,18 @@ class MqttOutput:
 
     def offer(self, message: Message) -> None:
         """Take a message; never blocks, and may be called from any thread."""
-        if message.kind == "status":
-            self._inbox.put_state(self._topic(message.camera, "status"), message.body)
+        if message.kind in RETAINED:
+            self._put_state({self._topic(message.camera, message.kind): message.body})
+            self._put_state(self._discovery.announce(message.camera))
             return
         late = self._inbox.put(message)
         if late is not None:
-            self._losses.count(late.kind, "broker_slow" if late.kind == "faces" else "overflow")
+            self._losses.count(late.kind, "overflow" if late.kind == "events" else "broker_slow")
 
     def forget(self, camera: str) -> None:
-        """Clear the retained status of a camera that was removed; never blocks, and may be called from any thread."""
-        self._inbox.put_state(self._topic(camera, "status"), b"")
+        """Clear what is retained of a camera that was removed; never blocks, and may be called from any thread."""
+        self._put_state(self._discovery.retract(camera))
+        self._put_state({self._topic(camera, kind): b"" for kind in RETAINED})
 
     def clear_all_but(self, cameras: Iterable[str]) -> None:
         """Clear what earlier runs left retained: status of cameras that are gone, of the node under another name, ...
@@ -133,9 +147,10 @@ class MqttOutput:
         Args:
             cameras: Names of the cameras that there are now.
         """
-        current = {self._node_topic, *(self._topic(name, "status") for name in cameras)}
-        for topic in self._topics.remembered() - current:
-            self._inbox.put_state(topic, b"")
+        names = list(cameras)
+        current = {self._node_topic, *(self._topic(name, kind) for name in names for kind in RETAINED)}
+        gone = self._topics.remembered() - current - self._discovery.topics(names)
+        self._put_state(dict.fromkeys(sorted(gone), b""))
 
     def state(self) -> OutputState:
         """Return the state of the connection; may be called from any thread."""
@@ -161,8 +176,16 @@ class MqttOutput:
         """Whether messages can be sent: there is a connection, and `_on_connect` was called for it."""
         return self._link.connected and self._link.connections == self._connection
 
+    def _unsettled(self) -> int:
+        """Number of messages of no use when late that are not written, or not acknowledged."""
+        return sum(map(self._ledger.unsettled, _FLEETING))
+
     def _topic(self, camera: str, kind: Kind) -> str:
-        return f"{self._config.prefix}/{camera}/{kind}"
+        return topic(self._config.prefix, camera, kind)
+
+    def _put_state(self, payloads: dict[str, bytes]) -> None:
+        for to, payload in payloads.items():
+            self._inbox.put_state(to, payload)
 
     def _finished(self) -> bool:
         if self._clock() >= self._drain_until_s:
@@ -170,9 +193,7 @@ class MqttOutput:
         if any(map(self._inbox.count, self.kinds)):
             return False
         # Without a connection, waiting would not help.
-        return not self._link.connected or not (
-            len(self._outbox) or self._faces or self._unsent or self._ledger.unsettled("faces")
-        )
+        return not self._link.connected or not (len(self._outbox) or self._faces or self._unsent or self._unsettled())
 
     def _turn(self) -> None:
         faces, events, state = self._inbox.take(0.2)
@@ -184,10 +205,12 @@ class MqttOutput:
                 self._losses.count(lost.kind, "overflow")
         for message in faces:
             self._keep_faces(message)
+        if self._births.due():
+            self._unsent |= {to: payload for to, payload in self._state.items() if self._discovery.has(to)}
         self._send_pending()
         self._metrics.mqtt_connected.set(self._link.connected)
         self._metrics.output_waiting.labels(self.name, "events").set(len(self._outbox))
-        waiting = len(self._faces) + self._ledger.unsettled("faces")
+        waiting = len(self._faces) + self._unsettled()
         self._metrics.output_waiting.labels(self.name, "faces").set(waiting)
 
     def _handle_link_events(self) -> None:
@@ -199,6 +222,10 @@ class MqttOutput:
                     self._on_connect(event)
                 case Lost():
                     self._on_loss(event)
+                case Subscribed():
+                    self._births.answered(event.refused)
+                case Heard():
+                    self._births.heard()
         for sent in self._ledger.expire(self._clock()):
             self._hangups.passed(sent)
 
@@ -215,7 +242,7 @@ class MqttOutput:
             self._topics.forget(sent.topic)
         if settled.refused:
             self._losses.count(sent.kind, settled.refused.lower().replace(" ", "_"), quietly=True)
-            self._losses.report(sent.topic, settled.refused, f"are refused by the MQTT broker: {settled.refused}")
+            self._report(sent.topic, sent.kind, settled.refused, f"are refused by the MQTT broker: {settled.refused}")
         elif sent.qos:
             self._metrics.output_acknowledged.labels(self.name, sent.kind).inc()
 
@@ -231,16 +258,24 @@ class MqttOutput:
         self._hangups.opened()
         self._outbox.retry()
         online = self._composer.node_status("online", self._wall(), self._version, None)
-        self._unsent = {self._node_topic: online} | self._state
+        # Of what a killed run left retained, nothing may be taken for true because the node is online again.
+        presence = {to: payload for to, payload in self._state.items() if _kind(to) == "presence"}
+        self._unsent = presence | {self._node_topic: online} | self._state
+        birth_topic = self._births.opened()
+        if birth_topic is not None:
+            self._link.listen(birth_topic, BIRTH)
 
     def _on_loss(self, lost: Lost) -> None:
         suspects = self._ledger.suspects(lost.at_s) if lost.unexplained else []
         for sent in self._ledger.clear():
-            if sent.kind == "faces":
-                self._losses.count("faces", "connection_lost")
-        if self._faces:
-            self._losses.count("faces", "connection_lost", len(self._faces))
-            self._faces.clear()
+            if sent.kind in _FLEETING:
+                self._losses.count(sent.kind, "connection_lost")
+        for message in self._faces:
+            self._losses.count(message.kind, "connection_lost")
+        self._faces.clear()
+        if not suspects and self._births.lost(lost.unexplained):
+            self._link.relent()
+            return
         if self._hangups.lost(lost, suspects) is not None:
             self._link.relent()
         if self._hangups.without_reason:
@@ -252,15 +287,14 @@ class MqttOutput:
 
     def _keep_faces(self, message: Message) -> None:
         if not self._online:
-            self._losses.count("faces", "offline")
+            self._losses.count(message.kind, "offline")
             return
         most = _MOST_IN_FLIGHT if self._hangups.careful else _MOST_FACES
         self._faces.append(message)
-        if len(self._faces) + self._ledger.unsettled("faces") > most:
+        if len(self._faces) + self._unsettled() > most:
             self._handle_link_events()
-        if len(self._faces) + self._ledger.unsettled("faces") > most and self._faces:
-            self._faces.popleft()
-            self._losses.count("faces", "broker_slow")
+        if len(self._faces) + self._unsettled() > most and self._faces:
+            self._losses.count(self._faces.popleft().kind, "broker_slow")
         elif not self._faces_qos():
             self._send_pending()
 
@@ -287,18 +321,21 @@ class MqttOutput:
                 return
 
     def _send_state(self) -> None:
-        topic = next(iter(self._unsent))
-        payload = self._unsent.pop(topic)
+        to = next(iter(self._unsent))
+        payload = self._unsent.pop(to)
         if payload:
-            self._topics.remember(topic)
-        self._send(topic, "status", payload, 1, retain=True)
+            self._topics.remember(to)
+        self._send(to, _kind(to), payload, SENDINGS["status"].qos, retain=True)
 
     def _send_faces(self, message: Message) -> None:
         now_s = self._clock()
         payload = message.encode(now_s, replayed=False)
-        if self._send(self._topic(message.camera, "faces"), "faces", payload, self._faces_qos()):
-            self._metrics.output_published.labels(self.name, "faces").inc()
-            self._metrics.observe_age(message.camera, max(0.0, now_s - message.captured_s))
+        kind = message.kind
+        qos = self._faces_qos() if kind == "faces" or self._hangups.careful else 0
+        if self._send(self._topic(message.camera, kind), kind, payload, qos):
+            self._metrics.output_published.labels(self.name, kind).inc()
+            if kind == "faces":
+                self._metrics.observe_age(message.camera, max(0.0, now_s - message.captured_s))
 
     def _send_event(self) -> bool:
         """Send the next event, if there is one; return whether there was."""
@@ -327,8 +364,13 @@ class MqttOutput:
     def _set_aside(self, topic: str, kind: Kind, size: int, cause: str) -> bool:
         self._losses.count(kind, cause, quietly=True)
         why = _SET_ASIDE[cause].format(limit=self._limits.packet_bytes)
-        self._losses.report(topic, cause, f"{why} (this one has {size} bytes)")
+        self._report(topic, kind, cause, f"{why} (this one has {size} bytes)")
         return False
+
+    def _report(self, topic: str, kind: Kind, cause: str, text: str) -> None:
+        # Of discovery, once for all cameras: they are refused alike.
+        start = self._config.home_assistant.devices_start if kind == "discovery" else None
+        self._losses.report(topic if start is None else f"{start}...", cause, text)
 
     def _sign_off(self) -> None:
         published = self._publish_offline() if self._online else True
@@ -337,7 +379,7 @@ class MqttOutput:
             for event in self._inbox.take(0).events:
                 self._outbox.put(event)
         events = self._inbox.count("events") + (0 if self._outbox.durable else len(self._outbox))
-        faces = self._inbox.count("faces") + len(self._faces) + self._ledger.unsettled("faces")
+        faces = self._inbox.count("faces") + self._inbox.count("snapshot") + len(self._faces) + self._unsettled()
         if faces:
             self._losses.count("faces", "shutdown", faces, quietly=True)
         if events:
@@ -363,3 +405,13 @@ class MqttOutput:
             self._inbox.wait(0.05)
             self._handle_link_events()
         return True
+
+
+def _kind(topic: str) -> Kind:
+    """Return the kind of a retained message, from its topic."""
+    match topic.rpartition("/")[2]:
+        case "presence":
+            return "presence"
+        case "config":
+            return "discovery"
+    return "status"

@@ -47,6 +47,20 @@ class Settled(NamedTuple):
     refused: str
 
 
+class Subscribed(NamedTuple):
+    """The broker answered a subscription.
+
+    Attributes:
+        refused: Reason of the broker if it refused the subscription; empty if it accepted it.
+    """
+
+    refused: str
+
+
+class Heard(NamedTuple):
+    """There were messages, one or more, as `listen` was told to wait for."""
+
+
 class Lost(NamedTuple):
     """A connection that was accepted has ended.
 

@@ -6,29 +6,16 @@ and a loss of power as far as the disk keeps what it has confirmed (https://www.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-import os
-import shutil
-import sqlite3
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
 
-log = logging.getLogger(__name__)
+from visaged.pipelines.runtime.database import StateDatabase, Tables, set_aside
 
-VERSION = 1
-"""Version of the tables. A newer visaged converts older ones; an older visaged does not touch newer ones."""
-
-RESERVE = 8_000_000
-"""Bytes that are left free on the file system: about twice the log of a transaction of usual size."""
-
-_APPLICATION = 0x76736764  # "vsgd"
 _SCHEMA = """
 CREATE TABLE events (
     id INTEGER PRIMARY KEY,
@@ -56,14 +43,14 @@ CREATE TABLE sequences (
 CREATE TABLE topics (topic TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE clock (id INTEGER PRIMARY KEY CHECK (id = 1), spool_s REAL NOT NULL, wall_s REAL NOT NULL);
 """
-_TABLES = {"events", "tracks", "sequences", "topics", "clock"}
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
-_MOST_SET_ASIDE = 3
-_FREE_PAGES = 1000
-
-
-class SpoolError(Exception):
-    """The database belongs to somebody else, or to a newer version; the text says what to do."""
+_TABLES = Tables(
+    application=0x76736764,  # "vsgd"
+    version=1,
+    schema=_SCHEMA,
+    names=frozenset({"events", "tracks", "sequences", "topics", "clock"}),
+    moved="the events in it are then not published",
+    damaged="Events that only it held are not published",
+)
 
 
 class Row(NamedTuple):
@@ -121,7 +108,7 @@ class Changes:
     restart: bool = False
 
 
-class Database:
+class Database(StateDatabase):
     """An open database.
 
     Args:
@@ -129,26 +116,12 @@ class Database:
             made.
 
     Raises:
-        SpoolError: The file is of a newer visaged, or of another program.
+        ForeignFile: The file is of a newer visaged, or of another program.
         sqlite3.Error, OSError: The file cannot be used now; that may pass.
-
-    Attributes:
-        is_new: Whether the file was made just now.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._connection, self.is_new = _connect(path)
-        except sqlite3.DatabaseError as error:
-            if not is_damaged(error):
-                raise
-            set_aside(path)
-            self._connection, self.is_new = _connect(path)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._connection.close()
+        super().__init__(path, _TABLES)
 
     def apply(self, changes: Changes) -> None:
         """Make all changes, or none; raises `sqlite3.Error`."""
@@ -219,41 +192,6 @@ class Database:
         count, size = self._connection.execute(text, (after,)).fetchone()
         return count, size
 
-    def room(self) -> int:
-        """Return how many bytes can be added: free pages, and what is free on the file system above a reserve.
-
-        Without the reserve, a log that cannot be copied into the file and a file that cannot grow for it would fill the
-        disk for ever, though all events are removed.
-
-        Raises:
-            sqlite3.Error, OSError: The file cannot be used now.
-        """
-        disk = shutil.disk_usage(self._path.parent)
-        free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
-        page: int = self._connection.execute("PRAGMA page_size").fetchone()[0]
-        return disk.free - min(RESERVE, disk.total // 2) + int(free) * page
-
-    def shorten(self) -> None:
-        """Give the space of the log back to the file system; raises `sqlite3.Error`."""
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def tidy(self) -> None:
-        """Give free pages back to the file system if there are many; raises `sqlite3.Error`."""
-        free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
-        if free > _FREE_PAGES:
-            self._connection.execute(f"PRAGMA incremental_vacuum({_FREE_PAGES})").fetchall()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-            self._connection.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
-            raise
-
 
 def is_topic(text: object) -> bool:
     """Return whether a text from the database can be (a part of) a topic to publish to."""
@@ -276,67 +214,6 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-def is_damaged(error: sqlite3.Error) -> bool:
-    """Return whether an error says that the file is damaged, and not only that it cannot be used now."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-
-
-def set_aside(path: Path) -> None:
-    """Rename a damaged database, so that a new one can be begun; raises `OSError`.
-
-    The last three are kept.
-    """
-    name = f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns() % 1000:03}"
-    for end in ("-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(f"{path}{end}", path.with_name(name + end))
-    os.replace(path, path.with_name(name))
-    log.error(
-        "%s is damaged; it is kept as %s, and a new one is begun: events that only it held are not published. Look at "
-        "the disk, and delete the file when nobody needs it", path, name,
-    )  # fmt: skip
-    kept = sorted(p for p in path.parent.glob(f"{path.name}.damaged-*") if not p.name.endswith(("-wal", "-shm")))
-    for old in kept[:-_MOST_SET_ASIDE]:
-        for end in ("", "-wal", "-shm"):
-            with contextlib.suppress(OSError):
-                os.unlink(f"{old}{end}")
-
-
-def _connect(path: Path) -> tuple[sqlite3.Connection, bool]:
-    # Made here, because SQLite would let others read it.
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
-    # A name that is no UTF-8 any more must not hold up what follows it.
-    connection.text_factory = lambda text: text.decode("utf-8", "replace")
-    try:
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        application = connection.execute("PRAGMA application_id").fetchone()[0]
-        is_new = not connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
-        if version > VERSION and application == _APPLICATION:
-            raise SpoolError(
-                f"{path} was written by a newer visaged (version {version} of its tables, this one knows {VERSION}); "
-                "install that version again, or move the file away: the events in it are then not published"
-            )
-        if not is_new and application != _APPLICATION:
-            raise SpoolError(f"{path} is a database of another program; set state_dir to a folder of visaged's own")
-        if is_new:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA journal_size_limit = 16000000")
-        if is_new:
-            connection.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT;"
-            )
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if found == "ok" and not tables >= _TABLES:
-            found = f"tables are missing: {', '.join(sorted(_TABLES - tables))}"
-        if found != "ok":
-            error = sqlite3.DatabaseError(found)
-            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-            raise error
-    except BaseException:
-        connection.close()
-        raise
-    return connection, is_new
+def set_spool_aside(path: Path) -> None:
+    """Rename a damaged database, so that a new one can be begun; raises `OSError`."""
+    set_aside(path, _TABLES)

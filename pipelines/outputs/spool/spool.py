@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -26,17 +25,17 @@ from pathlib import Path
 from visaged.pipelines.outputs.messages import Message, end_of
 from visaged.pipelines.outputs.outbox import Envelope
 from visaged.pipelines.outputs.spool.config import SpoolConfig
-from visaged.pipelines.outputs.spool.database import (
-    RESERVE,
-    Changes,
-    Database,
-    Row,
-    SpoolError,
-    is_damaged,
-    is_sound,
-    set_aside,
-)
+from visaged.pipelines.outputs.spool.database import Changes, Database, Row, is_sound, set_spool_aside
 from visaged.pipelines.outputs.spool.queue import MOST_IN_HEAD, Entry, SpoolQueue, Work
+from visaged.pipelines.runtime.database import (
+    RESERVE,
+    ForeignFile,
+    files_of,
+    is_damaged,
+    is_full,
+    reason_of,
+)
+from visaged.pipelines.runtime.lasting import LastingClock
 from visaged.pipelines.runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -49,8 +48,6 @@ _RETRY_S = 2.0
 _LOOK_S = 1.0
 _TIDY_S = 60.0
 _HANGS_S = 5.0
-# A wall clock before this (October 2025) is not set.
-_PLAUSIBLE = 1.76e9
 # So many numbers a millisecond are left to each run, whose epoch is larger than those of the runs before.
 _NUMBERS = 1 << 20
 
@@ -69,7 +66,7 @@ class Spool:
         wall: Returns seconds since 1970.
 
     Raises:
-        SpoolError: The database is of a newer visaged, or of another program.
+        ForeignFile: The database is of a newer visaged, or of another program.
 
     Attributes:
         trouble: Why events are not kept on disk; empty while they are.
@@ -102,11 +99,7 @@ class Spool:
         self._database: Database | None = None
         self._inodes = 0, 0
         self._was_open = False
-        # The spool's own clock goes on with the monotonic clock: a wall clock that is set lets no event expire.
-        # While no process runs, the wall clock counts. Its latest time is kept, so that a clock that is behind for one
-        # run, as after a start without a network, and then right again lets no event expire either.
-        self._base_s = -clock()
-        self._wall_base = wall() - clock()
+        self._lasting = LastingClock(clock, wall)
         self._bytes = 0
         self._topics: set[str] = set()
         self.trouble = ""
@@ -206,16 +199,16 @@ class Spool:
         self._busy_since_s = self._clock()
         try:
             do()
-        except (sqlite3.Error, OSError, SpoolError) as error:
-            if isinstance(error, sqlite3.Error) and is_damaged(error):
+        except (sqlite3.Error, OSError, ForeignFile) as error:
+            if is_damaged(error):
                 self._close()
                 try:
-                    set_aside(self._path)
+                    set_spool_aside(self._path)
                     self._open()
                     return
-                except (sqlite3.Error, OSError, SpoolError) as second:
+                except (sqlite3.Error, OSError, ForeignFile) as second:
                     error = second
-            if at_start and isinstance(error, SpoolError):
+            if at_start and isinstance(error, ForeignFile):
                 raise error from None
             self._fail(error)
             if reads:
@@ -224,8 +217,7 @@ class Spool:
             self._busy_since_s = None
 
     def _fail(self, error: Exception) -> None:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code != sqlite3.SQLITE_FULL and getattr(error, "errno", None) != errno.ENOSPC:
+        if not is_full(error):
             self._close()
         self._metrics.spool_failures.inc()
         self._retry_s = self._clock() + _RETRY_S
@@ -234,9 +226,9 @@ class Spool:
             log.warning(
                 "events cannot be kept on disk (%s: %s); they go on from memory, and those that wait for the broker "
                 "are lost if visaged ends: free the disk, or set state_dir to a folder that can be written",
-                self._path, _reason(error),
+                self._path, reason_of(error),
             )  # fmt: skip
-        self.trouble = _reason(error)
+        self.trouble = reason_of(error)
 
     def _close(self) -> None:
         if self._database is not None:
@@ -256,7 +248,7 @@ class Spool:
             else:
                 self._begin(database)
             self._bytes = database.total()[1]
-            self._inodes = self._files()
+            self._inodes = files_of(self._path)
         except BaseException:
             database.close()
             raise
@@ -264,11 +256,7 @@ class Spool:
 
     def _begin(self, database: Database) -> None:
         """Take over what earlier runs left."""
-        last, now_s, wall = database.clock(), self._clock(), self._wall()
-        last_s, last_wall = last or (0.0, wall)
-        away_s = max(0.0, wall - last_wall) if last_wall > _PLAUSIBLE else 0.0
-        self._base_s = last_s + away_s - now_s
-        self._wall_base = max(wall, last_wall) - now_s
+        self._lasting.resume(database.clock())
         self._topics = database.topics()
         sequences = database.sequences()
         ends: list[Row] = []
@@ -279,7 +267,7 @@ class Spool:
                 continue
             seq = sequences[epoch, camera] = sequences.get((epoch, camera), 0) + 1
             end = end_of(body, seq, "restart")
-            ends.append(Row(self._next_id + len(ends), epoch, camera, seq, captured_at, self._base_s + now_s, end))
+            ends.append(Row(self._next_id + len(ends), epoch, camera, seq, captured_at, self._lasting.now(), end))
         database.close_tracks(ends, self._next_id)
         waiting = database.total()[0]
         self._queue.adopt(waiting, self._topics)
@@ -291,17 +279,8 @@ class Spool:
 
     def _look(self) -> None:
         """Find out whether the file is still the one that is open: SQLite would write to a deleted one for ever."""
-        if self._database is not None and self._files() != self._inodes:
+        if self._database is not None and files_of(self._path) != self._inodes:
             raise OSError(f"{self._path} or its -wal file was replaced")
-
-    def _files(self) -> tuple[int, int]:
-        """Return what identifies the file and its log, which lies beside it, wherever a link points; 0 for no log."""
-        path = os.path.realpath(self._path)
-        try:
-            log = os.stat(f"{path}-wal").st_ino
-        except FileNotFoundError:
-            log = 0
-        return os.stat(path).st_ino, log
 
     def _write(self) -> None:
         if self._database is None:
@@ -341,14 +320,12 @@ class Spool:
 
     def _changes(self, work: Work) -> Changes:
         rows = [
-            Row(e.id, m.epoch, m.camera, m.seq, m.captured_at, self._base_s + e.put_s, m.body)
+            Row(e.id, m.epoch, m.camera, m.seq, m.captured_at, self._lasting.at(e.put_s), m.body)
             for e in work.new
             for m in (e.message,)
         ]
-        now_s = self._clock()
-        clock = self._base_s + now_s, max(self._wall(), self._wall_base + now_s)
         done = [id for id, _ in work.done]
-        return Changes(clock, rows, done, work.open, work.sequences, work.topics, work.is_whole)
+        return Changes(self._lasting.state(), rows, done, work.open, work.sequences, work.topics, work.is_whole)
 
     def _refill(self) -> None:
         assert self._database is not None
@@ -364,7 +341,7 @@ class Spool:
             return Entry(row.id, nothing, 0.0, stored=True, gone=True)
         captured_s = self._clock() - (self._wall() - row.captured_at)
         message = Message("events", row.camera, row.seq, row.epoch, row.body, captured_s, row.captured_at)
-        return Entry(row.id, message, row.stored_s - self._base_s, stored=True)
+        return Entry(row.id, message, self._lasting.monotonic(row.stored_s), stored=True)
 
     def _bound(self) -> None:
         """Drop the oldest events that are beyond the bounds."""
@@ -384,10 +361,3 @@ class Spool:
         self._metrics.spool_events.set(len(self._queue))
         self._metrics.spool_bytes.set(self._bytes)
         self._metrics.spool_oldest.set(0.0 if oldest_s is None else max(0.0, self._clock() - oldest_s))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    name = getattr(error, "sqlite_errorname", "")
-    return f"{error} ({name})" if name else str(error)

@@ -22,19 +22,25 @@ from visaged.models.types import Image
 from visaged.pipelines.presentation import UPRIGHT, Turn
 from visaged.pipelines.source.picture.planes import CHROMA_TO_LIMITED, LUMA_TO_LIMITED, is_full_range, plane_rows
 
-_PLANAR = frozenset({"yuv420p", "yuvj420p"})
+PLANAR = frozenset({"yuv420p", "yuvj420p"})
+"""Formats of 8-bit YUV with halved chroma."""
+
+
+# Buffers of a size that so many frames were scaled without are given up: nobody looks at pictures of that size now.
+_UNUSED = 100
 
 
 class Scaler:
-    """Scales the frames of one stream, in buffers that it reuses while the size stays.
+    """Scales the frames of one stream, in buffers that it reuses while their size is wanted.
 
-    Thread-safe: frames are scaled one at a time.
+    Thread-safe: frames are scaled one at a time for each size. The detector's canvas has one, live pictures may have
+    others, and neither waits for the other's, or costs the other its buffers.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._reformatter = VideoReformatter()
-        self._fit(2, 2)
+        self._sizes: dict[tuple[int, int], _Buffers] = {}
+        self._count = 0
 
     def scale(self, frame: av.VideoFrame, turn: Turn, canvas: Canvas, slot: Image) -> None:
         """Put a frame onto a canvas.
@@ -47,24 +53,43 @@ class Scaler:
         """
         upright = canvas.part(slot)
         height, width = upright.shape[1::-1] if turn.is_sideways else upright.shape[:2]
-        with self._lock:
-            if self._luma.shape != (height, width):
-                self._fit(width, height)
-            target = upright if turn == UPRIGHT else self._stored
-            if frame.format.name in _PLANAR:
-                self._scale_planes(frame, target)
-            else:
-                self._reformat(frame, target)
-            if turn != UPRIGHT:
-                turn.apply(target, upright)
+        self._buffers(width, height).scale(frame, turn, upright)
 
-    def _fit(self, width: int, height: int) -> None:
-        """Allocate buffers for scaled pictures of width x height pixels as stored."""
+    def _buffers(self, width: int, height: int) -> _Buffers:
+        with self._lock:
+            self._count += 1
+            buffers = self._sizes.get((width, height))
+            if buffers is None:
+                buffers = self._sizes[width, height] = _Buffers(width, height)
+            buffers.used = self._count
+            if len(self._sizes) > 1:
+                least = self._count - _UNUSED
+                self._sizes = {size: one for size, one in self._sizes.items() if one.used > least}
+            return buffers
+
+
+class _Buffers:
+    """Scales frames to one size: width x height pixels as stored."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.used = 0
+        self._lock = threading.Lock()
+        self._reformatter = VideoReformatter()
         self._stored = np.empty((height, width, 3), np.uint8)  # pages that nothing is written to cost no memory
         self._planar = np.empty((height * 3 // 2, width), np.uint8)  # I420: luma, then the two chroma planes
         self._luma = self._planar[:height]
         self._chroma = self._planar[height:].reshape(2, height // 2, width // 2)
         self._halves: dict[tuple[int, ...], NDArray[np.uint8]] = {}
+
+    def scale(self, frame: av.VideoFrame, turn: Turn, upright: Image) -> None:
+        with self._lock:
+            target = upright if turn == UPRIGHT else self._stored
+            if frame.format.name in PLANAR:
+                self._scale_planes(frame, target)
+            else:
+                self._reformat(frame, target)
+            if turn != UPRIGHT:
+                turn.apply(target, upright)
 
     def _scale_planes(self, frame: av.VideoFrame, target: Image) -> None:
         luma, *chroma = (plane_rows(plane)[:, : plane.width] for plane in frame.planes)

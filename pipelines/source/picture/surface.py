@@ -17,7 +17,7 @@ from visaged.pipelines.source.picture.planes import (
     is_full_range,
     plane_rows,
 )
-from visaged.pipelines.source.picture.scaler import Scaler
+from visaged.pipelines.source.picture.scaler import PLANAR, Scaler
 
 
 class VideoSurface(HostSurface):
@@ -44,6 +44,13 @@ class VideoSurface(HostSurface):
     def scale_onto(self, canvas: Canvas, slot: Image) -> None:
         """Scale the upright picture onto a detector's canvas."""
         self._scaler.scale(self._frame, self._presentation.turn, canvas, slot)
+
+    def picture(self, canvas: Canvas) -> Image:
+        """Return the whole picture for people, as `Surface.picture` documents."""
+        image = super().picture(canvas)
+        # Only these are scaled as BT.601 whatever their tag says; swscale honours it.
+        correction = FROM_BT601.get(int(self._frame.colorspace)) if self._frame.format.name in PLANAR else None
+        return image if correction is None else cv2.transform(image, correction, image)  # type: ignore[return-value]
 
     def region(self, left: int, top: int, right: int, bottom: int) -> Image:
         """Return a region inside the upright picture with square pixels, (bottom - top, right - left, 3) uint8 BGR."""
@@ -76,7 +83,7 @@ class VideoSurface(HostSurface):
         """Return a region of the frame as it is stored."""
         width, height = self._frame.width, self._frame.height
         name = self._frame.format.name
-        if name not in ("yuv420p", "yuvj420p"):
+        if name not in PLANAR:
             return self._converted()[top:bottom, left:right]
         # Chroma comes for blocks of 2 x 2 pixels: take whole blocks, convert, cut.
         x0, y0 = left & ~1, top & ~1

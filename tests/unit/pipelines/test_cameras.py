@@ -170,7 +170,7 @@ def test_apply_adds_keeps_replaces_and_removes(clip: Path) -> None:
         wanted = {"d": looping(clip), "b": looping(clip, min_confidence=0.4), "a": looping(clip)}
         assert rig.set.apply(wanted) == Changes(added=("d",), replaced=("b",), removed=("c",), kept=("a",))
         rig.wait_for_frames("a", "b", "d")
-        assert [status.camera for status, _ in rig.set.statuses()] == ["d", "b", "a"]
+        assert [one.status.camera for one in rig.set.overview()] == ["d", "b", "a"]
         assert rig.set.apply(wanted) == Changes(kept=("d", "b", "a"))
         rig.wait_for_frames("a", "b", "d")
 
@@ -295,7 +295,7 @@ def test_a_camera_of_the_same_name_starts_anew_and_goes_on_numbering(clip: Path)
         rig.set.apply({"a": looping(clip)})
         rig.wait_for_frames("a")
         rig.set.apply({})
-        assert rig.set.statuses() == []
+        assert rig.set.overview() == []
         before = len(rig.results("a"))
         assert rig.set.apply({"a": looping(clip)}) == Changes(added=("a",))
         rig.wait_for(lambda: len(rig.results("a")) >= before + 10)
@@ -387,7 +387,7 @@ def test_all_cameras_may_go_and_come_back(clip: Path) -> None:
             rig.wait_for_frames("a", "b")
             assert rig.set.apply({}) == Changes(removed=("a", "b"))
             assert rig.set.apply({}) == Changes()
-            assert rig.set.statuses() == []
+            assert rig.set.overview() == []
             assert rig.batcher.waiting() == (0, 0)
         expected = [[("begin", number, None), ("end", number, "removed")] for number in (1, 2, 3)]
         assert rig.events("a") == rig.events("b") == list(itertools.chain(*expected))

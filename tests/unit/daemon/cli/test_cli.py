@@ -83,7 +83,7 @@ def test_the_module_is_the_command_too() -> None:
 
 
 def test_every_schema_is_one() -> None:
-    assert {name.value for name in Schema} == {"config", *NAMES}
+    assert {name.value for name in Schema} == {"config", "discovery", "asyncapi", *NAMES}
     for name in ("config", "faces"):  # the other messages' schemas are read as the second is
         done = invoke("schema", name)
         assert done.exit_code == 0
@@ -91,6 +91,7 @@ def test_every_schema_is_one() -> None:
         assert document["$schema"] == "https://json-schema.org/draft/2020-12/schema"
         jsonschema.Draft202012Validator.check_schema(document)
     assert invoke("schema").stdout == invoke("schema", "config").stdout
+    assert json.loads(invoke("schema", "asyncapi").stdout)["asyncapi"] == "3.0.0"
 
 
 def test_the_schema_says_what_the_checks_say() -> None:

@@ -233,6 +233,32 @@ def test_the_embedded_broker_is_a_small_one(keys: dict[str, Any]) -> None:
     assert "embedded broker" in problems_of({"mqtt": {"embedded": True, **keys}})["mqtt"]
 
 
+@pytest.mark.parametrize("prefix", ["/homeassistant", "homeassistant/", "home/+", "#", "home assistant", ""])
+def test_the_prefix_of_home_assistant_is_the_beginning_of_a_topic(prefix: str) -> None:
+    assert "mqtt.home_assistant.prefix" in problems_of({"mqtt": {"home_assistant": {"prefix": prefix}}})
+
+
+@pytest.mark.parametrize(
+    ("prefix", "found", "is_right"),
+    [
+        ("visaged", "homeassistant", True),
+        ("visaged", "visaged", False),
+        ("visaged", "visaged/ha", False),
+        ("a/b", "a", True),
+        ("visaged", "visaged2", True),
+        ("homeassistant/visaged", "homeassistant", True),
+    ],
+)
+def test_home_assistant_looks_elsewhere_than_below_the_prefix(prefix: str, found: str, is_right: bool) -> None:
+    document = {"mqtt": {"prefix": prefix, "home_assistant": {"enabled": True, "prefix": found}}}
+    if is_right:
+        parse(document)
+        return
+    assert f"home_assistant.prefix ({found})" in problems_of(document)["mqtt"]
+    document["mqtt"]["home_assistant"]["enabled"] = False  # type: ignore[index]
+    parse(document)
+
+
 @pytest.mark.parametrize("where", ["mqtt", "cameras[0]"])
 def test_one_password_and_a_user_to_it(where: str) -> None:
     def problem(login: dict[str, Any]) -> str:

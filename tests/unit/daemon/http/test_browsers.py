@@ -239,8 +239,13 @@ def test_programs_and_pages_of_this_server_have() -> None:
 
 
 def test_a_link_on_another_site_still_opens_what_does_no_work() -> None:
-    for path in ("/docs", "/v1/cameras", "/healthz"):
+    for path in ("/docs", "/openapi.json", "/healthz"):
         assert ask(server(), path=path, sec_fetch_site="cross-site").status_code == 200
+    # But not what takes work while it is shown, such as live pictures.
+    for path in ("/v1/cameras", "/metrics"):
+        for site in ("cross-site", "same-site"):
+            response = ask(server(), path=path, sec_fetch_site=site, sec_fetch_mode="navigate")
+            is_refused(response, 403, "foreign-page", "type the address")
 
 
 def test_who_sends_a_key_may_be_a_page_of_another_site() -> None:

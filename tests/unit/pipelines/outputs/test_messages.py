@@ -85,7 +85,7 @@ def event(kind: str = "begin", reason: str | None = None, track: int = 7) -> Tra
 
 
 def test_the_schemas_are_schemas_and_refer_to_each_other() -> None:
-    assert len(SCHEMAS) == 5
+    assert len(SCHEMAS) == 7
     for name, document in SCHEMAS.items():
         Draft202012Validator.check_schema(document)
         assert name.startswith("urn:visaged:schema:")

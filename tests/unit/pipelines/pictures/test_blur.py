@@ -57,3 +57,22 @@ def test_jpeg_has_the_picture_and_nothing_else() -> None:
     data = encode_jpeg(image)
     assert np.abs(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).astype(int) - image).max() < 4
     assert b"Exif" not in data
+
+
+def test_a_face_at_the_edge_gets_as_large_blocks_as_a_whole_one() -> None:
+    image = noise()
+    blur_faces(image, [np.array([-140, 20, 20, 180], np.float32)])  # an eighth of it, and the border, is inside
+    left = image[20:180, :40].astype(float)
+    assert np.abs(np.diff(left, axis=1)).mean() < 2
+
+
+def test_what_lies_beyond_the_picture_changes_nothing() -> None:
+    image = noise()
+    blur_faces(image, [np.array([-100, -100, -60, -60], np.float32), np.array([400, 10, 500, 20], np.float32)])
+    assert np.array_equal(image, noise())
+
+
+def test_a_box_without_numbers_is_passed_over() -> None:
+    image = noise()
+    blur_faces(image, [np.array([np.nan, 0, 10, np.inf], np.float32)])
+    assert np.array_equal(image, noise())

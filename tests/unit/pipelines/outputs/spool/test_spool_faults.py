@@ -16,8 +16,8 @@ from tests.support.spool_bench import EPOCH, Bench, block, ids, unblock
 from visaged.pipelines.outputs.messages import Message
 from visaged.pipelines.outputs.outbox import Envelope
 from visaged.pipelines.outputs.spool.config import SpoolConfig
-from visaged.pipelines.outputs.spool.database import SpoolError
 from visaged.pipelines.outputs.spool.spool import FILE_NAME, Spool
+from visaged.pipelines.runtime.database import ForeignFile
 from visaged.pipelines.runtime.metrics import Metrics
 
 
@@ -361,5 +361,5 @@ def test_a_foreign_database_that_comes_while_events_are_written_is_left_alone(be
 def test_a_foreign_database_is_left_alone(bench: Bench, statement: str, text: str) -> None:
     with sqlite3.connect(bench.folder / FILE_NAME) as database:
         database.execute(statement)
-    with pytest.raises(SpoolError, match=text):
+    with pytest.raises(ForeignFile, match=text):
         bench.start()

@@ -1,0 +1,140 @@
+"""`/`: the page for people, and its files.
+
+The page holds no data: everything it shows comes from the HTTP API, with the viewer's own rights. So it is open without
+a key, and the same for everybody. Its files are read once, at the start, into a table; a path that is not in the table
+is not looked for.
+
+The page names its files below a folder whose name changes with any of them. So browsers keep them for ever, ask for
+nothing but `/` at the next visit, and never mix the files of two versions.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from visaged.daemon.http.problems import Problem
+
+_TYPES = {
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+_INDEX, _ICON = "index.html", "icon.svg"
+
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), clipboard-write=(self)",
+    "Vary": "Accept-Encoding",
+}
+_ASK_AGAIN = "no-cache"
+_KEEP = "public, max-age=31536000, immutable"
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """A file of the page.
+
+    Attributes:
+        media_type: Its type, with the character set of texts.
+        plain: Its bytes.
+        packed: Its bytes, compressed with gzip.
+        tag: Changes when the bytes do.
+    """
+
+    media_type: str
+    plain: bytes
+    packed: bytes
+    tag: str
+
+
+def read_files() -> dict[str, PageFile]:
+    """Return the files of the page by their paths below the page's folder, such as `js/main.js`."""
+    return {path: _file(path, entry.read_bytes()) for path, entry in _walk(files("visaged.daemon") / "page", "")}
+
+
+def version_of(table: Mapping[str, PageFile]) -> str:
+    """Return a word that changes with any of the files."""
+    tags = "".join(f"{path} {file.tag} " for path, file in sorted(table.items()))
+    return hashlib.sha256(tags.encode()).hexdigest()[:16]
+
+
+def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Traversable]]:
+    found = []
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            found += _walk(entry, f"{prefix}{entry.name}/")
+        elif entry.name.rpartition(".")[2] in _TYPES:
+            found.append((prefix + entry.name, entry))
+    return found
+
+
+def _file(path: str, data: bytes) -> PageFile:
+    media_type = _TYPES[path.rpartition(".")[2]]
+    return PageFile(media_type, data, gzip.compress(data, mtime=0), hashlib.sha256(data).hexdigest()[:16])
+
+
+def install_page(app: FastAPI) -> None:
+    """Add the page at `/`, its files below `/page/`, and its icon where browsers look for one unasked."""
+    table = read_files()
+    version = version_of(table)
+    start = _file(_INDEX, table[_INDEX].plain.replace(b'"page/', f'"page/{version}/'.encode()))
+    options: dict[str, Any] = {"include_in_schema": False, "response_class": Response}
+
+    @app.get("/", **options)
+    def index(request: Request) -> Response:
+        return _answer(start, request, _ASK_AGAIN)
+
+    @app.get("/favicon.ico", **options)
+    def favicon(request: Request) -> Response:
+        return _answer(table[_ICON], request, _ASK_AGAIN)
+
+    @app.get("/page/{path:path}", **options)
+    def part(request: Request, path: str) -> Response:
+        folder, _, below = path.partition("/")
+        kept = folder == version
+        path = below if kept else path
+        if path not in table:
+            raise Problem(HTTPStatus.NOT_FOUND, "not-found", "the page has no such file; the page itself is at /")
+        return _answer(table[path], request, _KEEP if kept else _ASK_AGAIN)
+
+
+def _answer(file: PageFile, request: Request, caching: str) -> Response:
+    packed = _takes_gzip(request.headers.get("accept-encoding", ""))
+    tag = f'"{file.tag}{"-gz" if packed else ""}"'
+    headers = _HEADERS | {"ETag": tag, "Cache-Control": caching}
+    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
+    if tag in known or "*" in known:
+        return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=headers)
+    if packed:
+        headers["Content-Encoding"] = "gzip"
+    return Response(file.packed if packed else file.plain, headers=headers, media_type=file.media_type)
+
+
+def _takes_gzip(accepted: str) -> bool:
+    for one in accepted.lower().split(","):
+        name, _, weight = one.partition(";")
+        if name.strip() == "gzip":
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False

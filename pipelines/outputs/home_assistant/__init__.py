@@ -1,0 +1,1 @@
+"""Discovery by Home Assistant's MQTT integration."""

@@ -1,0 +1,1 @@
+"""What people and pages do in a browser."""
