@@ -101,10 +101,7 @@ def doctor_command(
     if as_json:
         print(report.model_dump_json(by_alias=True, indent=2))  # noqa: T201
     else:
-        out = Console(highlight=False)
-        if not out.is_terminal:
-            out = Console(highlight=False, width=_PIPE_WIDTH)
-        out.print(tell(report))
+        _print(report)
     sys.stdout.flush()
     code = EXIT_CODES[report.verdict]
     if look.is_hanging:
@@ -113,11 +110,22 @@ def doctor_command(
     raise typer.Exit(code)
 
 
+def _print(report: Report) -> None:
+    out = Console(highlight=False)
+    if out.is_terminal:
+        out.print(tell(report))
+        return
+    out = Console(highlight=False, width=_PIPE_WIDTH)
+    with out.capture() as captured:
+        out.print(tell(report))
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))  # noqa: T201
+
+
 def _chosen(config: Path | None, camera: str) -> tuple[Settings, CameraSettings]:
     """Return the settings and the camera in them that the command line names; raises `SettingsError`."""
     if config is None:
-        document = camera_document(1, camera) | {"name": "camera"}
         try:
+            document = camera_document(1, camera) | {"name": "camera"}
             settings = parse({"cameras": [document]})
         except SettingsError as error:
             # There is no list of cameras here that the user could look into.

@@ -45,7 +45,7 @@ _PATHS = (
     "/h264Preview_01_sub (Reolink)"
 )
 _LOGIN = (
-    "give user and password as rtsp://user:password@host/..., with / ? # @ in them percent-encoded; or username and "
+    "give user and password as {scheme}://user:password@host/..., with / ? # @ in them percent-encoded; or username and "
     "password_file in a configuration, and visaged doctor --config FILE NAME"
 )
 _TABLE: tuple[tuple[Callable[[Case], bool], str], ...] = (
@@ -57,6 +57,7 @@ _TABLE: tuple[tuple[Callable[[Case], bool], str], ...] = (
     (lambda c: c.says("no decoder for"),
      "set the camera to H.264 or H.265; the FFmpeg in this PyAV has no decoder for what it sends"),
     (lambda c: c.says("is a playlist"), "write it into a configuration, with format: hls for this camera"),
+    (lambda c: c.kind == "file" and c.says("has no video"), "name a file with video in it; this one has sound alone"),
     (lambda c: c.says("has no video|camera without video"),
      f"the camera offers sound or metadata alone at this path, or none at all; {_PATHS}"),
     (lambda c: c.says("no key frame|no picture in .* s$|no picture that can be decoded"),
@@ -91,6 +92,8 @@ _TABLE: tuple[tuple[Callable[[Case], bool], str], ...] = (
      "plug it in, and look which devices there are: ls /dev/video* or v4l2-ctl --list-devices"),
     (lambda c: c.kind == "device",
      "end other programs that use it; some cameras have two devices of which only the first gives pictures"),
+    (lambda c: c.error.cause == "not_found" and c.config.address.scheme in ("http", "https"),
+     "take the path of the MJPEG stream or of the snapshot from the camera's manual, or its RTSP stream"),
     (lambda c: c.error.cause == "not_found", f"the camera has nothing at this path: {_PATHS}"),
     (lambda c: c.error.cause == "refused" and c.says("nothing listens"),
      "the machine is there, and nothing listens at this port: RTSP is usually at 554 (some cameras: 8554), and may "
@@ -99,6 +102,8 @@ _TABLE: tuple[tuple[Callable[[Case], bool], str], ...] = (
      "restart the camera and try again; it may have no room for one more viewer, or the path may be wrong"),
     (lambda c: c.kind == "sdp", "check that the sender runs, that it sends to the port in the file, and no firewall is "
      "between; by UDP, nothing says that a packet was not let through"),
+    (lambda c: c.error.cause == "ended" and not c.was_open,
+     "what listens there sends no video: check port and path, and look whether the camera is just starting"),
     (lambda c: c.was_open, "the connection was lost in the middle: look at the camera's power, network and its log; "
      "the daemon would try again for ever"),
     (lambda c: c.error.cause == "timeout" and c.was_connected,
@@ -120,4 +125,5 @@ _OTHERWISE = "open it in another player (ffplay, VLC) from this machine; if it p
 def failure_of(case: Case) -> Failure:
     """Return a source's failure with the next thing to try; the first row of the table that fits."""
     advice = next((text for fits, text in _TABLE if fits(case)), _OTHERWISE)
+    advice = advice.replace("{scheme}", case.config.address.scheme or "rtsp")
     return Failure(cause=case.error.cause, text=str(case.error), advice=advice)

@@ -74,6 +74,16 @@ def _no_picture(facts: Facts, setting: Setting) -> Finding | None:
     return _of("no_picture", text, "restart the camera, or set it to plain H.264 (no H.264+, no smart codec)", "fault")
 
 
+def _still(facts: Facts, setting: Setting) -> Finding | None:
+    if facts.stream is None or facts.stream.kind != "recording" or facts.frames.packets != 1:
+        return None
+    advice = (
+        "send single pictures to POST /v1/faces; as a camera, name a video, a stream, or the http:// URL of a snapshot, which "
+        "is asked again and again"
+    )
+    return _of("still", "it is a single picture, which ends as soon as it begins", advice, "fault")
+
+
 def _slow_machine(facts: Facts, setting: Setting) -> Finding | None:
     cost, waiting = facts.cost, facts.arrival.waiting_share
     if waiting is not None and waiting < LIMITS.waiting_share and facts.looked_s >= 3.0:
@@ -98,7 +108,7 @@ def _silence(facts: Facts, setting: Setting) -> Finding | None:
         return None
     text = f"no video came for {gap_ms / 1000:.1f} s"
     advice = "look for a weak wireless link, a full network or a camera that restarts its encoder; then look again"
-    is_long = gap_ms >= LIMITS.stall_s * 1000
+    is_long = gap_ms >= 1000 * min(LIMITS.stall_s, LIMITS.silent_share * facts.looked_s)
     return _of("gap", text, advice, "fault" if is_long else "advice")
 
 
@@ -110,10 +120,7 @@ def _jitter(facts: Facts, setting: Setting) -> Finding | None:
     if waiting is not None and waiting < LIMITS.waiting_share:  # not the camera's fault, and said elsewhere
         return None
     text = f"pictures come in bursts: one in twenty is {jitter_ms:.0f} ms late or more"
-    advice = (
-        "look for a weak wireless link, a full network, or a recorder in between; a lower bit rate helps, and smaller key "
-        "frames (a longer interval between them, or variable bit rate off)"
-    )
+    advice = "look for a weak wireless link, a full network, or a recorder in between; a lower bit rate helps"
     return _of("bursts", text, advice)
 
 
@@ -156,8 +163,8 @@ def _key_interval(facts: Facts, setting: Setting) -> Finding | None:
     else:
         return None
     advice = (
-        "set the key-frame interval (GOP, I-frame interval) to one or two seconds: until the next one, a camera that is "
-        "opened again shows nothing, and damage stays. Smart codecs (H.264+, H.265+) stretch it: switch them off"
+        "set the key-frame interval (GOP, I-frame interval) to one or two seconds: until the next one, a camera that "
+        "is opened again shows nothing, and damage stays. Smart codecs (H.264+, H.265+) stretch it: switch them off"
     )
     return _of("key_interval", text, advice)
 
@@ -174,8 +181,8 @@ def _frame_rate(facts: Facts, setting: Setting) -> Finding | None:
     if facts.stamps.trusted and promised is not None and true < LIMITS.frame_rate_share * promised:
         text = f"{true:.1f} pictures a second come, and the stream promises {promised:.1f}"
         advice = (
-            "the camera leaves pictures out: limit its exposure time (slow shutter, low-light mode), lower its bit rate "
-            "or size, or set the rate that it can keep"
+            "the camera leaves pictures out: limit its exposure time (slow shutter, low-light mode), lower its bit "
+            "rate or size, or set the rate that it can keep"
         )
         return _of("frame_rate", text, advice)
     return None
@@ -307,14 +314,15 @@ def _blur(facts: Facts, setting: Setting) -> Finding | None:
         return None
     text = f"faces are blurred ({blur:.2f}; eyes and lips lose their edges from 0.5 on)"
     advice = (
-        "focus the lens, clean it, shorten the exposure (1/100 s for people who walk), raise the bit rate, and reduce noise "
-        "reduction"
+        "focus the lens, clean it, shorten the exposure (1/100 s for people who walk), raise the bit rate, and reduce "
+        "noise reduction"
     )
     return _of("blur", text, advice)
 
 
 _RULES: tuple[Rule, ...] = (
     _no_picture,
+    _still,
     _slow_machine,
     _silence,
     _damage,

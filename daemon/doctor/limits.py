@@ -17,7 +17,7 @@ class Limits:
     this, which is the time (`tracker.lost_s`, 2 s) after which a track ends without a look at its face."""
     frame_rate_share: float = 0.9
     """The frame rate relative to the one that is promised. A rate is found out within some 2 % in 15 s; what is lower
-    by a tenth is dropped by the camera: for long exposures in the dark, or because its encoder or network is too slow."""
+    by a tenth is dropped by the camera: for long exposures in the dark, or an encoder or network that is too slow."""
     needless_fps: float = 16.0
     """Every frame is decoded, `fps` (5) of them are analysed. 12.5 and 15 are the usual settings below 25 and 30."""
     jitter_s: float = 0.2
@@ -27,6 +27,8 @@ class Limits:
     """`tracker.lost_s`: faces that move away within such a gap come back as another track."""
     stall_s: float = 20.0
     """Twice the default `read_timeout_s`, after which the daemon ends the connection and begins anew."""
+    silent_share: float = 0.5
+    """Share of the look without video from which there is nothing to be analysed most of the time."""
     waiting_share: float = 0.05
     """A reader that waits for data in less of its time than this is as busy as it can be, and falls behind sooner or
     later: work comes in bursts (key frames take several times as long as others to decode)."""

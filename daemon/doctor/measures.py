@@ -119,7 +119,8 @@ def bits(watcher: Watcher) -> Bits:
         busiest.pop(0, None)  # the backlog
     return Bits(
         mean_kbit_s=round(mean, 1),
-        peak_kbit_s=round(max(busiest.values()) * 8 / 1000, 1),
+        # Seconds at the ends are cut short.
+        peak_kbit_s=round(max(mean, max(busiest.values()) * 8 / 1000), 1),
         largest_frame_kbyte=largest,
     )
 
@@ -132,7 +133,7 @@ def arrival(watcher: Watcher, ended_s: float) -> Arrival:
         ended_s: Monotonic seconds when the look ended, if it ended without a failure of the source.
     """
     packets = list(watcher.packets)
-    if watcher.stream is None or watcher.stream.is_recording or watcher.stream.is_still or watcher.opened_s is None:
+    if watcher.stream is None or watcher.stream.is_recording or watcher.rounds > 1 or watcher.opened_s is None:
         return Arrival()
     times = [watcher.opened_s, *(row.arrived_s for row in packets), ended_s]
     longest = max(after - before for before, after in pairwise(times))

@@ -11,6 +11,7 @@ from statistics import median
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from visaged.daemon.doctor.report import Faces, Light
 from visaged.models.detector import Detector
@@ -193,10 +194,11 @@ def _blur(frame: Frame, box: FloatArray) -> float:
     return blur(frame.surface.crops([matrix], _CROP)[0])
 
 
-def _shared(boxes: FloatArray, others: FloatArray) -> np.ndarray:
+def _shared(boxes: FloatArray, others: FloatArray) -> NDArray[np.bool_]:
     """Return which of the boxes (N, 4) overlap one of the others (M, 4), (N,) bool."""
     low = np.maximum(boxes[:, None, :2], others[:, :2])
     high = np.minimum(boxes[:, None, 2:], others[:, 2:])
     shared = np.clip(high - low, 0, None).prod(2)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)[:, None] + (others[:, 2:] - others[:, :2]).prod(1) - shared
-    return (shared >= _SAME_IOU * area).any(1)
+    same: NDArray[np.bool_] = (shared >= _SAME_IOU * area).any(1)
+    return same

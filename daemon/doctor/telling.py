@@ -24,7 +24,8 @@ def tell(report: Report) -> RenderableType:
     parts: list[RenderableType] = [Text.assemble((report.camera, "bold"), ": ", (words, style))]
     if report.stream is not None:
         how = "stopped after" if report.interrupted else "looked for"
-        first = f", at its first {report.frames.packets} pictures" if report.stream.kind == "recording" else ""
+        count = report.frames.packets
+        first = f", at its first {count} pictures" if report.stream.kind == "recording" and count > 1 else ""
         parts.append(Text(f"{how} {report.looked_s:.1f} s{first}\n", "dim"))
         parts.append(Padding(_table(list(_rows(report)), "cyan"), (0, 0, 0, 2)))
     elif report.interrupted:
@@ -212,7 +213,7 @@ def _costs(report: Report) -> Iterator[tuple[str, str]]:
         yield (
             "Machine",
             (
-                f"carries about {cost.cameras} such camera{'' if cost.cameras == 1 else 's'} at {cost.fps:.3g} analysed "
-                f"pictures a second: {cost.computed}"
+                f"carries about {cost.cameras} such camera{'' if cost.cameras == 1 else 's'} at {cost.fps:.3g} "
+                f"analysed pictures a second: {cost.computed}"
             ),
         )

@@ -97,6 +97,10 @@ class Opener:
             container = self._open(None, options)
         except (av.error.InvalidDataError, av.error.ArgumentError):
             return None
+        except OSError as error:
+            if error.errno == errno.EIO:  # the end of an answer without a length, which may be a web page
+                return None
+            raise
         # Every JPEG has a size: without one, FFmpeg has not found a JPEG.
         contexts = [stream.codec_context for stream in container.streams.video]
         if not any(context and context.name == "mjpeg" and not context.width for context in contexts):
@@ -166,11 +170,14 @@ class Opener:
             url = relay.open()
             self._on_connected(relay.connect_s)
             return self._open_url(url, format_name, options | self._config.options)
-        except BaseException:
+        except BaseException as error:
+            is_silent = relay.is_silent  # FFmpeg reports that as invalid data
             relay.close()
             self._beneath = None
             if relay.failure is not None:
                 raise relay.failure from None
+            if is_silent and isinstance(error, av.error.InvalidDataError):
+                raise SourceError("timeout", f"{self._config.shown_url} did not answer in time") from None
             raise
 
     def _open_url(self, url: str, format_name: str | None, options: dict[str, str]) -> InputContainer:

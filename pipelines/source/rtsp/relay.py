@@ -63,6 +63,7 @@ class Relay:
     Attributes:
         failure: Why the relay ended the connection; None if it did not.
         connect_s: Seconds that connecting to the camera took, with TLS.
+        is_silent: Whether the camera has neither said anything nor hung up.
     """
 
     def __init__(self, config: SourceConfig, credentials: tuple[str | None, str | None]) -> None:
@@ -82,6 +83,7 @@ class Relay:
         self._thread: threading.Thread | None = None
         self.failure: SourceError | None = None
         self.connect_s = 0.0
+        self.is_silent = True
 
     def open(self) -> str:
         """Connect to the camera, and return the URL for FFmpeg.
@@ -200,6 +202,7 @@ class Relay:
                 for source in ready:
                     assert isinstance(source, socket.socket)
                     data = source.recv(_READ)
+                    self.is_silent &= source is client
                     if not data:
                         return
                     if source is client:
