@@ -45,8 +45,8 @@ _PATHS = (
     "/h264Preview_01_sub (Reolink)"
 )
 _LOGIN = (
-    "give user and password as {scheme}://user:password@host/..., with / ? # @ in them percent-encoded; or username and "
-    "password_file in a configuration, and visaged doctor --config FILE NAME"
+    "give user and password as {scheme}://user:password@host/..., with / ? # @ in them percent-encoded; or username "
+    "and password_file in a configuration, and visaged doctor --config FILE NAME"
 )
 _TABLE: tuple[tuple[Callable[[Case], bool], str], ...] = (
     # What the text alone tells, whatever its cause.

@@ -62,9 +62,7 @@ def _no_picture(facts: Facts, setting: Setting) -> Finding | None:
         advice = "restart the camera; with transport udp, a firewall may keep its packets away: try tcp"
         return _of("no_picture", text, advice, "fault")
     if not frames.key_frames:
-        text = (
-            f"{frames.packets} pictures came in {facts.looked_s:.0f} s, none of them a key frame, so none can be seen"
-        )
+        text = f"{frames.packets} pictures came, none of them a key frame, and without one none can be seen"
         advice = (
             "set the camera's key-frame interval (GOP, I-frame interval) to one or two seconds; to see whether one "
             "comes at all, look longer (--seconds 120)"
@@ -78,8 +76,8 @@ def _still(facts: Facts, setting: Setting) -> Finding | None:
     if facts.stream is None or facts.stream.kind != "recording" or facts.frames.packets != 1:
         return None
     advice = (
-        "send single pictures to POST /v1/faces; as a camera, name a video, a stream, or the http:// URL of a snapshot, which "
-        "is asked again and again"
+        "send single pictures to POST /v1/faces; as a camera, name a video, a stream, or the http:// URL of a "
+        "snapshot, which is asked again and again"
     )
     return _of("still", "it is a single picture, which ends as soon as it begins", advice, "fault")
 
@@ -115,7 +113,7 @@ def _silence(facts: Facts, setting: Setting) -> Finding | None:
 def _jitter(facts: Facts, setting: Setting) -> Finding | None:
     jitter_ms = facts.arrival.jitter_p95_ms
     waiting = facts.arrival.waiting_share
-    if jitter_ms is None or jitter_ms < LIMITS.jitter_s * 1000:
+    if jitter_ms is None or jitter_ms < LIMITS.jitter_s * 1000 or _silence(facts, setting) is not None:
         return None
     if waiting is not None and waiting < LIMITS.waiting_share:  # not the camera's fault, and said elsewhere
         return None
@@ -194,8 +192,12 @@ def _stamps(facts: Facts, setting: Setting) -> Finding | None:
     if facts.stream is not None and facts.stream.kind == "recording":
         return None
     if stamps.jumps:
-        text = f"its time stamps jumped {_times(stamps.jumps)}, {_times(stamps.steps_back)} of that backwards"
-        advice = "let the camera set its clock less often (NTP, not the recorder); at each jump, tracks may end"
+        text = f"its time stamps jumped {_times(stamps.jumps)}"
+        text += f", {_times(stamps.steps_back)} backwards" if stamps.steps_back else ""
+        advice = (
+            "update the camera's firmware, and let it set its clock by NTP alone; look whether a recorder in between begins "
+            "its stream anew. At a jump, all tracks may end"
+        )
         return _of("stamps", text, advice)
     if rate is not None and abs(rate - 1) >= LIMITS.stamp_rate:
         text = f"its time stamps run at about {rate:.2f} of real time"
@@ -245,7 +247,7 @@ def _rate_is_needless(facts: Facts, setting: Setting) -> Finding | None:
         return None
     if true <= max(LIMITS.needless_fps, 3 * setting.fps) or cost.read_ms_per_s is None or cost.detect_ms is None:
         return None
-    if cost.read_ms_per_s < cost.detect_ms * setting.fps * 2:
+    if cost.read_ms_per_s < max(LIMITS.busy_ms_per_s, cost.detect_ms * setting.fps):
         return None  # decoding is not what counts
     text = f"{true:.0f} pictures a second are decoded ({cost.read_ms_per_s:.0f} ms of a core), {setting.fps:g} analysed"
     return _of("frame_rate", text, "set the camera to 10 to 15 pictures a second, or take its smaller stream")

@@ -93,7 +93,7 @@ def frames(watcher: Watcher, looked_s: float) -> Frames:
 
 
 def _key_gaps(watcher: Watcher, keys: Sequence[PacketRow]) -> list[float]:
-    by_stamp = is_stamped(watcher) and all(row.stamp_s is not None for row in keys)
+    by_stamp = is_stamped(watcher) and not watcher.jumps and all(row.stamp_s is not None for row in keys)
     times = [
         row.stamp_s / watcher.stamp_rate if by_stamp and row.stamp_s is not None else row.arrived_s for row in keys
     ]

@@ -21,6 +21,8 @@ _VERDICTS: dict[Verdict, tuple[str, str]] = {
 def tell(report: Report) -> RenderableType:
     """Return a report for a terminal, or as plain text for a pipe."""
     words, style = _VERDICTS[report.verdict]
+    if report.stream is None and report.failure is None:
+        words = "stopped before it was open, so nothing is known of it"
     parts: list[RenderableType] = [Text.assemble((report.camera, "bold"), ": ", (words, style))]
     if report.stream is not None:
         how = "stopped after" if report.interrupted else "looked for"
@@ -28,8 +30,6 @@ def tell(report: Report) -> RenderableType:
         first = f", at its first {count} pictures" if report.stream.kind == "recording" and count > 1 else ""
         parts.append(Text(f"{how} {report.looked_s:.1f} s{first}\n", "dim"))
         parts.append(Padding(_table(list(_rows(report)), "cyan"), (0, 0, 0, 2)))
-    elif report.interrupted:
-        parts.append(Text("stopped before it was open"))
     if report.failure is not None:
         parts.append(Text(f"\n{report.failure.text}", "red"))
         parts.append(Padding(Text(f"Try next: {report.failure.advice}"), (0, 0, 0, 2)))
@@ -68,7 +68,7 @@ def _rows(report: Report) -> Iterator[tuple[str, str]]:
         yield "Bit rate", _bits(report)
     if report.arrival.longest_gap_ms is not None and report.frames.packets:
         yield "Arrival", _arrival(report)
-    if report.frames.packets:
+    if report.reach.first_picture_ms is not None:
         yield "Damage", _damage(report)
     yield from _times(report)
     if report.faces.searched:
@@ -182,7 +182,7 @@ def _times(report: Report) -> Iterator[tuple[str, str]]:
     elif stamps.rate is not None:
         even = abs(stamps.rate - 1) < 0.005
         parts.append("stamps run as real time" if even else f"stamps run at {stamps.rate:.2f} of real time")
-        parts.append(f"{stamps.jumps} jumps" if stamps.jumps else "no jumps")
+        parts.append(f"jumps: {stamps.jumps}" if stamps.jumps else "no jumps")
     if clock.behind_ms is not None:
         off = f"{_duration(abs(clock.behind_ms))} {'behind' if clock.behind_ms >= 0 else 'ahead of'} this machine's"
         parts.append(f"the camera's clock (RTCP) is {off}, delay included")

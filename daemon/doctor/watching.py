@@ -21,6 +21,10 @@ from visaged.pipelines.source.times.camera_clock import CameraClock
 from visaged.pipelines.source.times.timeline import Timeline
 
 
+_MOST_FPS = 240
+"""Some encoders write the unit of their time stamps where the frame rate belongs, 90,000 a second."""
+
+
 class PacketRow(NamedTuple):
     """A packet of video: monotonic seconds when it was asked for and had come; stamp in seconds; bytes."""
 
@@ -101,7 +105,8 @@ class Watcher(SourceObserver):
         if self.stream is not None:
             return
         context = stream.codec_context
-        promised = context.framerate or stream.average_rate
+        claims = [rate for rate in (context.framerate, stream.average_rate) if rate and rate <= _MOST_FPS]
+        promised = claims[0] if claims else None
         self.stream = OpenStream(
             container.format.name,
             context.name,
