@@ -195,8 +195,8 @@ def _stamps(facts: Facts, setting: Setting) -> Finding | None:
         text = f"its time stamps jumped {_times(stamps.jumps)}"
         text += f", {_times(stamps.steps_back)} backwards" if stamps.steps_back else ""
         advice = (
-            "update the camera's firmware, and let it set its clock by NTP alone; look whether a recorder in between begins "
-            "its stream anew. At a jump, all tracks may end"
+            "update the camera's firmware, and let it set its clock by NTP alone; look whether a recorder in between "
+            "begins its stream anew. At a jump, all tracks may end"
         )
         return _of("stamps", text, advice)
     if rate is not None and abs(rate - 1) >= LIMITS.stamp_rate:

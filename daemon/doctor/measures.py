@@ -13,6 +13,8 @@ from visaged.daemon.doctor.watching import FrameRow, PacketRow, Watcher
 
 BACKLOG_S = 2.0
 """What a connection begins with waited while it was opened, and comes at once; it says nothing of the network."""
+_REORDERED = 16
+"""Most pictures by which codecs let one come too early or too late."""
 _BACK_S, _JUMP_S = 0.1, 5.0
 """Steps of stamps that are not those of a stream that goes on, as in `Timeline`."""
 
@@ -67,9 +69,6 @@ def frames(watcher: Watcher, looked_s: float) -> Frames:
     settled = packets
     if not watcher.stream or not watcher.stream.is_recording:
         settled = [row for row in packets if row.arrived_s - packets[0].arrived_s >= min(BACKLOG_S, looked_s / 4)]
-    seconds = span_s(watcher, settled)
-    steps = len(settled) - 1
-    rate = steps / seconds if seconds > 0 and steps > 0 else None
     keys = [row for row in packets if row.is_key]
     is_intra = len(keys) == len(packets)
     gaps = _key_gaps(watcher, keys)
@@ -80,7 +79,7 @@ def frames(watcher: Watcher, looked_s: float) -> Frames:
         since_key = round(packets[-1].arrived_s - newest[0].arrived_s, 2)
     return Frames(
         packets=len(packets),
-        true_fps=None if rate is None else round(rate, 2),
+        true_fps=_true_fps(watcher, settled),
         promised_fps=None if promised is None else round(promised, 2),
         key_frames=len(keys),
         key_interval_min_s=round(min(gaps), 2) if is_timed else None,
@@ -90,6 +89,15 @@ def frames(watcher: Watcher, looked_s: float) -> Frames:
         all_key_frames=is_intra,
         b_frames=watcher.is_reordered,
     )
+
+
+def _true_fps(watcher: Watcher, packets: Sequence[PacketRow]) -> float | None:
+    rows: Sequence[PacketRow] = packets
+    if watcher.is_reordered and len(rows) > 4 * _REORDERED:
+        # The first and last ones by their stamps have neighbours that came before and after.
+        rows = sorted(rows, key=lambda row: row.stamp_s or 0.0)[_REORDERED:-_REORDERED]
+    seconds = span_s(watcher, rows)
+    return round((len(rows) - 1) / seconds, 2) if seconds > 0 and len(rows) > 1 else None
 
 
 def _key_gaps(watcher: Watcher, keys: Sequence[PacketRow]) -> list[float]:

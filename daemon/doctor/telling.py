@@ -129,7 +129,7 @@ def _pictures(report: Report) -> str:
 
 def _key_frames(report: Report) -> str:
     frames = report.frames
-    order = "; B-frames" if frames.b_frames else "; no B-frames"
+    order = "; B-frames, which delay pictures" if frames.b_frames else "; no B-frames"
     if frames.all_key_frames or not frames.packets:
         return ""
     if not frames.key_frames:
@@ -138,7 +138,7 @@ def _key_frames(report: Report) -> str:
         least, most = frames.key_interval_min_s, frames.key_interval_max_s
         text = f"every {frames.key_interval_median_s:.1f} s"
         return (text if least == most else f"{text} ({least:.1f} to {most:.1f} s)") + order
-    return f"one in {report.looked_s:.0f} s" + order
+    return f"one in {frames.packets} pictures" + order
 
 
 def _bits(report: Report) -> str:

@@ -20,7 +20,6 @@ from visaged.pipelines.source.observer import SourceObserver
 from visaged.pipelines.source.times.camera_clock import CameraClock
 from visaged.pipelines.source.times.timeline import Timeline
 
-
 _MOST_FPS = 240
 """Some encoders write the unit of their time stamps where the frame rate belongs, 90,000 a second."""
 
