@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from tests.support.odd_servers import answers, begin, full_listener, http_server, tcp_server
 from tests.support.rtsp import PASSWORD, USER, RtspServer
 from tests.support.ts_camera import ts_camera
+from tests.support.waiting import until
 from visaged.daemon.cli.main import app
 
 VISAGED = Path(sys.executable).with_name("visaged")
@@ -52,7 +53,7 @@ def doctor(schema: dict[str, Any]) -> Doctor:
 
 @pytest.mark.timed
 def test_a_good_camera(rtsp_server: RtspServer, doctor: Doctor) -> None:
-    code, report = doctor(rtsp_server.url("/normal"), seconds=5)
+    code, report = doctor(rtsp_server.url("/normal"), seconds=4)
     assert report["camera"] == rtsp_server.url("/normal")
     assert report["stream"]["transport"] == "RTSP over TCP"
     assert (report["stream"]["codec"], report["stream"]["profile"]) == ("h264", "High")
@@ -71,7 +72,7 @@ def test_a_good_camera(rtsp_server: RtspServer, doctor: Doctor) -> None:
 
 
 def test_damage_is_seen(rtsp_server: RtspServer, doctor: Doctor) -> None:
-    code, report = doctor(rtsp_server.url("/corrupt"), seconds=3)
+    code, report = doctor(rtsp_server.url("/corrupt"), seconds=2)
     assert (code, report["verdict"]) == (6, "unusable")
     assert report["damage"]["corrupt_frames"] + report["damage"]["damaged_packets"] > 5
     assert report["findings"][0]["key"] == "damage"
@@ -156,7 +157,7 @@ def test_what_is_no_camera(doctor: Doctor, tmp_path: Path) -> None:
 
 
 def test_a_recording_is_read_as_fast_as_it_can_be(doctor: Doctor) -> None:
-    code, report = doctor(DEMO, seconds=15)
+    code, report = doctor(DEMO, seconds=6)
     assert (code, report["stream"]["kind"]) == (0, "recording")
     assert report["frames"]["true_fps"] == pytest.approx(25, abs=0.1)
     assert report["arrival"]["jitter_p95_ms"] is None
@@ -172,12 +173,12 @@ def test_stamps_that_run_at_a_wrong_rate(doctor: Doctor) -> None:
 
 
 def test_ctrl_c_ends_with_what_is_known(rtsp_server: RtspServer) -> None:
+    before = rtsp_server.stats().pictures["/normal"]
     command = [VISAGED, "doctor", rtsp_server.url("/normal"), "--seconds", "600"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"NO_COLOR": "1"}
     )
-    while rtsp_server.stats().pictures["/normal"] < 100:
-        assert process.poll() is None
+    until(lambda: rtsp_server.stats().pictures["/normal"] >= before + 60 or process.poll() is not None, 20)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
     assert process.returncode in (0, 5)
