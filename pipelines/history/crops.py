@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,7 @@ _MOST_LOOKS = 3
 _MOST_TRACKS = 200
 
 
-def cut(surface: Surface, box: FloatArray, blurred: Sequence[FloatArray] = ()) -> Image | None:
+def cut(surface: Surface, box: FloatArray, blurred: Iterable[FloatArray] = ()) -> Image | None:
     """Return a face with a margin, upright and as it is in the picture; None if it lies outside.
 
     Args:

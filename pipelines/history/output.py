@@ -22,6 +22,7 @@ from visaged.pipelines.history.store import Store
 from visaged.pipelines.outputs.documents import timestamp
 from visaged.pipelines.outputs.messages import Kind, Message
 from visaged.pipelines.outputs.output import OutputState
+from visaged.pipelines.pictures.recent import RecentFaces
 from visaged.pipelines.records import Face, FrameResult
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
@@ -97,6 +98,7 @@ class HistoryOutput:
         self._store = store
         self._publish = publish
         self._lost = metrics.history_lost
+        self._recent = RecentFaces() if wishes.blurred else None
         self._clock = clock
         self._crops = Crops()
         self._changed = threading.Condition()
@@ -108,6 +110,8 @@ class HistoryOutput:
 
     def sink(self, result: FrameResult) -> None:
         """Take the best looks of a frame; never blocks, and may be called from any thread."""
+        if self._recent is not None:
+            self._recent.note(result)
         faces = [face for face in result.faces if face.is_best and face.track is not None]
         if faces and self._wishes.any:
             self._put(_Looks(result, faces))
@@ -120,6 +124,8 @@ class HistoryOutput:
 
     def forget(self, camera: str) -> None:
         """Forget a camera that was removed; never blocks."""
+        if self._recent is not None:
+            self._recent.forget(camera)
         self._put(_Gone(camera))
         self._hub.changed()
 
@@ -177,7 +183,7 @@ class HistoryOutput:
     def _cut(self, looks: _Looks) -> None:
         result = looks.result
         surface, camera = result.frame.surface, result.frame.camera
-        blurred = [face.shot.box for face in result.faces] if self._wishes.blurred else []
+        blurred = () if self._recent is None else self._recent.boxes(result)
         for face in looks.faces:
             assert face.track is not None
             image = cut(surface, face.shot.box, blurred)

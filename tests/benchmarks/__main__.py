@@ -5,7 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.benchmarks import bench_tracker, capacity, daemon, hostile, leaks, live, pictures, sizes, spool, throughput
+from tests.benchmarks import (
+    bench_tracker,
+    capacity,
+    daemon,
+    hostile,
+    leaks,
+    live,
+    open_page,
+    pictures,
+    sizes,
+    spool,
+    throughput,
+)
 
 
 def soak() -> None:
@@ -26,6 +38,7 @@ ALL: dict[str, Callable[[], None]] = {
     "hostile": hostile.main,
     "spool": spool.main,
     "live": live.main,
+    "open_page": open_page.main,
     "soak": soak,
 }
 

@@ -1,4 +1,4 @@
-"""Draws the README's picture: one frame of the demo clip with what the networks see in it.
+"""Draws one frame of the demo clip with what the networks see in it, which tests send as a picture.
 
 Run it after the clip or a network has changed: `python tests/benchmarks/make_picture.py`.
 """

@@ -82,12 +82,16 @@ class WebServer:
 
 @contextlib.contextmanager
 def web_server(
-    answer: Answer | dict[str, Answer], *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    answer: Answer | dict[str, Answer],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[WebServer]:
     """Serve every connection in a thread of its own, by one answer or by the request's path (else 404)."""
     stopping = threading.Event()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, 0), family=family, backlog=50)
+    listener = socket.create_server((host, port), family=family, backlog=50)
     listener.settimeout(0.05)
     server = WebServer(listener.getsockname()[1])
     if tls is not None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from visaged.pipelines.outputs.home_assistant.devices import ID_START
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 from visaged.pipelines.runtime.credentials import file_of
 
-TOPIC = r"^[^#+/\s][^#+\s]*[^#+/\s]$|^[^#+/\s]$"
-"""Pattern of the first part of topics; it may have levels."""
+
+def _is_a_prefix(text: str) -> str:
+    if not re.fullmatch(r"[^#+/\s]([^#+\s]*[^#+/\s])?", text):
+        raise ValueError("is not the first part of topics: it has no #, + or space, and no / at its beginning or end")
+    return text
+
+
+Prefix = Annotated[str, AfterValidator(_is_a_prefix)]
+"""First part of topics; it may have levels."""
 
 
 class TlsConfig(StrictConfig):
@@ -78,7 +86,7 @@ class HomeAssistantConfig(StrictConfig):
 
     enabled: bool = False
     """Publish what Home Assistant needs to make a device of every camera by itself."""
-    prefix: Annotated[str, Field(pattern=TOPIC)] = "homeassistant"
+    prefix: Prefix = "homeassistant"
     """First part of the topics on which Home Assistant looks for devices (its `discovery_prefix`)."""
 
     @property
@@ -90,7 +98,7 @@ class HomeAssistantConfig(StrictConfig):
 class PublisherConfig(LinkConfig):
     """The broker, and what is published to it."""
 
-    prefix: Annotated[str, Field(pattern=TOPIC)] = "visaged"
+    prefix: Prefix = "visaged"
     """First part of all topics; may have levels (`site/visaged`)."""
     faces_qos: Literal[0, 1] = 0
     """MQTT quality of service of the per-frame `faces` messages, 0 or 1; events always have 1."""

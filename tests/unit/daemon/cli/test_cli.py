@@ -229,6 +229,14 @@ def test_without_a_file_there_is_the_demo_or_the_cameras_of_the_command_line(dem
     assert _configuration(None, [], True).load().inference.require_gpu
 
 
+def test_pictures_of_faces_are_made_of_the_demo_alone(demo_clip: Path) -> None:
+    demo, own = (_configuration(None, cameras, False).load() for cameras in ([], [f"door={demo_clip}"]))
+    assert demo.history.pictures
+    assert demo.mqtt.snapshots
+    assert not own.history.pictures
+    assert not own.mqtt.snapshots
+
+
 @pytest.mark.parametrize("name", ["2026-11-26T09:30:00.mp4", "door=1.mp4", "rtsp:1.mp4", "50%.mp4"])
 def test_a_file_that_exists_is_a_camera_of_the_command_line(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
