@@ -116,8 +116,8 @@ _TABLE: tuple[tuple[Callable[[Case], bool], str], ...] = (
      "check the host's name and address (ping), and that this machine is in a network from which the camera can be "
      "reached"),
     (lambda c: c.error.cause == "invalid" and c.config.address.scheme in ("rtsp", "rtsps") and not c.was_open,
-     "another service may listen at this port: RTSP is usually at 554, cameras' web pages are at 80, 443 or 8080; if it "
-     "is the camera, restart it, and try another path"),
+     "another service may listen at this port: RTSP is usually at 554, cameras' web pages are at 80, 443 or 8080; if "
+     "it is the camera, restart it, and try another path"),
     (lambda c: c.error.cause == "invalid",
      "open the URL in another player (ffplay, VLC); if it plays there, report this as a fault; else try another "
      "path of the camera"),
