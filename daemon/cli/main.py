@@ -2,7 +2,8 @@
 
 Exit codes: 0 ended as asked; 1 a part of the daemon died (the log names it); 2 the command line or the configuration is
 wrong; 3 it cannot start on this machine as configured (a model, a port, a GPU that is required); 4 it was to end, and
-was cut short because its orderly end hung.
+was cut short because its orderly end hung. `visaged doctor` ends with 0 for a good camera, 5 for one that is usable and
+should be changed, 6 for one that is not usable.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from visaged.daemon.cli import models as models_command
 from visaged.daemon.cli.bench import bench_command
 from visaged.daemon.cli.cameras import EXPOSED, camera_document, is_exposed
 from visaged.daemon.cli.console import EventLines
+from visaged.daemon.cli.doctor import doctor_command
 from visaged.daemon.cli.ending import Ending
 from visaged.daemon.cli.watch import watch_command
 from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError
+from visaged.daemon.doctor.report import Report
 from visaged.daemon.errors import StartError
 from visaged.daemon.http.keys import hash_key, make_key
 from visaged.daemon.http.settings import ApiKeySettings, Role
@@ -54,9 +57,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_show_locals=False,
     epilog="Exit codes: 0 ended as asked, 1 a part died, 2 wrong usage or configuration, 3 cannot start here, "
-    "4 its end hung.",
+    "4 its end hung; of doctor: 0 good camera, 5 usable, 6 not usable.",
 )
 app.add_typer(models_command.app, name="models")
+app.command("doctor")(doctor_command)
 app.command("bench")(bench_command)
 app.command("watch")(watch_command)
 out = Console(highlight=False)
@@ -76,7 +80,7 @@ _RESERVE_S = 0.1
 
 
 class Schema(StrEnum):
-    """Argument of `visaged schema`: the configuration, a kind of message, or all topics."""
+    """Argument of `visaged schema`: the configuration, a kind of message, all topics, or the report of doctor."""
 
     CONFIG = "config"
     FACES = "faces"
@@ -87,6 +91,7 @@ class Schema(StrEnum):
     DISCOVERY = "discovery"
     ASYNCAPI = "asyncapi"
     FACE = "face"
+    DOCTOR = "doctor"
 
 
 def version_string() -> str:
@@ -236,6 +241,8 @@ def schema_command(
         # The default is a path in this installation.
         document["properties"]["models"]["default"] = {}
         del document["$defs"]["ModelSettings"]["properties"]["manifest"]["default"]
+    elif of is Schema.DOCTOR:
+        document = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Report.model_json_schema()
     elif of is Schema.ASYNCAPI:
         document = asyncapi.document(PublisherConfig(), version_string())
     else:

@@ -39,6 +39,7 @@ from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import Clock, Frame
 from visaged.pipelines.source.config import SourceConfig
 from visaged.pipelines.source.errors import SourceError, explain
+from visaged.pipelines.source.observer import SourceObserver
 from visaged.pipelines.source.opening.demuxing import packets
 from visaged.pipelines.source.opening.hardware import Hardware
 from visaged.pipelines.source.opening.opener import Opener, has_end, pace_of
@@ -91,6 +92,7 @@ class VideoSource:
         multiple_of: Number that the sides of the canvas are multiples of.
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
+        observer: Looks on while the source is read.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class VideoSource:
         multiple_of: int = 32,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        observer: SourceObserver | None = None,
     ) -> None:
         self._camera = camera
         self._config = config
@@ -119,6 +122,7 @@ class VideoSource:
         self._on_waiting = on_waiting
         self._clock = clock
         self._wall = wall
+        self._observer = observer or SourceObserver()
         self._is_recording = config.is_file
         self._is_still = False
         self._pace: Pace
@@ -130,7 +134,7 @@ class VideoSource:
         self._camera_clock = CameraClock(camera)
         self._rate_warned = False
         self._hardware = Hardware(camera, config.hardware)
-        self._opener = Opener(config, credentials, self._hardware)
+        self._opener = Opener(config, credentials, self._hardware, self._observer.connected)
         self._limit = PictureLimit(config)
         self._presentation: Presentation | None = None
         self._display: Display
@@ -231,6 +235,7 @@ class VideoSource:
                 self._is_still = self._opener.is_still(container)
                 trusted = self._is_recording or not (self._is_still or container.format.name in _UNSTAMPED_FORMATS)
                 self._stamps.begin(trusted, float(1 / (stream.average_rate or 25)))
+            self._observer.opened(container, stream, self._is_recording, self._is_still)
             self._opened = True
             return self._read(container, stream, stopping)
         finally:
@@ -267,6 +272,7 @@ class VideoSource:
                 if wanted != discard:
                     context.skip_frame = discard = wanted
                 self._watch.packet(packet.is_keyframe, arrived_s)
+                self._observer.packet(packet, asked_s, arrived_s)
                 frames = self._decode(context, packet)
             for frame in frames:
                 pictures += 1
@@ -295,12 +301,15 @@ class VideoSource:
 
     def _decode(self, context: VideoCodecContext, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         try:
-            return packet.decode()
+            frames = packet.decode()
         except Exception as error:  # one bad packet; `_watch` notices when no picture comes any more
+            self._observer.decoded((), error)
             self._limit.check_failed(context, packet, error)
             if not self._watch.waits_for_key_frame:
                 self._on_damaged()
             return []
+        self._observer.decoded(frames, None)
+        return frames
 
     def _handle(
         self,
@@ -315,6 +324,7 @@ class VideoSource:
         due_s = self._timeline.capture(stamp, arrived_s)
         kept = self._sampler.keep(self._timeline.real(stamp))
         self._warn_of_rate()
+        self._observer.frame(frame, stamp, arrived_s, self._timeline, self._camera_clock)
         presentation = self._display.of(frame)
         if presentation != self._presentation:
             self._reshape(presentation, stream)

@@ -9,6 +9,7 @@ logins, TLS and errors are as for every other source.
 from __future__ import annotations
 
 import errno
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from av.container import InputContainer
 from visaged.pipelines.source.errors import SourceError
 
 _PLAYLIST = (b"#EXTM3U", b"\xef\xbb\xbf#EXTM3U")
+_WEB_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s{0,999}<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _START = b"\xff\xd8\xff"
 _MOST_BYTES = 64 << 20  # most bytes of one picture
 _MOST_ELSE = 1 << 20  # most bytes between two pictures
@@ -170,6 +172,8 @@ class JpegStream:
                     f"{self._where} is a playlist, and its URL does not end in .m3u8; set format: hls for this camera "
                     "if it may name what is asked for next",
                 )
+            if not self._has_data and _WEB_PAGE.match(data):
+                raise SourceError("invalid", f"{self._where} is a web page, not a video or a picture")
             self._has_data = True
             pictures = self._splitter.feed(data)
         for picture in pictures:

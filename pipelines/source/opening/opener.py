@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import av
 import av.error
@@ -31,12 +31,20 @@ class Opener:
         config: The source.
         credentials: User and password, put into the URL when it is opened.
         hardware: The hardware decoder.
+        on_connected: Called with the seconds that the connection to an RTSP camera took.
     """
 
-    def __init__(self, config: SourceConfig, credentials: tuple[str | None, str | None], hardware: Hardware) -> None:
+    def __init__(
+        self,
+        config: SourceConfig,
+        credentials: tuple[str | None, str | None],
+        hardware: Hardware,
+        on_connected: Callable[[float], None] = lambda connect_s: None,
+    ) -> None:
         self._config = config
         self._credentials = credentials
         self._hardware = hardware
+        self._on_connected = on_connected
         self._is_jpegs = False
         self._web = Web(config, credentials) if config.address.scheme in ("http", "https") else None
         self._beneath: JpegStream | PlaylistFiles | Relay | None = None  # what an open container reads from
@@ -89,6 +97,10 @@ class Opener:
             container = self._open(None, options)
         except (av.error.InvalidDataError, av.error.ArgumentError):
             return None
+        except OSError as error:
+            if error.errno == errno.EIO:  # the end of an answer without a length, which may be a web page
+                return None
+            raise
         # Every JPEG has a size: without one, FFmpeg has not found a JPEG.
         contexts = [stream.codec_context for stream in container.streams.video]
         if not any(context and context.name == "mjpeg" and not context.width for context in contexts):
@@ -155,12 +167,17 @@ class Opener:
     def _open_relayed(self, format_name: str | None, options: dict[str, str]) -> InputContainer:
         relay = self._beneath = Relay(self._config, self._credentials)
         try:
-            return self._open_url(relay.open(), format_name, options | self._config.options)
-        except BaseException:
+            url = relay.open()
+            self._on_connected(relay.connect_s)
+            return self._open_url(url, format_name, options | self._config.options)
+        except BaseException as error:
+            is_silent = relay.is_silent  # FFmpeg reports that as invalid data
             relay.close()
             self._beneath = None
             if relay.failure is not None:
                 raise relay.failure from None
+            if is_silent and isinstance(error, av.error.InvalidDataError):
+                raise SourceError("timeout", f"{self._config.shown_url} did not answer in time") from None
             raise
 
     def _open_url(self, url: str, format_name: str | None, options: dict[str, str]) -> InputContainer:

@@ -62,6 +62,8 @@ class Relay:
 
     Attributes:
         failure: Why the relay ended the connection; None if it did not.
+        connect_s: Seconds that connecting to the camera took, with TLS.
+        is_silent: Whether the camera has neither said anything nor hung up.
     """
 
     def __init__(self, config: SourceConfig, credentials: tuple[str | None, str | None]) -> None:
@@ -80,6 +82,8 @@ class Relay:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.failure: SourceError | None = None
+        self.connect_s = 0.0
+        self.is_silent = True
 
     def open(self) -> str:
         """Connect to the camera, and return the URL for FFmpeg.
@@ -87,7 +91,9 @@ class Relay:
         Raises:
             SourceError: There is no connection, or the camera's certificate is not accepted.
         """
+        began_s = time.monotonic()
         self._camera = self._connect()
+        self.connect_s = time.monotonic() - began_s
         try:
             # FFmpeg's sockets for UDP have the family of this address, so it is that of the camera's.
             loopback = "::1" if self._camera.family == socket.AF_INET6 else "127.0.0.1"
@@ -196,6 +202,7 @@ class Relay:
                 for source in ready:
                     assert isinstance(source, socket.socket)
                     data = source.recv(_READ)
+                    self.is_silent &= source is client
                     if not data:
                         return
                     if source is client:

@@ -34,6 +34,10 @@ class CameraClock:
 
     Args:
         camera: Name of the camera, for the log.
+
+    Attributes:
+        behind_s: Seconds by which the camera's clock was behind this machine's at the last frame, with the delay of its
+            fastest frames in it; None before there is a time by the camera's clock.
     """
 
     def __init__(self, camera: str) -> None:
@@ -45,6 +49,7 @@ class CameraClock:
         """Begin a connection, whose opening starts at `opening_s`, monotonic seconds."""
         self._opening_s = opening_s
         self._first_s: float | None = None
+        self.behind_s: float | None = None
         self._zero_at: float | None = None  # when the stream's position was 0, seconds since 1970
 
     def report(self, packet: Packet[VideoStream], start_time_realtime: int | None) -> None:
@@ -73,6 +78,7 @@ class CameraClock:
             return None
         captured_at = self._zero_at + position_s
         behind_s = motion_s + monotonic_to_wall_s - captured_at
+        self.behind_s = behind_s
         opening = arrived_s - self._first_s < _BACKLOG_S
         waited_s = self._first_s - self._opening_s if opening else 0.0
         if -_MOST_WRONG_S <= behind_s <= _MOST_DELAY_S + _MOST_WRONG_S + waited_s:

@@ -83,7 +83,7 @@ def test_the_module_is_the_command_too() -> None:
 
 
 def test_every_schema_is_one() -> None:
-    assert {name.value for name in Schema} == {"config", "discovery", "asyncapi", *NAMES}
+    assert {name.value for name in Schema} == {"config", "discovery", "asyncapi", "doctor", *NAMES}
     for name in ("config", "faces"):  # the other messages' schemas are read as the second is
         done = invoke("schema", name)
         assert done.exit_code == 0
