@@ -103,7 +103,7 @@ def test_an_event_opens_and_is_deleted(page: Page, daemon: RunningDaemon) -> Non
     row.get_by_role("button", name="Delete").click()
     page.locator("dialog").get_by_role("button", name="Delete").click()
     expect(rows).to_have_count(0)
-    assert daemon.client.get(f"/v1/events/{event}").status_code == 404
+    until(lambda: daemon.client.get(f"/v1/events/{event}").status_code == 404, 20)
 
 
 def test_filters_show_what_the_api_would(page: Page, daemon: RunningDaemon) -> None:

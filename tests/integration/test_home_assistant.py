@@ -34,7 +34,7 @@ def kept(broker: MosquittoBroker) -> dict[str, Any]:
     with Subscriber(broker) as late:
         late.publish("end", b"")
         late.wait_for(lambda m: m.topic == "end", PATIENCE_S)
-        return {m.topic: m.json() for m in late.messages if m.topic != "end"}
+        return {m.topic: m.json() for m in late.messages if m.is_retained}
 
 
 def names(messages: dict[str, Any]) -> list[str]:
