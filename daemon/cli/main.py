@@ -260,7 +260,7 @@ def _configuration(config: Path | None, urls: list[str], require_gpu: bool) -> C
     Cameras of the command line replace those of the file, which are then not even checked, and changes of cameras are
     not kept.
     """
-    first_try = _default() if config is None else {}
+    first_try = _default(is_demo=not urls) if config is None else {}
     file = None if config is None else ConfigFile(config)
 
     def document() -> dict[str, Any]:
@@ -275,15 +275,20 @@ def _configuration(config: Path | None, urls: list[str], require_gpu: bool) -> C
     return Configuration(document, is_kept=config is not None and not urls)
 
 
-def _default() -> dict[str, Any]:
-    """Return a configuration for a first try: the demo clip, and all servers on free ports of loopback."""
+def _default(*, is_demo: bool) -> dict[str, Any]:
+    """Return a configuration for a first try: the demo clip, and all servers on free ports of loopback.
+
+    Pictures of faces are kept and sent only of the demo clip: for other cameras that is for a person to choose.
+    """
     return {
         "cameras": [{"name": "demo", "url": str(DEMO), "loop": True, "fps": 10}],
         "mqtt": {
             "embedded": True,
             "port": _free_port("127.0.0.1", 1883),
+            "snapshots": is_demo,
             "home_assistant": {"enabled": True},
         },
+        "history": {"pictures": is_demo},
         "http": {"port": _free_port("127.0.0.1", 8080)},
         # The bucket names in the examples of OSS's face detection.
         "oss": {

@@ -4,8 +4,8 @@
 
 Two cameras read the demo clip as fast as the machine can, so that their faces come and go many times faster than in
 life. Prints, over the run, the tab's heap after a collection and its nodes of DOM, as Chromium's debugger tells them,
-and the daemon's memory. The page fills until its list of what happened has its 400 rows; what grows after that from row to row is a leak. The
-history drops its oldest events at 16 MB.
+and the daemon's memory. The page fills until its list of what happened has its 400 rows; what grows after that from row
+to row is a leak. The history drops its oldest events at 16 MB.
 """
 
 from __future__ import annotations
