@@ -229,6 +229,12 @@ def test_without_a_file_there_is_the_demo_or_the_cameras_of_the_command_line(dem
     assert _configuration(None, [], True).load().inference.require_gpu
 
 
+def test_pictures_are_kept_unasked_of_the_demo_alone(demo_clip: Path) -> None:
+    for cameras, kept in (([], True), ([str(demo_clip)], False)):
+        settings = _configuration(None, cameras, False).load()
+        assert (settings.history.pictures, settings.mqtt.snapshots) == (kept, kept)
+
+
 @pytest.mark.parametrize("name", ["2026-11-26T09:30:00.mp4", "door=1.mp4", "rtsp:1.mp4", "50%.mp4"])
 def test_a_file_that_exists_is_a_camera_of_the_command_line(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
