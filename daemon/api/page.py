@@ -102,16 +102,18 @@ def install_page(app: FastAPI) -> None:
     start = _file(_INDEX, table[_INDEX].plain.replace(b'"page/', f'"page/{version}/'.encode()))
     options: dict[str, Any] = {"include_in_schema": False, "response_class": Response}
 
+    # All is in memory: on the event loop, a first visit with its thirty files waits for no thread.
+
     @app.get("/", **options)
-    def index(request: Request) -> Response:
+    async def index(request: Request) -> Response:
         return _answer(start, request, _ASK_AGAIN)
 
     @app.get("/favicon.ico", **options)
-    def favicon(request: Request) -> Response:
+    async def favicon(request: Request) -> Response:
         return _answer(table[_ICON], request, _ASK_AGAIN)
 
     @app.get("/page/{path:path}", **options)
-    def part(request: Request, path: str) -> Response:
+    async def part(request: Request, path: str) -> Response:
         folder, _, below = path.partition("/")
         kept = folder == version
         path = below if kept else path

@@ -1,6 +1,7 @@
 """A page that is open for a day, in minutes: what the tab and the daemon hold while events and pictures keep coming.
 
-    python -m tests.benchmarks open_page [MINUTES]
+    python -m tests.benchmarks open_page            # ten minutes
+    python -m tests.benchmarks.open_page MINUTES
 
 Two cameras read the demo clip as fast as the machine can, so that their faces come and go many times faster than in
 life. Prints, over the run, the tab's heap after a collection and its nodes of DOM, as Chromium's debugger tells them,
@@ -52,3 +53,7 @@ def main() -> None:
             tab = f"{told['JSHeapUsedSize'] / 1e6:13.1f}{told['Nodes']:11.0f}{told['JSEventListeners']:11.0f}"
             memory_mb = process.memory_info().rss / 1e6
             print(f"{(row + 1) * minutes / _ROWS:8.1f}{events:9.0f}{tab}{memory_mb:11.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,18 @@ def test_a_camera_comes_and_goes_without_reloading(start: Start, browsing: Brows
     expect(page.locator(".none")).to_be_hidden()
     daemon.client.delete("/v1/cameras/entrance")
     expect(page.locator(".none")).to_be_visible()
+
+
+def test_where_no_events_are_kept_those_that_come_are_shown(start: Start, browsing: Browsing) -> None:
+    camera = {"name": "entrance", "url": str(DEMO), "loop": True, "fps": 5}
+    daemon = start({"cameras": [camera], "history": {"keep_hours": 0}, "models": {"analyzer": None}})
+    page = browsing.profile().new_page()
+    page.clock.install(time=datetime.now(UTC) + timedelta(hours=1))  # the viewer's clock is wrong
+    page.goto(daemon.url)
+    expect(page.locator(".event").first).to_contain_text(re.compile(r"a face.*(here now|seen for)"))
+    expect(page.locator(".event").first).not_to_contain_text(re.compile(r"\d (min|h)"))
+    expect(page.locator(".numbers")).to_contain_text("Faces are not counted")
+    expect(page.get_by_role("button", name="Delete all")).to_be_hidden()
 
 
 def test_names_and_values_are_never_markup(start: Start, browsing: Browsing) -> None:

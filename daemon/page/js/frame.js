@@ -49,7 +49,7 @@ export class PageFrame {
     const items = [
       [`${count(cameras.size, "camera")}${bad ? `, ${bad} in trouble` : ""}`, bad > 0],
       [`${count(facesNow, "face")} now`, false],
-      [node.mqtt.connected ? "broker connected" : `broker not reached${node.mqtt.error ? `: ${node.mqtt.error}` : ""}`, !node.mqtt.connected],
+      [node.mqtt.connected ? "broker connected" : (node.mqtt.error ?? "the MQTT broker is not connected"), !node.mqtt.connected],
     ];
     const list = element("state");
     while (list.children.length < items.length) list.append(h("li"));

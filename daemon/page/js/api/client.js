@@ -1,4 +1,5 @@
 // Requests to the HTTP API. Addresses are relative to the page, so that it works below any path of a proxy.
+import { setServerTime } from "../ui/times.js";
 
 /** An answer that is an error: its words, and its status. */
 export class ApiError extends Error {
@@ -25,6 +26,7 @@ export async function request(path, options = {}) {
     if (error.name === "AbortError") throw error;
     throw new Unreachable("no answer from visaged");
   }
+  setServerTime(response.headers.get("Date"));
   if (response.ok) return response;
   let detail = `${response.status} ${response.statusText}`.trim();
   try {

@@ -17,11 +17,10 @@ export function bar() {
 /** Shares of a whole, one bar each; `rows` are pairs of a label and a number. */
 export function shares(name, rows, none) {
   const sum = rows.reduce((total, [, n]) => total + n, 0);
-  const most = Math.max(1, ...rows.map(([, n]) => n));
   if (!sum) return h("section.shares", {}, h("h3", {}, name), h("p.quiet", {}, none));
   const items = rows.map(([label, n]) => {
     const one = bar();
-    one.set(n / most);
+    one.set(n / sum);
     return h("li", { title: String(n) }, h("span", {}, label), one.element, h("span.number", {}, percent(n / sum)));
   });
   return h("section.shares", {}, h("h3", {}, name), h("ul", {}, ...items));

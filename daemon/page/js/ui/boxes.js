@@ -62,7 +62,7 @@ export class Boxes {
     say(parts.label, [face.track_id ?? index + 1, shortWords(face.attributes)].filter(Boolean).join(" · "));
   }
 
-  /** Puts every label above its box, or below where there is no room, so that none hides a face or another label. */
+  /** Puts every label above its box, or below where there is no room, so that none hides a face or another label; it is left out where all is full. */
   #placeLabels(faces, width, height) {
     const room = { width: this.#labels.clientWidth, height: this.#labels.clientHeight };
     const scale = [room.width / width, room.height / height];
@@ -73,6 +73,8 @@ export class Boxes {
       dots.style.strokeWidth = `${Math.max(1.2, Math.min(3, across / 40))}px`; // points of small faces do not run together
       const size = { width: label.offsetWidth, height: label.offsetHeight };
       const place = freePlace(taken[index], size, room, taken);
+      label.style.visibility = place ? "visible" : "hidden"; // rather no words than words over a face
+      if (!place) return;
       taken.push(place);
       label.style.transform = `translate(${place[0]}px, ${place[1]}px)`;
     });
@@ -83,16 +85,22 @@ function scaled([left, top, right, bottom], [x, y]) {
   return [left * x, top * y, right * x, bottom * y];
 }
 
-/** The first place near a box that covers nothing that is taken; else the one right above it. */
+/** The first place near a box that covers nothing that is taken; null if there is none. */
 function freePlace([left, top, right, bottom], size, room, taken) {
   const within = (value, most) => Math.max(0, Math.min(value, most));
-  const x = within((left + right) / 2 > room.width * 0.6 ? right - size.width : left, room.width - size.width);
+  const sides = [left, right - size.width].map((x) => within(x, room.width - size.width));
+  if ((left + right) / 2 > room.width * 0.6) sides.reverse();
   const steps = [0, 1, 2, 3].map((row) => row * (size.height + GAP_PX));
   const above = steps.map((up) => top - GAP_PX - size.height - up);
   const below = steps.map((down) => bottom + GAP_PX + down);
   const places = [...above, ...below].filter((y) => y >= 0 && y + size.height <= room.height);
-  const y = places.find((one) => !taken.some((other) => overlap([x, one, x + size.width, one + size.height], other))) ?? places[0] ?? 0;
-  return [x, y, x + size.width, y + size.height];
+  for (const y of places) {
+    for (const x of sides) {
+      const place = [x, y, x + size.width, y + size.height];
+      if (!taken.some((other) => overlap(place, other))) return place;
+    }
+  }
+  return null;
 }
 
 function overlap(one, other) {

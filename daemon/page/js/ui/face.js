@@ -70,7 +70,7 @@ class Age {
 
   show(age) {
     this.element.classList.toggle("unknown", !age);
-    if (!age) return say(this.#words, "Age: too unsure to say");
+    if (!age) return say(this.#words, "Age: unknown");
     const deviation = age.deviation ?? 0;
     say(this.#words, `Age: about ${Math.round(age.value)}, give or take ${Math.round(deviation)} (${percent(age.confidence)} sure)`);
     const left = Math.max(0, age.value - deviation);
@@ -90,7 +90,7 @@ class Emotions {
   show(emotion) {
     const shares = emotion?.probabilities ?? {};
     this.#list.hidden = Object.keys(shares).length === 0;
-    say(this.#words, emotion ? `Emotion: ${emotion.value} (${percent(emotion.confidence)} sure)` : "Emotion: too unsure to say");
+    say(this.#words, emotion ? `Emotion: ${emotion.value} (${percent(emotion.confidence)} sure)` : "Emotion: unknown");
     for (const [name, share] of Object.entries(shares)) {
       if (!this.#rows.has(name)) this.#add(name);
       const row = this.#rows.get(name);

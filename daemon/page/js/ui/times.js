@@ -6,9 +6,23 @@ const HOUR = new Intl.DateTimeFormat(undefined, { hour: "numeric" });
 const DAY = new Intl.DateTimeFormat(undefined, { weekday: "long", day: "numeric", month: "long" });
 const SHORT_DAY = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
 
+let ahead = 0; // by how many milliseconds the server's clock is before the browser's
+
+/** Takes the server's time from an answer's head: its times are told by its own clock, whatever the browser's says. */
+export function setServerTime(text) {
+  const difference = Date.parse(text) - Date.now();
+  // Answers tell whole seconds, and take a moment.
+  if (Number.isFinite(difference)) ahead = Math.abs(difference) < 2500 ? 0 : difference;
+}
+
+/** The time now, in milliseconds, by the server's clock. */
+export function now() {
+  return Date.now() + ahead;
+}
+
 /** Midnight of today here. */
 export function today() {
-  return new Date(new Date().setHours(0, 0, 0, 0));
+  return new Date(new Date(now()).setHours(0, 0, 0, 0));
 }
 
 /** The time of day here; of other days than today with the date. */

@@ -1,5 +1,5 @@
 // Words for attributes and states. The attributes' own are those of the messages.
-import { clock, span } from "./times.js";
+import { clock, now as serverNow, span } from "./times.js";
 
 /** What can be asked of events, with the labels that the packaged networks know. */
 export const LABELS = {
@@ -54,7 +54,7 @@ export function allWords(attributes) {
     else if (typeof value === "string" && value !== "none" && value !== "open") words.push(value);
   }
   if (closed) words.push(closed === 1 ? "an eye closed" : "eyes closed");
-  return words.join(", ") || "a face, nothing more is sure";
+  return words.join(", ") || "a face";
 }
 
 /** Whether a camera needs a person. */
@@ -69,7 +69,7 @@ export function stateWords(camera) {
 }
 
 /** When a camera in trouble is tried again. */
-export function nextTry(camera, now) {
+export function nextTry(camera, now = serverNow()) {
   if (camera.state === "connecting") return "being tried now";
   if (!camera.next_try_at) return "tried again by itself";
   const seconds = (new Date(camera.next_try_at) - now) / 1000;
@@ -91,7 +91,7 @@ const REASONS = {
 /** How long a face was seen, and how that ended if not by itself. */
 export function seenWords(event) {
   if (event.event !== "end") {
-    const seconds = Math.max(event.duration_s, (Date.now() - new Date(event.started_at)) / 1000);
+    const seconds = Math.max(event.duration_s, (serverNow() - new Date(event.started_at)) / 1000);
     return seconds < 1 ? "here now" : `here now, for ${span(Math.floor(seconds)).replace(".0", "")}`;
   }
   const why = REASONS[event.reason];

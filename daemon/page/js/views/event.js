@@ -86,7 +86,7 @@ export class EventRow {
       this.#card.crop.remove();
       const camera = `#/camera/${encodeURIComponent(this.#event.camera)}`;
       const remove = h("button.plain", { type: "button", onclick: () => this.#delete() }, "Delete");
-      remove.hidden = !this.#state.mayChange;
+      remove.hidden = !this.#state.mayChange || this.#state.node.history.keep_hours === 0;
       this.#inside.append(
         this.#card.element,
         h("div.row", {}, h("a.button", { href: camera }, `Open ${this.#event.camera}`), copyButton("Copy as JSON", () => JSON.stringify(this.#event, null, 2)), remove),

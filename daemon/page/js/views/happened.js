@@ -1,7 +1,7 @@
 // What happened: the newest event of every track, of the last hours and as they come.
 import { json, query } from "../api/client.js";
 import { announce, confirmed, h, say } from "../ui/dom.js";
-import { day, timeElement } from "../ui/times.js";
+import { day, now, timeElement } from "../ui/times.js";
 import { EventRow, keyOf } from "./event.js";
 import { Filters } from "./filters.js";
 
@@ -16,8 +16,8 @@ export class Happened {
   #rows = new Map();
   #cursor = null;
   #loading = 0;
-  #loadedAt = Date.now();
-  #day = day(Date.now());
+  #loadedAt = now();
+  #day = day(now());
   #waiting = new Map();
   #timer = null;
   #words = h("p.quiet.pad");
@@ -36,7 +36,7 @@ export class Happened {
 
   constructor(state) {
     this.#state = state;
-    this.#more.hidden = this.#clear.hidden = true;
+    this.#more.parentElement.hidden = this.#clear.hidden = true;
   }
 
   /** Brings the filters in line with the cameras. */
@@ -53,10 +53,10 @@ export class Happened {
   /** Asks for the newest events. */
   async load() {
     const turn = ++this.#loading;
-    this.#loadedAt = Date.now();
+    this.#loadedAt = now();
     this.#day = day(this.#loadedAt);
     try {
-      const answer = await this.#ask(null);
+      const answer = this.#kept ? await this.#ask(null) : { events: [], next: null };
       if (turn !== this.#loading) return; // the filters were changed meanwhile
       this.#rows.clear();
       this.#list.replaceChildren();
@@ -76,6 +76,11 @@ export class Happened {
       for (const one of events) this.#place(one);
       this.#finish();
     }, TOGETHER_MS);
+  }
+
+  /** Whether events are kept, so that they can be asked for and deleted. */
+  get #kept() {
+    return this.#state.node?.history.keep_hours !== 0;
   }
 
   #ask(cursor) {
@@ -146,11 +151,10 @@ export class Happened {
   }
 
   #finish() {
-    this.#more.hidden = this.#cursor === null;
+    this.#more.parentElement.hidden = this.#cursor === null;
     say(this.#more, "Show older");
-    this.#clear.hidden = !this.#state.mayChange || this.#rows.size === 0;
-    const { keep_hours: hours } = this.#state.node?.history ?? {};
-    const kept = hours === 0 ? "Events are not kept (history.keep_hours is 0); new ones appear here." : "New ones appear here by themselves.";
+    this.#clear.hidden = !this.#kept || !this.#state.mayChange || this.#rows.size === 0;
+    const kept = !this.#kept ? "Events are not kept (history.keep_hours is 0); new ones appear here." : "New ones appear here by themselves.";
     if (this.#rows.size) this.#say("");
     else this.#say(this.#filters.active ? "Nothing that happened fits these filters." : `No face was seen yet. ${kept}`);
   }

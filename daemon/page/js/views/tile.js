@@ -8,13 +8,13 @@ import { count, inTrouble, nextTry, noFace, stateWords } from "../ui/words.js";
 const LATE_MS = 5000;
 
 /** The lines for a camera that sends no picture; empty for one that does. */
-export function troubleLines(camera, now = Date.now()) {
-  if (inTrouble(camera)) return [camera.error, `Since ${clock(camera.trouble_since ?? camera.since)}, ${nextTry(camera, now)}.`];
+export function troubleLines(camera) {
+  if (inTrouble(camera)) return [camera.error, `Since ${clock(camera.trouble_since ?? camera.since)}, ${nextTry(camera)}.`];
   if (camera.state === "streaming") return [];
   return [`${STATES[camera.state] ?? camera.state} since ${clock(camera.since)}.`];
 }
 
-const STATES = { connecting: "Connecting", waiting: "Waiting for the next try", ended: "The recording is over", stopped: "Stopped" };
+const STATES = { connecting: "Connecting", waiting: "Waiting for the next try", ended: "The recording has been over", stopped: "Stopped" };
 
 /** How fast and how fresh a camera's analysis is. */
 export function paceWords(camera) {
@@ -35,7 +35,7 @@ export class Tile {
 
   constructor(name) {
     this.#screen = new Screen(`Picture of ${name}`);
-    const link = h("a", { href: `#/camera/${encodeURIComponent(name)}` }, name);
+    const link = h("a", { href: `#/camera/${encodeURIComponent(name)}`, title: name }, name);
     this.#name = h("h3", {}, link);
     this.element = h(
       "li.tile",
