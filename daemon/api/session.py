@@ -101,13 +101,7 @@ def install_session(app: FastAPI, sessions: Sessions, metrics: Metrics, attempts
         openapi_extra={"requestBody": {"required": True, "content": {_JSON: {"schema": _LOGIN}}}},
     )
     async def login(request: Request) -> Response:
-        wait_s = attempts.count((request.scope.get("client") or ("",))[0])
-        if wait_s:
-            detail = f"there were too many logins from your address; try again in {wait_s} s"
-            again = {"Retry-After": str(wait_s)}
-            raise refused(
-                request, "login_too_fast", Problem(HTTPStatus.TOO_MANY_REQUESTS, "login-too-fast", detail, again)
-            )
+        wait_s, whose = attempts.count((request.scope.get("client") or ("",))[0]), "from your address"
         document = await read_object(request, (_JSON,))
         key = document.get("key")
         if not isinstance(key, str) or len(document) != 1:
@@ -117,6 +111,14 @@ def install_session(app: FastAPI, sessions: Sessions, metrics: Metrics, attempts
             detail = "this server has no keys, so that nobody has to log in"
             raise Problem(HTTPStatus.CONFLICT, "no-keys", detail)
         holder = sessions.keyring.find(key.strip().encode())
+        if holder is not None:
+            wait_s, whose = attempts.count_key(holder.name), "with your key"
+        if wait_s:
+            detail = f"there were too many logins {whose}; try again in {wait_s} s"
+            again = {"Retry-After": str(wait_s)}
+            raise refused(
+                request, "login_too_fast", Problem(HTTPStatus.TOO_MANY_REQUESTS, "login-too-fast", detail, again)
+            )
         if holder is None:
             detail = "the key is none of this server's: it is mistyped or cut short, or was withdrawn"
             raise refused(request, "login", Problem(HTTPStatus.UNAUTHORIZED, "key-wrong", detail))

@@ -21,6 +21,8 @@ _MOST_CONDITIONS = 10
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)?")
 _UNENCODED = re.compile(r".*\d \d\d:\d\d")
 _CURSOR = re.compile(r"(-?[0-9]{1,15})\.([0-9]{1,19})")
+# The years 1 to 9999 in UTC: answers give times back, and can write no others.
+_FIRST_MS, _LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 _EXAMPLE = "write it as 2026-11-21T08:06:27Z or 2026-11-21T09:06:27%2B01:00"
 
 
@@ -76,9 +78,12 @@ def time_of(name: str, text: str | None) -> int | None:
     if found[2] is None:
         raise wrong(name, f"has no time zone; {_EXAMPLE}")
     try:
-        return round(datetime.fromisoformat(text.upper()).timestamp() * 1000)
+        time_ms = round(datetime.fromisoformat(text.upper()).timestamp() * 1000)
     except (ValueError, OverflowError):
         raise wrong(name, f"is a time that does not exist; {_EXAMPLE}") from None
+    if not _FIRST_MS <= time_ms <= _LAST_MS:
+        raise wrong(name, f"is a time before the year 1 or after the year 9999 in UTC; {_EXAMPLE}")
+    return time_ms
 
 
 def id_number(id: str) -> int:

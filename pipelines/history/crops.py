@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,6 +63,7 @@ class _Looks:
     waiting: deque[tuple[str, Image]] = field(default_factory=lambda: deque(maxlen=_MOST_LOOKS))
     number: int | None = None
     jpeg: bytes | None = None
+    at_ms: int = 0
 
 
 class Crops:
@@ -84,7 +85,9 @@ class Crops:
         if len(self._tracks) > _MOST_TRACKS:
             self._tracks.popitem(last=False)
 
-    def picture(self, camera: str, track: int, at: str, number: int, is_end: bool) -> tuple[int | None, bytes | None]:
+    def picture(
+        self, camera: str, track: int, at: str, number: int, is_end: bool, at_ms: int = 0
+    ) -> tuple[int | None, bytes | None]:
         """Return the picture of an event's best look: its number and the JPEG; None and None for none.
 
         If that look was lost because there were too many, the picture is that of the best look before.
@@ -95,19 +98,30 @@ class Crops:
             at: Capture time of the event's best look.
             number: Number of the event, and of its picture if that is new.
             is_end: Whether the track has ended.
+            at_ms: Capture time of the event, milliseconds since 1970.
         """
         looks = self._tracks.get((camera, track))
         if looks is None:
             return None, None
         for index, (captured_at, image) in enumerate(looks.waiting):
             if captured_at == at:
-                looks.number, looks.jpeg = number, encode_jpeg(image, _QUALITY)
+                looks.number, looks.jpeg, looks.at_ms = number, encode_jpeg(image, _QUALITY), at_ms
                 for _ in range(index + 1):
                     looks.waiting.popleft()
                 break
         if is_end:
             del self._tracks[camera, track]
         return looks.number, looks.jpeg
+
+    def drop(self, gone: Callable[[str, int, int], bool]) -> None:
+        """Forget pictures of events that were deleted, which later events of their tracks would bring back.
+
+        Args:
+            gone: Whether an event was deleted, by its camera, its number, and its capture time in ms since 1970.
+        """
+        for (camera, _), looks in self._tracks.items():
+            if looks.number is not None and gone(camera, looks.number, looks.at_ms):
+                looks.number = looks.jpeg = None
 
     def forget(self, camera: str) -> None:
         """Forget the tracks of a camera that was removed."""

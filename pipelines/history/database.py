@@ -10,6 +10,7 @@ gives free pages back. What the disk itself keeps of blocks that a file had is b
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,7 +20,9 @@ import orjson
 from visaged.pipelines.history.kept import Kept
 from visaged.pipelines.history.query import Filter, where
 from visaged.pipelines.outputs.messages import end_of
-from visaged.pipelines.runtime.database import StateDatabase, Tables, set_aside
+from visaged.pipelines.runtime.database import StateDatabase, Tables, reason_of, set_aside
+
+log = logging.getLogger(__name__)
 
 FILE_NAME = "history.sqlite3"
 
@@ -238,6 +241,28 @@ class HistoryDatabase(StateDatabase):
 def remove_file(path: Path) -> None:
     """Remove a damaged database, so that a new one can be begun; raises `OSError`."""
     set_aside(path, _TABLES)
+
+
+def wipe(folder: Path) -> None:
+    """Remove what earlier runs kept in a folder; what cannot be removed is logged, a file of somebody else is left.
+
+    Raises:
+        ForeignFile: The file is of a newer visaged, or of another program.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return
+    try:
+        HistoryDatabase(path).close()  # nothing that is not ours is removed
+        for end in ("-wal", "-shm", ""):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+    except (sqlite3.Error, OSError) as error:
+        log.error(
+            "%s of an earlier run, with events and pictures of faces, cannot be removed (%s), although "
+            "history.keep_hours is 0: remove it yourself", path, reason_of(error),
+        )  # fmt: skip
+    else:
+        log.info("%s of an earlier run was removed, because history.keep_hours is 0", path)
 
 
 def restart_end(body: bytes, seq: int) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from visaged.pipelines.history import query
+from visaged.pipelines.history.database import wipe
 from visaged.pipelines.history.hub import Hub, Item
 from visaged.pipelines.history.kept import Numbers, document_of, first_number
 from visaged.pipelines.history.output import HistoryOutput, Wishes
@@ -81,6 +82,8 @@ class History:
         if plan.keep_s > 0:
             bounds = Bounds(plan.keep_s, plan.most_bytes, plan.pictures, plan.blurred)
             self.store = Store(folder, bounds, epoch, self._numbers, metrics, clock, wall)
+        elif folder is not None:
+            wipe(folder)
         self._first = self._numbers.last
         self.hub = Hub(self._first)
         self.keeps_pictures = plan.pictures and self.store is not None
@@ -165,7 +168,13 @@ class History:
         """
         if isinstance(wanted, Filter):
             wanted = Filter(wanted.cameras, since_ms=wanted.since_ms, until_ms=wanted.until_ms, last=self._numbers.last)
-        future = self._store.remove(wanted)
+        store = self._store
+
+        def gone(camera: str, number: int, at_ms: int) -> bool:
+            return wanted.covers(number, camera, at_ms) if isinstance(wanted, Filter) else number == wanted
+
+        self.output.drop(gone)
+        future = store.remove(wanted)
         future.add_done_callback(lambda _: self.hub.drop(lambda item: is_meant(wanted, item)))
         return future
 

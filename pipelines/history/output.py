@@ -6,6 +6,7 @@ queue, in order, brings the look at a face before the event that it belongs to.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -26,6 +27,9 @@ from visaged.pipelines.pictures.recent import RecentFaces
 from visaged.pipelines.records import Face, FrameResult
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
+from visaged.pipelines.runtime.ratelimit import LimitedLog
+
+log = logging.getLogger(__name__)
 
 _MOST_EVENTS = 10_000
 # Pictures of the decoder are few and large, and it waits for them: 8 of 4K have 100 MB.
@@ -44,6 +48,12 @@ class _Gone(NamedTuple):
     """A camera was removed."""
 
     camera: str
+
+
+class _Deleted(NamedTuple):
+    """Events were deleted."""
+
+    gone: Callable[[str, int, int], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +110,13 @@ class HistoryOutput:
         self._lost = metrics.history_lost
         self._recent = RecentFaces() if wishes.blurred else None
         self._clock = clock
+        self._complain = LimitedLog(log)
         self._crops = Crops()
         self._changed = threading.Condition()
-        self._queue: deque[Message | _Looks | _Gone] = deque()
+        self._queue: deque[Message | _Looks | _Gone | _Deleted] = deque()
         self._events = self._pictures = 0
         self._until_s = float("inf")
-        for cause in ("busy", "busy_pictures", "overflow", "shutdown"):
+        for cause in ("busy", "busy_pictures", "failed_pictures", "overflow", "shutdown"):
             self._lost.labels(cause)
 
     def sink(self, result: FrameResult) -> None:
@@ -128,6 +139,10 @@ class HistoryOutput:
             self._recent.forget(camera)
         self._put(_Gone(camera))
         self._hub.changed()
+
+    def drop(self, gone: Callable[[str, int, int], bool]) -> None:
+        """Forget pictures of events that are deleted; never blocks. See `Crops.drop`."""
+        self._put(_Deleted(gone))
 
     def drain(self, until_s: float) -> None:
         """Set the monotonic time at which `run` must end after a request to stop."""
@@ -155,13 +170,22 @@ class HistoryOutput:
             beat()
             match one:
                 case _Looks():
-                    self._cut(one)
+                    try:
+                        self._cut(one)
+                    except Exception as error:  # an event without a picture is better than none
+                        self._lost.labels("failed_pictures").inc()
+                        self._complain(
+                            "no picture of the best looks in a frame of camera %s: %s: %s",
+                            one.result.frame.camera, type(error).__name__, error,
+                        )  # fmt: skip
                 case _Gone():
                     self._crops.forget(one.camera)
+                case _Deleted():
+                    self._crops.drop(one.gone)
                 case Message():
                     self._tell(one)
 
-    def _put(self, one: Message | _Looks | _Gone) -> None:
+    def _put(self, one: Message | _Looks | _Gone | _Deleted) -> None:
         """Add to the queue; what is too much is lost, the oldest of its kind first."""
         lost: type | None = None
         with self._changed:
@@ -195,7 +219,12 @@ class HistoryOutput:
         document = orjson.loads(body)
         event = kept_from(self._numbers.take(), document, body, self._clock())
         number, jpeg = self._crops.picture(
-            event.camera, event.track, document["best_shot"]["captured_at"], event.number, message.is_end
+            event.camera,
+            event.track,
+            document["best_shot"]["captured_at"],
+            event.number,
+            message.is_end,
+            event.at_ms,
         )
         if self._wishes.kept and self._store is not None:
             event = replace(event, picture=number, jpeg=jpeg)

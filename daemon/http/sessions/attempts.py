@@ -1,6 +1,7 @@
 """How often an address may try to log in.
 
-Nobody guesses a key of 256 bits: the limit is about work, and lines in the log.
+Nobody guesses a key of 256 bits: the limit is about work, and lines in the log. A valid key is held up by logins with
+that key alone. Where all users have one address, as behind a proxy in another container, one could else lock out all.
 """
 
 from __future__ import annotations
@@ -33,6 +34,13 @@ class Attempts:
     def count(self, host: str) -> int:
         """Count an attempt of an address; return 0, or after how many seconds it may be made."""
         address, _ = counted_address(host)
+        return self._take(address)
+
+    def count_key(self, name: str) -> int:
+        """Count a login with a valid key, which others at its address cannot use up; return as `count`."""
+        return self._take(f"key {name}")
+
+    def _take(self, address: str) -> int:
         bucket = self._buckets.setdefault(address, TokenBucket(PER_SECOND, BURST, self._clock))
         self._buckets.move_to_end(address)
         if len(self._buckets) > _MOST_ADDRESSES:

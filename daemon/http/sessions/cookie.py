@@ -22,13 +22,7 @@ def token_of(scope: Scope) -> str | None:
 
     None if there is none, or if there are several that differ: another server on this host may have set one of them.
     """
-    found: dict[str, set[str]] = {}
-    for line in Headers(scope=scope).getlist("cookie"):
-        for pair in line.split(";"):
-            name, is_pair, value = pair.strip().partition("=")
-            if is_pair:
-                found.setdefault(name, set()).add(value)
-    plain = _name(scope)
+    found, plain = _cookies(scope), _name(scope)
     tokens = found.get(_SECURE + plain, set())
     if not tokens and scope["scheme"] != "https":
         tokens = found.get(plain, set())
@@ -57,8 +51,26 @@ def _name(scope: Scope) -> str:
 
 
 def _is_secure(scope: Scope) -> bool:
-    """Return whether the browser speaks HTTPS, with this server or with a proxy before it."""
-    return scope["scheme"] == "https" or Headers(scope=scope).get("origin", "").lower().startswith("https://")
+    """Return whether the browser speaks HTTPS, with this server or with a proxy before it.
+
+    Where a proxy does not say so, `Origin` shows it; in a GET, a cookie that goes over HTTPS alone does.
+    """
+    return (
+        scope["scheme"] == "https"
+        or Headers(scope=scope).get("origin", "").lower().startswith("https://")
+        or _SECURE + _name(scope) in _cookies(scope)
+    )
+
+
+def _cookies(scope: Scope) -> dict[str, set[str]]:
+    """Return the values of a request's cookies by name."""
+    found: dict[str, set[str]] = {}
+    for line in Headers(scope=scope).getlist("cookie"):
+        for pair in line.split(";"):
+            name, is_pair, value = pair.strip().partition("=")
+            if is_pair:
+                found.setdefault(name, set()).add(value)
+    return found
 
 
 def _header(prefix: str, name: str, token: str, seconds: int) -> tuple[bytes, bytes]:

@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 FILE_NAME = "sessions.json"
 _MOST_BYTES = 10_000_000
+_LAST_S = 253_402_300_799  # the year 9999
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -57,7 +58,7 @@ class SessionFile:
             return []
         except OSError as error:
             reason = error.strerror or str(error)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             reason = "it is damaged"
         log.warning("%s cannot be read: %s; whoever was logged in has to log in again", self._path, reason)
         return []
@@ -77,4 +78,6 @@ def _session(entry: Any) -> KeptSession:
     session = KeptSession(entry["sha256"], entry["key"], entry["fingerprint"], int(entry["used_at"]))
     if not (_HASH.fullmatch(session.sha256) and _HASH.fullmatch(session.fingerprint)):
         raise ValueError("it holds no SHA-256")
+    if abs(session.used_at) > _LAST_S:
+        raise ValueError("it holds no time")
     return session

@@ -227,10 +227,16 @@ def test_logins_of_an_address_are_limited() -> None:
     async def test(house: House, browser: httpx.AsyncClient) -> None:
         for _ in range(BURST):
             is_problem(await login(browser, OTHER), 401, "key-wrong")
-        answer = await login(browser, READER)
-        assert "5 s" in is_problem(answer, 429, "login-too-fast")
+        answer = await login(browser, OTHER)
+        assert "from your address; try again in 5 s" in is_problem(answer, 429, "login-too-fast")
         assert answer.headers["retry-after"] == str(round(1 / PER_SECOND)) == "5"
+        for _ in range(BURST):  # others at this address, say behind the same proxy, keep nobody out who has a key
+            assert (await login(browser, READER)).status_code == 204
+        is_problem(await login(browser, OTHER), 429, "login-too-fast")
+        assert "with your key" in is_problem(await login(browser, READER), 429, "login-too-fast")
+        assert (await login(browser, ADMIN)).status_code == 204
         house.clock.now += 5
+        is_problem(await login(browser, OTHER), 401, "key-wrong")
         assert (await login(browser, READER)).status_code == 204
 
     run(test)
@@ -268,6 +274,19 @@ def test_a_session_ends_some_time_after_its_last_use() -> None:
         assert house.refused("session") == 1
 
     run(test)
+
+
+def test_a_session_over_https_stays_one_behind_a_proxy_that_ends_tls() -> None:
+    async def test(house: House, _: httpx.AsyncClient) -> None:
+        async with house.browser("http://faces.example") as behind_proxy:
+            answer = await login(behind_proxy, origin="https://faces.example", **{"sec-fetch-site": "same-origin"})
+            cookie = {"cookie": answer.headers["set-cookie"].partition(";")[0]}
+            house.clock.now += 2 * DAY_S
+            renewed = (await behind_proxy.get("/v1/cameras", headers=cookie)).headers["set-cookie"]
+            assert renewed.startswith(cookie["cookie"] + "; ")
+            assert renewed.endswith("; Secure")
+
+    run(test, House(hosts=["faces.example"]))
 
 
 def test_all_sessions_of_a_key_end_together() -> None:
@@ -405,7 +424,9 @@ def test_a_session_goes_on_with_its_key_s_new_name_and_role(tmp_path: Path) -> N
     "text",
     ["", "{", "[]", "{}", '{"sessions": 5}', '{"sessions": [{}]}', "\0" * 500, "[" * 100_000,
      '{"sessions": [{"sha256": 5, "key": "reader", "fingerprint": "a", "used_at": 1}]}',
-     '{"sessions": [{"sha256": "a", "key": "reader", "fingerprint": "a", "used_at": 1}]}'],
+     '{"sessions": [{"sha256": "a", "key": "reader", "fingerprint": "a", "used_at": 1}]}',
+     *(json.dumps({"sessions": [{"sha256": "0" * 64, "key": "reader", "fingerprint": "1" * 64, "used_at": "AT"}]})
+       .replace('"AT"', at) for at in ("1e999", "1e300", "-1e300", "9" * 400))],
     ids=lambda text: repr(text[:20]),
 )  # fmt: skip
 def test_a_damaged_file_logs_everybody_out(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str) -> None:

@@ -303,6 +303,22 @@ def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     assert file.read_bytes() == before
 
 
+def test_without_hours_what_earlier_runs_kept_is_gone(bench: Bench) -> None:
+    _, picture = tell_with_picture(bench, 1, "camera-of-old-events")
+    assert bench.folder is not None
+    assert picture in bench.disk()
+    bench.start(keep_s=0.0)  # the run before was killed
+    assert list(bench.folder.iterdir()) == []
+    (bench.folder / "history.sqlite3").write_bytes(b"no database" * 1000)
+    bench.start()
+    assert list(bench.folder.iterdir()) == []
+    with sqlite3.connect(bench.folder / "history.sqlite3") as database:
+        database.execute("CREATE TABLE photos (id)")
+    with pytest.raises(ForeignFile, match="another program"):
+        bench.start()
+    assert (bench.folder / "history.sqlite3").exists()
+
+
 def test_a_spool_in_its_place_is_refused(tmp_path: Path) -> None:
     Database(tmp_path / "history.sqlite3").close()
     with pytest.raises(ForeignFile, match="another program"):

@@ -14,6 +14,7 @@ from tests.unit import fakes
 from visaged.models.surface import ImageSurface
 from visaged.models.types import Image
 from visaged.pipelines.history.crops import MOST_PIXELS, cut
+from visaged.pipelines.history.query import Filter
 
 WIDTH, HEIGHT = 640, 360
 
@@ -129,7 +130,7 @@ def test_a_picture_that_several_events_have_is_stored_once_and_goes_with_the_las
     assert picture[2000:2100] not in bench.disk()
     fourth = bench.tell("end", look=look)  # of a track whose events were deleted
     bench.write()
-    assert bench.history.picture(fourth) == picture
+    assert bench.history.picture(fourth) is None  # what was deleted does not come back
 
 
 def test_pictures_are_published_where_that_is_wanted(tmp_path: Path) -> None:
@@ -149,6 +150,30 @@ def test_without_a_wish_for_pictures_none_are_made(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.see(colour(200, 0, 0), shot_at((300, 150, 340, 200), bench.clock.wall_s))
     assert not bench.history.output._queue
+
+
+def test_a_look_of_which_there_is_no_picture_harms_no_event(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.see(colour(1, 2, 3), shot_at((float("nan"), 0, 9, 9), bench.clock.wall_s))
+    number = bench.tell("begin")
+    assert bench.history.picture(number) is None
+    assert "no picture of the best looks in a frame of camera door: ValueError" in caplog.text
+
+
+def test_an_open_track_does_not_bring_a_deleted_picture_back(bench: Bench) -> None:
+    look = shot_at((300, 150, 340, 200), bench.clock.wall_s)
+    bench.see(colour(1, 2, 3), look, look)
+    first, other = bench.tell("begin", look=look), bench.tell("begin", 2, look=look)
+    bench.write()
+    for wanted in (first, Filter(since_ms=0)):
+        deleted = bench.history.remove(wanted)
+        bench.write()
+        assert deleted.result() == (1 if wanted == first else 2)
+        assert bench.history.picture(bench.tell("update", look=look)) is None
+        kept = bench.history.picture(bench.tell("update", 2, look=look))
+        assert (kept is not None) == (wanted == first)
+        other = bench.history.newest
+        bench.history.remove(other - 1)
+        bench.write()
 
 
 def test_few_frames_wait_and_the_oldest_are_lost(bench: Bench) -> None:
