@@ -88,7 +88,7 @@ def doctor_command(
         has_login = login[0] is not None or "@" in source.address.target.partition("://")[2].partition("/")[0]
         was_open = facts.stream is not None
         failure = failure_of(Case(look.failure, source, has_login, facts.reach.connect_ms is not None, was_open))
-    found = findings(facts, setting)
+    found = findings(facts, setting, failure)
     report = Report(
         **dict(facts),
         schema="visaged.doctor/1",

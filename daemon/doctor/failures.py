@@ -104,6 +104,9 @@ _TABLE: tuple[tuple[Callable[[Case], bool], str], ...] = (
      "between; by UDP, nothing says that a packet was not let through"),
     (lambda c: c.error.cause == "ended" and not c.was_open,
      "what listens there sends no video: check port and path, and look whether the camera is just starting"),
+    (lambda c: c.was_open and c.config.address.scheme in ("http", "https") and c.says("Input/output"),
+     "if it is a recording, its server may not serve parts of files: put its index first (ffmpeg -i IN -c copy "
+     "-movflags +faststart OUT), or take another server; if it is a camera, look at its power, network and log"),
     (lambda c: c.was_open, "the connection was lost in the middle: look at the camera's power, network and its log; "
      "the daemon would try again for ever"),
     (lambda c: c.error.cause == "timeout" and c.was_connected,

@@ -31,9 +31,12 @@ class Setting:
 Rule = Callable[[Facts, Setting], Finding | None]
 
 
-def findings(facts: Facts, setting: Setting) -> list[Finding]:
-    """Return what should be changed, faults first; nothing for a source that was not opened."""
-    if facts.stream is None:
+def findings(facts: Facts, setting: Setting, failure: Failure | None = None) -> list[Finding]:
+    """Return what should be changed, faults first; nothing for a source that was not opened.
+
+    A source without a picture has its failure alone, if there is one.
+    """
+    if facts.stream is None or (failure is not None and facts.reach.first_picture_ms is None):
         return []
     found = [finding for rule in _RULES if (finding := rule(facts, setting)) is not None]
     return sorted(found, key=lambda finding: finding.severity != "fault")
@@ -60,6 +63,8 @@ def _no_picture(facts: Facts, setting: Setting) -> Finding | None:
     if not frames.packets:
         text = f"it is open, and no video came in {facts.looked_s:.0f} s"
         advice = "restart the camera; with transport udp, a firewall may keep its packets away: try tcp"
+        if facts.stream is not None and facts.stream.transport.startswith("RTP "):
+            advice = "check that the sender runs and sends to the port in the file, and that no firewall is between"
         return _of("no_picture", text, advice, "fault")
     if not frames.key_frames:
         text = f"{frames.packets} pictures came, none of them a key frame, and without one none can be seen"

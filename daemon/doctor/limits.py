@@ -20,8 +20,9 @@ class Limits:
     by a tenth is dropped by the camera: for long exposures in the dark, or an encoder or network that is too slow."""
     needless_fps: float = 16.0
     """Every frame is decoded, `fps` (5) of them are analysed. 12.5 and 15 are the usual settings below 25 and 30."""
-    busy_ms_per_s: float = 100.0
-    """A tenth of a core for one camera; below it, there is little to be saved by a lower frame rate."""
+    busy_ms_per_s: float = 200.0
+    """A fifth of a core for one camera, twice what 720p at 25 pictures a second takes here (80 to 107 ms); below it,
+    there is little to be saved by a lower frame rate."""
     jitter_s: float = 0.2
     """The interval between two analysed frames at the default `fps` of 5: with more, which of them come first is
     chance, and ages differ by more than that from message to message."""
