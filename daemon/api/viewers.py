@@ -18,6 +18,8 @@ from visaged.pipelines.runtime.metrics import Metrics
 Kind = Literal["mjpeg", "live", "events"]
 
 _RETRY_S = 10
+_LAST_S = 0.2
+"""Longest wait in seconds until the client has taken the last part."""
 
 
 class Viewers:
@@ -128,7 +130,10 @@ class Endless(Response):
                 outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         if isinstance(outcomes[0], Exception):
             raise outcomes[0]
-        await send({"type": "http.response.body", "body": b""})
+        # A client that has not taken what it was sent would hold up the end; its connection is cut then.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_S):
+                await send({"type": "http.response.body", "body": b""})
 
     async def _send(self, send: Send) -> None:
         async with contextlib.aclosing(self._parts()) as parts:

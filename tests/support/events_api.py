@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, NamedTuple
 
 import httpx
@@ -147,3 +147,19 @@ class Listening:
         """Wait until the answer is over, one way or another."""
         async with asyncio.timeout(10):
             await asyncio.wait([self.task])
+
+
+Test = Callable[[EventsApi], Coroutine[Any, Any, None]]
+
+
+def talk(bench: Bench, test: Test, **options: Any) -> None:
+    """Runs a test with the API, in an event loop."""
+
+    async def run() -> None:
+        api = EventsApi(bench, **options)
+        try:
+            await test(api)
+        finally:
+            api.ask.close()
+
+    asyncio.run(run())

@@ -133,6 +133,26 @@ def test_a_client_that_never_reads_is_cut_off_and_only_one_part_waits_for_it() -
     run(scene())
 
 
+def test_a_client_that_does_not_read_does_not_hold_up_the_end() -> None:
+    async def scene() -> None:
+        metrics = Metrics()
+        viewers = Viewers(1, metrics)
+        source = Source(viewers)
+        wire = Wire(source)
+        await wire.receive(GET)
+        await wire.settle()
+        wire.transport.unsent = 10_000
+        wire.connection.pause_writing()
+        source.queue.put_nowait(bytes(10_000))
+        await wire.settle()
+        viewers.close()
+        while not wire.transport.is_aborted:
+            await asyncio.sleep(0.01)
+        assert (taken(metrics), source.closed) == (0, 1)
+
+    run(scene())
+
+
 def test_head_takes_no_seat() -> None:
     async def scene() -> None:
         source = Source(Viewers(0, Metrics()))

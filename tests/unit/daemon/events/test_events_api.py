@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pytest
 
-from tests.support.events_api import EventsApi
+from tests.support.events_api import EventsApi, talk
 from tests.support.history_bench import Bench, shot_at
 from visaged.daemon.events.schemas import EVENT, EVENTS, STATISTICS
 from visaged.daemon.http.settings import ApiKeySettings, HttpSettings
-
-Test = Callable[[EventsApi], Coroutine[Any, Any, None]]
-
-
-def talk(bench: Bench, test: Test, **options: Any) -> None:
-    """Runs a test with the API, in an event loop."""
-
-    async def run() -> None:
-        api = EventsApi(bench, **options)
-        try:
-            await test(api)
-        finally:
-            api.ask.close()
-
-    asyncio.run(run())
 
 
 @pytest.fixture

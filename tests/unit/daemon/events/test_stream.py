@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from tests.support.events_api import EventsApi
+from tests.support.events_api import EventsApi, talk
 from tests.support.history_bench import Bench
 from visaged.daemon.events import stream
 from visaged.pipelines.history.kept import id_of
-
-Test = Callable[[EventsApi], Coroutine[Any, Any, None]]
-
-
-def talk(bench: Bench, test: Test, **options: Any) -> None:
-    """Runs a test with the API, in an event loop."""
-
-    async def run() -> None:
-        api = EventsApi(bench, **options)
-        try:
-            await test(api)
-        finally:
-            api.ask.close()
-
-    asyncio.run(run())
 
 
 @pytest.fixture
