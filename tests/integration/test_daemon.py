@@ -158,7 +158,7 @@ def test_without_a_configuration(tmp_path: Path) -> None:
             process.send(signal.SIGTERM)
             assert process.wait(30.0) == 0
             assert time.monotonic() - began < STOP_S
-            node = [message.json() for message in subscriber.messages if message.topic.count("/") == 2]
+            node = [message.json() for message in subscriber.messages if message.topic.endswith("/status")]
             ends = [m.json() for m in subscriber.messages if m.topic.endswith("/events") and m.json()["event"] == "end"]
             assert [d["reason"] for d in node if d["schema"] == "visaged.node-status/1"][-1] == "shutdown"
             assert ends[-1]["reason"] == "shutdown"
