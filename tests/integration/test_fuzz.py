@@ -9,7 +9,7 @@ import pytest
 from tests.fuzz.oracle import Bounds
 from tests.fuzz.session import TARGETS, Session
 
-SECONDS = 8.0
+SECONDS = 4.0
 # For a busy machine: what an input does to the event loop is measured by the command, on one that is not.
 BOUNDS = Bounds(health_s=20.0, held_s=5.0)
 
