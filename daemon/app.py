@@ -331,6 +331,7 @@ class Daemon:
                 "tracks": one.tracks,
                 "fps": one.fps,
                 "next_try_at": None if one.next_try_at is None else timestamp(one.next_try_at),
+                "trouble_since": None if one.trouble_since is None else timestamp(one.trouble_since),
                 **self._pulse.of(one.status.camera).document(),
             }
             for one in self._cameras.overview()

@@ -68,12 +68,14 @@ class CameraOverview:
         tracks: Number of faces that are tracked now.
         fps: Frames a second that are analysed at most; None for every frame.
         next_try_at: When it is tried again, seconds since 1970; None unless it waits for that.
+        trouble_since: Since when it has given no pictures, over all tries, seconds since 1970; None while it does.
     """
 
     status: CameraStatus
     tracks: int
     fps: float | None
     next_try_at: float | None
+    trouble_since: float | None
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,13 @@ class CameraSet:
     def overview(self) -> list[CameraOverview]:
         """Return what is to be told of every camera."""
         return [
-            CameraOverview(one.camera.status, one.stage.tracks.present(), one.spec.source.fps, one.camera.next_try_at)
+            CameraOverview(
+                one.camera.status,
+                one.stage.tracks.present(),
+                one.spec.source.fps,
+                one.camera.next_try_at,
+                one.camera.trouble_since,
+            )
             for one in self._snapshot().values()
         ]
 

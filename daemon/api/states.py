@@ -30,6 +30,7 @@ _STATE: dict[str, Any] = {
     "age_ms": _or_null({"type": "number"}, "Age of the newest frame when it was analysed; null before the first."),
     "last_face_at": _or_null(_TIME, "When a face was last seen since the start; null if none was."),
     "next_try_at": _or_null(_TIME, "When it is tried again; null unless it waits for that."),
+    "trouble_since": _or_null(_TIME, "Since when it has given no pictures, over all tries; null while it does."),
 }
 
 STATE: dict[str, Any] = {"type": "object", "properties": _STATE, "required": list(_STATE)}

@@ -113,6 +113,7 @@ class Camera:
         self._silent = False
         self._status = CameraStatus(name, "connecting", wall(), config.shown_url)
         self._next_try_at: float | None = None
+        self._trouble_since: float | None = None
         self._streaming_since = self._last_received = 0.0
         self._shape: tuple[str, int, int] = ("", 0, 0)
         self._shape_due_s = float("inf")
@@ -141,6 +142,12 @@ class Camera:
     def next_try_at(self) -> float | None:
         """When the camera is tried again, seconds since 1970; None unless it waits for that."""
         return self._next_try_at
+
+    @property
+    def trouble_since(self) -> float | None:
+        """Since when it has given no pictures, over all tries, in seconds since 1970; None while it does."""
+        with self._lock:
+            return self._trouble_since
 
     @property
     def live(self) -> bool:
@@ -253,6 +260,10 @@ class Camera:
                     return
                 if status.state != self._status.state:
                     status = replace(status, since_at=self._wall())
+                if not status.error:
+                    self._trouble_since = None
+                elif self._trouble_since is None:
+                    self._trouble_since = self._wall()
                 self._status = status
             if not self._silent:
                 self._counters.state(status.state, CAMERA_STATES)

@@ -52,7 +52,7 @@ def test_cameras_come_change_and_go_and_survive_a_restart(daemon: RunningDaemon,
     document = answer.json()
     assert (document["camera"], document["kept"], document["settings"]["fps"]) == ("yard", True, 5)
     assert document == client.get("/v1/cameras/yard").json() | {k: document[k] for k in ("state", "since", "error")} | {
-        k: document[k] for k in ("cause", "reconnects", "next_try_at")
+        k: document[k] for k in ("cause", "reconnects", "next_try_at", "trouble_since")
     }
     assert client.head("/v1/cameras/yard").status_code == 200
     is_problem(client.post("/v1/cameras", json=yard), 409, "camera-exists")

@@ -206,6 +206,11 @@ def test_a_camera_that_never_connects(daemon: RunningDaemon) -> None:
     with Viewer(daemon.client, "/v1/live?cameras=never,still&width=160") as viewer:
         assert {viewer.pair()[0]["camera"] for _ in range(3)} == {"still"}
     until(lambda: daemon.client.get("/v1/cameras/never").json()["next_try_at"] is not None, PATIENCE_S)
+    once = daemon.client.get("/v1/cameras/never").json()
+    until(lambda: daemon.client.get("/v1/cameras/never").json()["reconnects"] > once["reconnects"], PATIENCE_S)
+    again = daemon.client.get("/v1/cameras/never").json()
+    assert again["since"] > once["since"]
+    assert again["trouble_since"] == once["trouble_since"] is not None
 
 
 def test_cameras_tell_how_they_do(daemon: RunningDaemon) -> None:
@@ -215,7 +220,7 @@ def test_cameras_tell_how_they_do(daemon: RunningDaemon) -> None:
 
     until(settled, PATIENCE_S)
     still, never = (daemon.client.get(f"/v1/cameras/{name}").json() for name in ("still", "never"))
-    assert (still["fps"], still["next_try_at"]) == (5, None)
+    assert (still["fps"], still["next_try_at"], still["trouble_since"]) == (5, None, None)
     assert 0 < still["age_ms"] < 10_000
     assert (never["analysed_fps"], never["age_ms"], never["last_face_at"]) == (0, None, None)
 

@@ -6,7 +6,7 @@ import { inTrouble } from "./ui/words.js";
 export class State extends EventTarget {
   node = null;
   session = { required: false, name: null, role: null };
-  /** @type {Map<string, object>} Cameras by name; `trouble_since` is when this page first saw the trouble. */
+  /** @type {Map<string, object>} Cameras by name. */
   cameras = new Map();
   /** Whether the events come; else since when not, why, and when it is tried again. */
   connection = { good: true, since: null, error: null, next: null };
@@ -24,13 +24,12 @@ export class State extends EventTarget {
   }
 
   setCameras(list) {
-    const old = this.cameras;
-    this.cameras = new Map(list.map((camera) => [camera.camera, merged(old.get(camera.camera), camera)]));
+    this.cameras = new Map(list.map((camera) => [camera.camera, camera]));
     this.tell("cameras");
   }
 
   setCamera(camera) {
-    this.cameras.set(camera.camera, merged(this.cameras.get(camera.camera), camera));
+    this.cameras.set(camera.camera, camera);
     this.tell("cameras");
   }
 
@@ -61,10 +60,4 @@ export class State extends EventTarget {
   tell(kind, detail = null) {
     this.dispatchEvent(new CustomEvent(kind, { detail }));
   }
-}
-
-function merged(old, camera) {
-  // Every try gives the state another beginning; the trouble is as old as the first of them.
-  const since = inTrouble(camera) ? (old?.trouble_since ?? camera.since) : null;
-  return { ...camera, trouble_since: since };
 }
