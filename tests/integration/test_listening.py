@@ -71,6 +71,16 @@ def no_files_left() -> Iterator[None]:
 
 
 def test_without_file_descriptors_connections_are_closed(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(5):
+        caplog.clear()
+        # A thread that an earlier test left in this process may take the last descriptor at that moment.
+        with contextlib.suppress(BlockingIOError):
+            without_file_descriptors(caplog)
+            return
+    pytest.fail("the last descriptor was never there")
+
+
+def without_file_descriptors(caplog: pytest.LogCaptureFixture) -> None:
     refused: list[None] = []
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
