@@ -29,7 +29,8 @@ _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-_INDEX, _ICON = "index.html", "icon.svg"
+_INDEX, _ICON, _STYLE = "index.html", "icon.svg", "style.css"
+_LINK = b'<link rel="stylesheet" href="page/'
 
 _POLICY = "; ".join(
     (
@@ -80,6 +81,20 @@ def version_of(table: Mapping[str, PageFile]) -> str:
     return hashlib.sha256(tags.encode()).hexdigest()[:16]
 
 
+def joined_styles(table: Mapping[str, PageFile]) -> tuple[bytes, bytes]:
+    """Return the page with one style sheet in place of all that it names, and that sheet.
+
+    Browsers ask for six files at a time, and a first visit waits for the last of them.
+    """
+    before, *links = table[_INDEX].plain.split(_LINK)
+    names, rest = [], b""
+    for link in links:
+        name, _, rest = link.partition(b'">\n')
+        names.append(name.decode())
+    style = b"".join(table[name].plain for name in names)
+    return before + _LINK + _STYLE.encode() + b'">\n' + rest, style
+
+
 def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Traversable]]:
     found = []
     for entry in folder.iterdir():
@@ -98,8 +113,10 @@ def _file(path: str, data: bytes) -> PageFile:
 def install_page(app: FastAPI) -> None:
     """Add the page at `/`, its files below `/page/`, and its icon where browsers look for one unasked."""
     table = read_files()
+    index, style = joined_styles(table)
+    table[_STYLE] = _file(_STYLE, style)
     version = version_of(table)
-    start = _file(_INDEX, table[_INDEX].plain.replace(b'"page/', f'"page/{version}/'.encode()))
+    start = _file(_INDEX, index.replace(b'"page/', f'"page/{version}/'.encode()))
     options: dict[str, Any] = {"include_in_schema": False, "response_class": Response}
 
     # All is in memory: on the event loop, a first visit with its thirty files waits for no thread.

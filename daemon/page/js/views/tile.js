@@ -9,7 +9,7 @@ const LATE_MS = 5000;
 
 /** The lines for a camera that sends no picture; empty for one that does. */
 export function troubleLines(camera) {
-  if (inTrouble(camera)) return [camera.error, `Since ${clock(camera.trouble_since)}, ${nextTry(camera)}.`];
+  if (inTrouble(camera)) return [camera.error, `Since ${clock(camera.trouble_since ?? camera.since)}, ${nextTry(camera)}.`];
   if (camera.state === "streaming") return [];
   return [`${STATES[camera.state] ?? camera.state} since ${clock(camera.since)}.`];
 }

@@ -139,3 +139,10 @@ def test_there_is_nothing_but_the_files(get: Get, path: str) -> None:
     answer = get(f"/page/{path}")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_one_style_sheet_is_asked_for_in_place_of_all(get: Get) -> None:
+    (path,) = re.findall(r'<link rel="stylesheet" href="([^"]+)">', get("/").text)
+    sheets = re.findall(r'href="page/(css/[^"]+)"', FILES["index.html"].plain.decode())
+    assert get(f"/{path}").text == "".join(FILES[name].plain.decode() for name in sheets)
+    assert {name for name in FILES if name.endswith(".css")} == set(sheets)
