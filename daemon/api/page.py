@@ -113,10 +113,10 @@ def _file(path: str, data: bytes) -> PageFile:
 def install_page(app: FastAPI) -> None:
     """Add the page at `/`, its files below `/page/`, and its icon where browsers look for one unasked."""
     table = read_files()
-    index, style = joined_styles(table)
+    markup, style = joined_styles(table)
     table[_STYLE] = _file(_STYLE, style)
     version = version_of(table)
-    start = _file(_INDEX, index.replace(b'"page/', f'"page/{version}/'.encode()))
+    start = _file(_INDEX, markup.replace(b'"page/', f'"page/{version}/'.encode()))
     options: dict[str, Any] = {"include_in_schema": False, "response_class": Response}
 
     # All is in memory: on the event loop, a first visit with its thirty files waits for no thread.
