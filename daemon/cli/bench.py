@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import logging
-import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +23,7 @@ from visaged.daemon.bench.clips import NoEncoder
 from visaged.daemon.bench.report import document, for_people, markdown
 from visaged.daemon.bench.rig import BenchError
 from visaged.daemon.bench.run import LEAST_S, run_all
+from visaged.daemon.cli.ending import leave
 from visaged.daemon.config.document import SettingsError
 from visaged.daemon.errors import StartError
 from visaged.daemon.settings import Settings, load
@@ -77,7 +76,7 @@ def bench_command(
             outcome = run_all(settings, DEMO, Path(folder), seconds, report)
     except _Interrupted:
         err.print("interrupted; nothing was left behind", style="yellow")
-        _leave(EXIT_INTERRUPTED)
+        leave(EXIT_INTERRUPTED)
     except StartError as error:
         _fail(f"visaged cannot measure here: {error}", EXIT_CANNOT_START)
     except NoEncoder as error:
@@ -96,7 +95,7 @@ def bench_command(
         out.print(for_people(shown))
     for complaint in shown["complaints"] if as_json or as_markdown else ():
         err.print(f"the figures are low: {complaint}", style="yellow", markup=False, soft_wrap=True)
-    _leave(0)
+    leave(0)
 
 
 @contextmanager
@@ -138,14 +137,4 @@ def _progress() -> Iterator[Callable[[str, float], None]]:
 
 def _fail(text: str, code: int) -> NoReturn:
     err.print(text, style="red", markup=False, soft_wrap=True)
-    _leave(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process at once: threads that still decode or compute would hold up a normal exit, or crash in it."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            pass
-    os._exit(code)
+    leave(code)

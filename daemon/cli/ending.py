@@ -7,13 +7,15 @@ the time is over.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 EXIT_HUNG = 4
 """Exit code of a process whose orderly end hung, so that it was cut short."""
@@ -73,3 +75,11 @@ class Ending:
                     if not self._over.wait(self._limit_s):
                         self._leave(EXIT_HUNG)
                     return
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once, with what was written: a normal exit would wait for threads that still work or hang."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a pipe without a reader, or a stream that is closed
+            stream.flush()
+    os._exit(code)

@@ -18,6 +18,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
+from visaged.daemon.cli.ending import leave
 from visaged.daemon.cli.live import JsonLines, Lines, Screen
 from visaged.daemon.config.document import SettingsError
 from visaged.daemon.config.errors import problems_of
@@ -141,7 +142,7 @@ def _follow(run: Callable[[threading.Event], None], inbox: Inbox, lines: Lines) 
     asked.set()
     if failure is not None:
         _fail(failure, EXIT_CANNOT_START)
-    _leave(0)
+    leave(0)
 
 
 def _mqtt_target(
@@ -250,14 +251,4 @@ def _asked(prompt: str) -> str | None:
 
 def _fail(text: str, code: int) -> NoReturn:
     err.print(text, style="red", markup=False, soft_wrap=True)
-    _leave(code)
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process at once: a thread may wait for a server that does not answer."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            pass
-    os._exit(code)
+    leave(code)
