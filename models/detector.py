@@ -6,6 +6,7 @@ drop in.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 from visaged.models.decoders import DECODERS, Batch
 from visaged.models.errors import ModelError
 from visaged.models.manifest import DetectorEntry, Manifest
+from visaged.models.nvidia.tensorrt import Profile
 from visaged.models.preprocess import tensor
 from visaged.models.session import GPU_BATCHES, Session, SessionConfig
 from visaged.models.types import Detections, Image
@@ -99,6 +101,23 @@ class Detector:
             ModelError: The network cannot be run; the text says why.
         """
         self._session.prepare(self._entry.input.name, tensor(canvas, self._entry.input), most)
+
+    def shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """Return the shape of the network's input for a batch of canvases."""
+        return (batch, height, width, 3) if self._entry.input.layout == "NHWC" else (batch, 3, height, width)
+
+    def on_engine(self, profile: Profile) -> Detector:
+        """Return this detector on a TensorRT engine, for canvases that the profile covers and no others.
+
+        It may take minutes; raises `ModelError`.
+        """
+        other = copy.copy(self)
+        other._session = self._session.build_engine(self._entry.input.name, profile)  # type: ignore[assignment]
+        return other
+
+    def use_engine(self, profile: Profile, other: Detector) -> None:
+        """Detect on the engine of `on_engine` from now on, where the profile covers a batch."""
+        self._session.use_engine(profile, other._session)
 
     def detect(self, canvases: Image) -> list[Detections]:
         """Find the faces of a batch.

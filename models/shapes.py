@@ -89,6 +89,15 @@ class SessionSet:
                 session.set_exception(error)
         return session.result()
 
+    def put(self, shape: Shape, session: Runnable) -> None:
+        """Replace the session of a shape."""
+        made = Future[Runnable]()
+        made.set_result(session)
+        with self._lock:
+            before, self._kept[shape] = self._kept.get(shape), made
+            self._kept.move_to_end(shape)
+        del before
+
     def clear(self) -> None:
         """Drop all sessions, so that their memory is free once their runs have ended."""
         with self._lock:
@@ -118,13 +127,22 @@ class ShapedRuns:
         sessions: Its sessions.
         sizes: The sizes of batches that are run, ascending: others are filled up, longer ones cut.
         memory_mb: The bound that is set to the GPU's memory, for texts; None for none.
+        engine: Returns what runs a shape instead of a session of that shape; None for nothing.
     """
 
-    def __init__(self, name: str, sessions: SessionSet, sizes: Sequence[int], memory_mb: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        sessions: SessionSet,
+        sizes: Sequence[int],
+        memory_mb: int | None,
+        engine: Callable[[Shape], Runnable | None] = lambda shape: None,
+    ) -> None:
         self._name = name
         self._sessions = sessions
         self._sizes = tuple(sizes)
         self._memory_mb = memory_mb
+        self._engine = engine
         self._most: dict[Shape, int] = {}  # by the shape without the batch, where memory ended
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
@@ -160,7 +178,8 @@ class ShapedRuns:
 
     def _run_part(self, outputs: Sequence[str], part: dict[str, NDArray[Any]], size: int) -> list[NDArray[np.float32]]:
         padded = {name: pad_batch(value, size) for name, value in part.items()}
-        session = self._sessions.get(tuple(value.shape for value in padded.values()))
+        shape = tuple(value.shape for value in padded.values())
+        session = self._engine(shape) or self._sessions.get(shape)
         got = min(size, len(next(iter(part.values()))))
         return [value[:got] for value in session.run(list(outputs), padded)]
 
