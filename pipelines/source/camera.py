@@ -130,6 +130,7 @@ class Camera:
             on_waiting=self._waiting,
             credentials=credentials,
             multiple_of=multiple_of,
+            on_decoder=self._counters.hardware,
             clock=clock,
             wall=wall,
             demand=lambda: self._demand,

@@ -94,6 +94,8 @@ class VideoSource:
         wall: Returns seconds since 1970.
         observer: Looks on while the source is read.
         demand: Returns what is wanted of the stream; asked for each packet of a live source.
+        on_decoder: Called when a stream's first picture has come with whether hardware decodes it, and again when the
+            pictures change.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class VideoSource:
         wall: Callable[[], float] = time.time,
         observer: SourceObserver | None = None,
         demand: Callable[[], Demand] = lambda: FULL,
+        on_decoder: Callable[[bool], None] = lambda is_hardware: None,
     ) -> None:
         self._camera = camera
         self._config = config
@@ -139,7 +142,7 @@ class VideoSource:
         self._opened = False
         self._camera_clock = CameraClock(camera)
         self._rate_warned = False
-        self._hardware = Hardware(camera, config.hardware)
+        self._hardware = Hardware(camera, config.hardware, config.hardware_device, on_decoder)
         self._opener = Opener(config, credentials, self._hardware, self._observer.connected)
         self._limit = PictureLimit(config)
         self._presentation: Presentation | None = None
@@ -254,7 +257,6 @@ class VideoSource:
         if context is None:
             raise SourceError("invalid", f"{self._config.shown_url}: no decoder for its video")
         self._limit.apply(context)
-        self._hardware.check(context)
         self._display = Display(self._camera, self._config, stream, self._last_turn)
         stream.thread_type = "FRAME" if self._config.decoder_threads > 1 else "NONE"
         stream.thread_count = self._config.decoder_threads
@@ -390,6 +392,7 @@ class VideoSource:
 
     def _reshape(self, shown: Presentation, stream: VideoStream) -> None:
         previous, self._presentation = self._presentation, shown
+        self._hardware.decoded(stream.codec_context)
         self._canvas = canvas_for(shown.square_width, shown.square_height, self._long_side, self._multiple_of)
         self._pool = CanvasPool(self._canvas)
         self._scaler = Scaler()
