@@ -62,7 +62,7 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
         manifest = Manifest(wanted.manifest)
         pair = _load(manifest, wanted, config, floor, inference.long_side)
         detector, analyzer = pair.detector, pair.analyzer
-        loaded = [detector] if analyzer is None else [detector, analyzer]
+        loaded: list[Detector | Analyzer] = [detector] if analyzer is None else [detector, analyzer]
         # The packaged networks are covered by tests. With TensorRT, a self-test would build an engine for each shape.
         if wanted.manifest != PACKAGED and inference.provider != "tensorrt":
             for model in loaded:

@@ -162,9 +162,9 @@ class InferenceSettings(StrictConfig):
     """How networks run."""
 
     provider: Provider = "auto"
-    """`auto` takes CUDA where a GPU can be used; OpenVINO where it is installed, the CPU has bfloat16, and a test at the
-    start finds the same faces with it; and ONNX Runtime on the CPU elsewhere. With any other, visaged refuses to start
-    where it cannot be used."""
+    """`auto` takes CUDA where a GPU can be used; OpenVINO where it is installed, the CPU has bfloat16, and a test at
+    the start finds the same faces with it; and ONNX Runtime on the CPU elsewhere. With any other, visaged refuses to
+    start where it cannot be used."""
     precision: Precision = "auto"
     """What OpenVINO computes in: `auto` is bfloat16 where the CPU has it, float32 elsewhere. Other providers compute in
     what the network's file says."""

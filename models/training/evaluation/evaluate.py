@@ -8,8 +8,8 @@
     python -m visaged.models.training.evaluation.evaluate --data DIR --through-product --videos CLIPS
 
 The first judges the newest detector of the package's manifest and, with `--cache CROPS`, its newest analyzer
-(`analyzer.evaluation.evaluate`); the second compares detectors of one's own, the third a detector with itself on another
-runtime; the last asks the daemon itself, as its clients do (`through_product`).
+(`analyzer.evaluation.evaluate`); the second compares detectors of one's own, the third a detector with itself on
+another runtime; the last asks the daemon itself, as its clients do (`through_product`).
 
 Every detector sees the same held-out pictures at the same size, padded with black to multiples of 32. Held out are the
 pictures that `packs.is_validation` picks by name, less those of which training saw a copy (`duplicates`, run unless
