@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
 
 from visaged.daemon.errors import StartError
 from visaged.daemon.settings import InferenceSettings, ModelSettings
+from visaged.models.agreement import Pair, difference
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
-from visaged.models.errors import ModelError
+from visaged.models.errors import ModelError, ProviderError
 from visaged.models.manifest import PACKAGED, Manifest
+from visaged.models.openvino import has_bfloat16
 from visaged.models.search import prepare
 from visaged.models.self_test import self_test
-from visaged.models.session import GPU_BATCHES, SessionConfig, expects_gpu
+from visaged.models.session import GPU_BATCHES, SessionConfig, expects_gpu, expects_openvino, why
 from visaged.pipelines.attributes import AnalyzerReader, AttributeReader, NoReader
 from visaged.pipelines.runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+_PERSON = Path(__file__).parent / "demo" / "person.jpg"
 
 
 @dataclass(frozen=True)
@@ -47,18 +55,14 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
     Raises:
         StartError: One of them cannot be loaded or run, or does not do what its manifest's entry says.
     """
-    config = SessionConfig(inference.provider, inference.require_gpu, inference.gpu_memory_mb, inference.cache)
+    config = SessionConfig(
+        inference.provider, inference.require_gpu, inference.gpu_memory_mb, inference.cache, inference.precision
+    )
     try:
         manifest = Manifest(wanted.manifest)
-        detector = _load_detector(manifest, wanted.detector, config, floor)
-        loaded: list[Detector | Analyzer] = [detector]
-        reader: AttributeReader = NoReader()
-        analyzer, analyzer_version = None, None
-        if wanted.analyzer is not None:
-            analyzer = Analyzer.load(manifest, wanted.analyzer, config)
-            analyzer_version = manifest.analyzer(wanted.analyzer).version
-            loaded.append(analyzer)
-            reader = AnalyzerReader(analyzer, metrics)
+        pair = _load(manifest, wanted, config, floor, inference.long_side)
+        detector, analyzer = pair.detector, pair.analyzer
+        loaded: list[Detector | Analyzer] = [detector] if analyzer is None else [detector, analyzer]
         # The packaged networks are covered by tests. With TensorRT, a self-test would build an engine for each shape.
         if wanted.manifest != PACKAGED and inference.provider != "tensorrt":
             for model in loaded:
@@ -66,13 +70,39 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
         prepare(detector, inference.long_side, inference.max_batch or max(GPU_BATCHES))
         if analyzer is not None:
             analyzer.prepare()
+        analyzer_version = None if analyzer is None else manifest.analyzer(analyzer.name).version
         versions = (manifest.detector(detector.name).version, analyzer_version)
     except ModelError as error:
         raise StartError(str(error)) from error
     for model in loaded:
-        log.info("%s runs on %s", model.name, model.provider)
+        computes = "" if model.precision is None else f" in {model.precision}"
+        log.info("%s runs on %s%s: %s", model.name, model.provider, computes, why(inference.provider, model.provider))
         metrics.provider.labels(model.name, model.provider).set(1)
-    return Networks(detector, reader, versions)
+    if detector.precision == "bfloat16" and not has_bfloat16():
+        log.warning("this CPU has no bfloat16: OpenVINO imitates it, several times slower than float32")
+    return Networks(detector, NoReader() if analyzer is None else AnalyzerReader(analyzer, metrics), versions)
+
+
+def _load(manifest: Manifest, wanted: ModelSettings, config: SessionConfig, floor: float, long_side: int) -> Pair:
+    """Load the networks; if OpenVINO was not asked for, on it only if it tells what ONNX Runtime tells."""
+
+    def load(config: SessionConfig) -> Pair:
+        detector = _load_detector(manifest, wanted.detector, config, floor)
+        return Pair(detector, Analyzer.load(manifest, wanted.analyzer, config) if wanted.analyzer else None)
+
+    if config.provider != "auto" or not expects_openvino(config):
+        return load(config)
+    reference = load(SessionConfig("cpu"))
+    try:
+        pair = load(config)
+        found = difference(reference, pair, np.asarray(cv2.imread(str(_PERSON)), np.uint8), long_side)
+    except ProviderError:
+        raise
+    except Exception as error:  # OpenVINO and ONNX Runtime raise many types of their own, all from Exception
+        found = str(error)
+    if found:
+        log.warning("networks run on ONNX Runtime, not on OpenVINO, which does not tell the same: %s", found)
+    return reference if found else pair
 
 
 def _load_detector(manifest: Manifest, name: str | None, config: SessionConfig, floor: float) -> Detector:

@@ -31,6 +31,7 @@ from visaged.daemon.http.settings import HttpSettings, check_http, http_warnings
 from visaged.daemon.logs.settings import LogSettings, check_log
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Head, Manifest
+from visaged.models.openvino import Precision
 from visaged.models.session import Provider, expects_gpu
 from visaged.pipelines.attributes import COMPUTED
 from visaged.pipelines.outputs.mqtt.config import PublisherConfig
@@ -161,8 +162,12 @@ class InferenceSettings(StrictConfig):
     """How networks run."""
 
     provider: Provider = "auto"
-    """`auto` takes CUDA where a GPU can be used, and the CPU elsewhere; with any other, visaged refuses to start where
-    it cannot be used."""
+    """`auto` takes CUDA where a GPU can be used; OpenVINO where it is installed, the CPU has bfloat16, and a test at
+    the start finds the same faces with it; and ONNX Runtime on the CPU elsewhere. With any other, visaged refuses to
+    start where it cannot be used."""
+    precision: Precision = "auto"
+    """What OpenVINO computes in: `auto` is bfloat16 where the CPU has it, float32 elsewhere. Other providers compute in
+    what the network's file says."""
     require_gpu: bool = False
     """Refuse to start without a GPU."""
     devices: list[Annotated[int, Field(ge=0, le=63), NotBoolean]] = Field(default=[0], min_length=1, max_length=64)
@@ -205,6 +210,15 @@ class InferenceSettings(StrictConfig):
         if len(set(devices)) < len(devices):
             raise ValueError("names a GPU twice")
         return devices
+
+    @model_validator(mode="after")
+    def _precision_is_openvinos(self) -> InferenceSettings:
+        if self.precision != "auto" and self.provider not in ("auto", "openvino"):
+            raise ValueError(
+                f"precision {self.precision} is for provider openvino, and provider is {self.provider}: set precision "
+                "to auto, or provider to openvino"
+            )
+        return self
 
 
 class LiveSettings(StrictConfig):

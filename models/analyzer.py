@@ -46,6 +46,7 @@ class Analyzer:
         self._input = entry.input
         self.name = entry.name
         self.provider = session.provider
+        self.precision = session.precision
         self.heads: dict[str, Head] = {head.name: head for head in entry.heads}
         self.no_face = entry.no_face
         self.doubts = entry.no_face is not None or any(head.doubt is not None for head in entry.heads)

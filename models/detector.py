@@ -61,7 +61,9 @@ class Detector:
         face_threshold: The confidence from which the manifest calls something a face.
         floor: Smallest confidence that is reported at all.
         nms_iou: Two boxes that overlap by more than this intersection over union are one face.
+        sides: Height and width of the pictures that the file takes, None where any will do.
         fixed_size: Whether the file takes pictures of one size only.
+        precision: What OpenVINO computes in; None on other providers.
     """
 
     def __init__(self, session: Session, entry: DetectorEntry, floor: float | None = None) -> None:
@@ -69,6 +71,7 @@ class Detector:
         self._entry = entry
         self.name = entry.name
         self.provider = session.provider
+        self.precision = session.precision
         self.on_gpu = session.on_gpu
         self.multiple_of = entry.input.multiple_of
         self.face_threshold = entry.threshold
@@ -79,7 +82,8 @@ class Detector:
         self._outputs = entry.output_names(self._decoder.kinds)
         shape = session.inputs.get(entry.input.name, [])
         sides = shape[1:3] if entry.input.layout == "NHWC" else shape[2:4]
-        self.fixed_size = any(isinstance(side, int) for side in sides)
+        self.sides = tuple(side if isinstance(side, int) else None for side in sides)
+        self.fixed_size = any(side is not None for side in self.sides)
         require(session, entry.name, [entry.input.name], self._outputs)
 
     @classmethod

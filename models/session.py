@@ -1,11 +1,11 @@
-"""ONNX Runtime sessions with the right options for each execution provider, and no silent fall-back.
+"""Sessions: ONNX Runtime's with the right options for each execution provider, or OpenVINO's; no silent fall-back.
 
 Measured on two CPU cores: threads that spin between runs cost 46 ms of CPU a run at 15 runs a second against 8 ms
 without, and one shared session with one intra-op thread and as many callers as cores beats one caller with several
 threads. `run` may be called from many threads at once. `get_available_providers()` lists what a wheel was built with,
 not what the machine has; only a session's own `get_providers()` shows what it really runs on. On CUDA each shape of
 the inputs has a session of its own; `visaged.models.shapes` says why. With TensorRT, shapes that have an engine run on
-that, and all others on CUDA.
+that, and all others on CUDA. Sessions of OpenVINO, a package of its own, are those of `visaged.models.openvino`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from visaged.models import openvino
 from visaged.models.errors import ModelError, OutOfMemory, ProviderError
 from visaged.models.nvidia import graphs
 from visaged.models.nvidia.arena import shares_arena
@@ -29,6 +30,7 @@ from visaged.models.nvidia.driver import check_devices, devices
 from visaged.models.nvidia.driver import nvidia_driver_present as nvidia_driver_present  # also for those who import it
 from visaged.models.nvidia.engines import Engines
 from visaged.models.nvidia.tensorrt import Profile, load_libraries
+from visaged.models.openvino import OpenVinoSession, Precision
 from visaged.models.shapes import MOST_SESSIONS, MOST_VALUES, Runnable, SessionSet, ShapedRuns, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,6 @@ _NAMES = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
 }
 _GPU = frozenset({"cuda", "tensorrt"})
 
@@ -49,7 +50,8 @@ class SessionConfig:
     """How networks run.
 
     Attributes:
-        provider: `auto` takes CUDA where a GPU answers and the CPU elsewhere; any other is used or refused.
+        provider: `auto` takes CUDA where a GPU answers, OpenVINO where it is installed and the CPU has bfloat16, and
+            ONNX Runtime on the CPU elsewhere; any other is used or refused.
         require_gpu: Refuse to run on anything but a GPU.
         gpu_memory_mb: Upper bound of the GPU memory arena that all sessions on a device share, in MiB, the first that
             is given; None lets each session have an arena of its own, without a bound.
@@ -57,12 +59,15 @@ class SessionConfig:
         device: Number of the GPU.
         cuda_graphs: Whether to record CUDA graphs of what is prepared; not with `gpu_memory_mb`, because graphs need
             arenas of their own.
+        precision: What OpenVINO computes in; other providers compute in what the network's file says, and are not
+            taken for bfloat16.
     """
 
     provider: Provider = "auto"
     require_gpu: bool = False
     gpu_memory_mb: int | None = None
     cache: Path | None = None
+    precision: Precision = "auto"
     device: int = 0
     cuda_graphs: bool = True
 
@@ -86,6 +91,7 @@ class Session:
     Attributes:
         provider: The provider it really runs on: cpu, cuda, tensorrt or openvino. With tensorrt, shapes without an
             engine run on CUDA.
+        precision: What OpenVINO computes in, float32 or bfloat16; None on other providers.
         inputs: Shapes of the inputs by name.
         outputs: The names of the outputs.
         batches: The sizes of batches that a GPU is given, ascending; other batches are filled up or cut.
@@ -96,15 +102,22 @@ class Session:
 
         Raises:
             ProviderError: The provider asked for is not to be had here.
-            ModelError: The file is not a network that ONNX Runtime can load.
+            ModelError: The file is not a network that the provider can load.
         """
-        session, self.provider = _open(path, config)
         self._name, self._path, self._config = path.stem, path, config
         self._records = config.cuda_graphs and config.gpu_memory_mb is None
         self._engines: Engines | None = None
         self.batches = tuple(batches)
-        self.inputs: dict[str, list[int | str | None]] = {i.name: i.shape for i in session.get_inputs()}
-        self.outputs: list[str] = [o.name for o in session.get_outputs()]
+        self.precision: str | None = None
+        self._openvino: OpenVinoSession | None = None
+        if expects_openvino(config):
+            self._openvino = OpenVinoSession(path, config.precision)
+            self.provider, self.precision = "openvino", self._openvino.precision
+            self.inputs, self.outputs = self._openvino.inputs, self._openvino.outputs
+            return
+        session, self.provider = _open(path, config)
+        self.inputs = {i.name: i.shape for i in session.get_inputs()}
+        self.outputs = [o.name for o in session.get_outputs()]
         self._session: Any = None
         self._runs: ShapedRuns | None = None
         if not self.on_gpu:
@@ -132,8 +145,10 @@ class Session:
 
         Raises:
             OutOfMemory: The GPU's memory does not do for a single input.
-            Exception: ONNX Runtime raised it.
+            Exception: ONNX Runtime or OpenVINO raised it.
         """
+        if self._openvino is not None:
+            return self._openvino.run(outputs, inputs)
         if self._runs is not None:
             return self._runs.run(outputs, inputs)
         large = self.provider == "cpu" and sum(value.nbytes for value in inputs.values()) > _LARGE_INPUT
@@ -225,6 +240,11 @@ def expects_gpu(provider: Provider) -> bool:
     return _resolved(provider) in _GPU
 
 
+def expects_openvino(config: SessionConfig) -> bool:
+    """Return whether a network is going to be loaded by OpenVINO."""
+    return _resolved(config.provider, config.precision) == "openvino" and not config.require_gpu
+
+
 def why(wanted: Provider, got: str) -> str:
     """Return in words why networks run on what they run on.
 
@@ -236,21 +256,39 @@ def why(wanted: Provider, got: str) -> str:
         return f"{wanted} was asked for"
     if got in _GPU:
         return f"an NVIDIA driver answers, and this onnxruntime {onnxruntime.__version__} has CUDA"
+    if got == "openvino":
+        reason = "this CPU has bfloat16" if openvino.has_bfloat16() else "bfloat16 was asked for"
+        return f"openvino {openvino.version()} is installed, {reason}, and it finds the faces that ONNX Runtime finds"
     if _resolved(wanted) in _GPU:
         return "CUDA did not start, its libraries may be missing (pip install 'visaged[cuda]')"
-    if not nvidia_driver_present():
-        return "no NVIDIA driver answers on this machine"
-    return f"this onnxruntime {onnxruntime.__version__} was built without CUDA (install onnxruntime-gpu)"
+    if _resolved(wanted) == "openvino":
+        return "OpenVINO does not tell what ONNX Runtime tells, or does not start; the log says more"
+    if nvidia_driver_present():
+        return f"this onnxruntime {onnxruntime.__version__} was built without CUDA (install onnxruntime-gpu)"
+    return "no NVIDIA driver answers on this machine; " + (
+        "openvino is installed, but this CPU has no bfloat16, without which it is no faster"
+        if openvino.version()
+        else "openvino, which is faster on a CPU that has bfloat16, is not installed"
+    )
 
 
-def _resolved(provider: Provider) -> Provider:
+def _resolved(provider: Provider, precision: Precision = "auto") -> Provider:
     if provider != "auto":
         return provider
-    return "cuda" if nvidia_driver_present() and _built_in("cuda") else "cpu"
+    if nvidia_driver_present() and _built_in("cuda"):
+        return "cuda"
+    if precision == "bfloat16" or (precision == "auto" and openvino.has_bfloat16()):
+        return "openvino"
+    return "cpu"
 
 
 def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
-    wanted = _resolved(config.provider)
+    wanted = _resolved(config.provider, config.precision)
+    if config.precision == "bfloat16":
+        raise ProviderError(
+            f"precision bfloat16 is OpenVINO's alone, and the provider is {wanted}; set provider to openvino, or "
+            "precision to auto"
+        )
     if config.require_gpu and wanted not in _GPU:
         raise ProviderError(
             f"a GPU is required, but the provider is {wanted}: "
@@ -330,8 +368,6 @@ def _providers(wanted: str, config: SessionConfig, more: Mapping[str, Any]) -> l
     cpu = "CPUExecutionProvider"
     if wanted == "cpu":
         return [cpu]
-    if wanted == "openvino":
-        return [("OpenVINOExecutionProvider", {"device_type": "CPU", "num_of_threads": "1"}), cpu]
     # Grow by what is asked for, not by doubling: many cameras' shapes would otherwise leave an arena twice its need.
     cuda: dict[str, Any] = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
     cuda["device_id"] = str(config.device)
