@@ -86,7 +86,7 @@ class Analyzer:
 
     def use_engine(self, profile: Profile, other: Analyzer) -> None:
         """Read on the engine of `on_engine` from now on, where the profile covers a batch."""
-        self._session.use_engine(profile, other._session)
+        self._session.use_engine(self._input.name, profile, other._session)
 
     @property
     def points_head(self) -> Head | None:

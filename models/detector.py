@@ -110,6 +110,11 @@ class Detector:
         """Return the shape of the network's input for a batch of canvases."""
         return (batch, height, width, 3) if self._entry.input.layout == "NHWC" else (batch, 3, height, width)
 
+    def sides_of(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Return height and width of the canvases in an input of a shape, or those that the file takes."""
+        height, width = shape[1:3] if self._entry.input.layout == "NHWC" else shape[2:4]
+        return self.sides[0] or height, self.sides[1] or width
+
     def on_engine(self, profile: Profile) -> Detector:
         """Return this detector on a TensorRT engine, for canvases that the profile covers and no others.
 
@@ -121,7 +126,7 @@ class Detector:
 
     def use_engine(self, profile: Profile, other: Detector) -> None:
         """Detect on the engine of `on_engine` from now on, where the profile covers a batch."""
-        self._session.use_engine(profile, other._session)
+        self._session.use_engine(self._entry.input.name, profile, other._session)
 
     def detect(self, canvases: Image) -> list[Detections]:
         """Find the faces of a batch.

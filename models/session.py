@@ -199,10 +199,10 @@ class Session:
         engine: Runnable = self._engines.build(name, self.inputs[name], profile)
         return engine
 
-    def use_engine(self, profile: Profile, engine: Runnable) -> None:
-        """Run what a profile covers on an engine from now on; those added first come first."""
+    def use_engine(self, name: str, profile: Profile, engine: Runnable) -> None:
+        """Run what a profile covers on its engine from now on; those added first come first."""
         if self._engines is not None:
-            self._engines.use(profile, engine)
+            self._engines.use(profile.within(self.inputs[name]), engine)
 
     def _record(self, inputs: dict[str, NDArray[Any]]) -> None:
         """Replace the session of a shape by recorded ones; where the first cannot be recorded, none is any more."""
@@ -302,7 +302,8 @@ def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
     if wanted in _GPU and not nvidia_driver_present():
         raise ProviderError(f"provider {wanted} was asked for: " + _why_no_gpu("or set provider to auto or cpu"))
     if wanted in _GPU:
-        check_devices([config.device], devices())
+        if config.provider != "auto" or devices():
+            check_devices([config.device], devices())
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
     if wanted == "tensorrt":

@@ -44,7 +44,9 @@ class Recorded:
         self._session = session
         self._binding = binding = session.io_binding()
         new = onnxruntime.OrtValue.ortvalue_from_numpy
-        self._inputs = {name: new(value, kind, device) for name, value in inputs.items()}
+        # On the CPU, a value and its array are one memory, which on a GPU they are not.
+        self._own: Callable[[NDArray[Any]], NDArray[Any]] = np.copy if kind == "cpu" else np.asarray
+        self._inputs = {name: new(self._own(value), kind, device) for name, value in inputs.items()}
         for name, value in self._inputs.items():
             binding.bind_ortvalue_input(name, value)
         names = [output.name for output in session.get_outputs()]
@@ -65,7 +67,7 @@ class Recorded:
             value.update_inplace(np.ascontiguousarray(input_feed[name]))
         self._session.run_with_iobinding(self._binding, self._options)
         self._binding.synchronize_outputs()
-        return [self._outputs[name].numpy() for name in output_names]
+        return [self._own(self._outputs[name].numpy()) for name in output_names]
 
 
 class GraphRuns:
