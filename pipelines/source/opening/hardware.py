@@ -62,6 +62,9 @@ class Hardware:
             hardware = HWAccel(self._name, self._device, allow_software_fallback=True, options=options)
             # Within `av.open` this would look like a failure of the camera: there may be no GPU, or no memory now.
             hardware.create(av.Codec("h264", "r"))
+        except NotImplementedError:
+            self._warn(_missing(self._name) or f"the decoders of this PyAV {av.__version__} do not take it")
+            return None
         except Exception as error:
             self._warn(_missing(self._name) or self._about(redact(str(error))))
             return None
