@@ -64,6 +64,7 @@ def tensorrt(report: Report, options: Options) -> None:
     provider = "tensorrt" if options.provider == "cuda" else options.provider
     config = SessionConfig(provider, cache=cache)  # type: ignore[arg-type]
     picture = np.asarray(cv2.imread(str(_PERSON)), np.uint8)
+    fast: Detector | None = None
     with report.guarded("detector"):
         name = manifest.default_detector(on_gpu=True).name
         detector = Detector.load(manifest, name, config)
