@@ -82,8 +82,6 @@ GPU_BATCHES: Final = (1, 4, 8, 16)
 """Sizes of the batches that a GPU is given, unless a network says otherwise. On an H200, two pictures take a detector a
 tenth longer in a batch of 4 than in one of 2, and more than 16 at once are no faster."""
 
-_RECORDINGS = 2  # of a CUDA graph: as many as there are inference workers for a GPU
-
 
 class Session:
     """A loaded network.
@@ -126,6 +124,7 @@ class Session:
         build = _Spare(session, lambda: _load(path, "cuda", config)).take
         self._shapes = SessionSet(build, MOST_SESSIONS, MOST_VALUES)
         if self.provider == "tensorrt":
+            self._records = False  # what cameras send has engines soon
             load = partial(_load, path, "tensorrt", config)
             self._engines = Engines(path, config.device, config.gpu_memory_mb, config.cache, load)
         engine = (lambda shape: None) if self._engines is None else self._engines.find
@@ -203,16 +202,16 @@ class Session:
         """Run what a profile covers on its engine from now on; those added first come first."""
         if self._engines is not None:
             self._engines.use(profile.within(self.inputs[name]), engine)
+            self._shapes.clear()  # most of their memory is needed no longer
 
     def _record(self, inputs: dict[str, NDArray[Any]]) -> None:
-        """Replace the session of a shape by recorded ones; where the first cannot be recorded, none is any more."""
+        """Record the session of a shape; where that cannot be done, no other shape is tried."""
         shape = tuple(value.shape for value in inputs.values())
         if shape not in self._shapes.shapes():
             return  # memory did not do for a batch of this size
-        load = partial(_load, self._path, "cuda", self._config, {"enable_cuda_graph": "1"})
         try:
-            plain = self._shapes.get(shape)
-            runs = graphs.record(load, plain, inputs, _RECORDINGS, device=self._config.device)
+            session = _load(self._path, "cuda", self._config, {"enable_cuda_graph": "1"})
+            runs = graphs.record(session, self._shapes.get(shape), inputs, device=self._config.device)
         except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception
             self._records = False
             log.info("%s runs without CUDA graphs: %s", self._name, error)

@@ -195,9 +195,10 @@ class ShapedRuns:
         shape = " and ".join("x".join(map(str, one)) for one in item)
         smaller = [other for other in self._sizes if other < size]
         if not smaller:
-            what = "lower inference.long_side or http.long_side, or free memory that other programs take"
+            smaller_ones = "lower inference.long_side or http.long_side, or name a smaller models.detector"
+            what = f"{smaller_ones}, or free memory that other programs take"
             if self._memory_mb is not None:
-                what = "raise it or set it to null, or lower inference.long_side or http.long_side"
+                what = f"raise it or set it to null, {smaller_ones}"
             raise OutOfMemory(
                 f"{self._name}: the GPU's memory does not do for a batch of {size} x {shape} "
                 f"(inference.gpu_memory_mb is {bound}); {what}"

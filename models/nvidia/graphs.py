@@ -2,8 +2,8 @@
 
 Without one, the processor starts some hundred kernels for each run; on an H200 the analyzer took half the time with a
 graph (1.1 to 0.5 ms), detectors a tenth less. A graph reads and writes the addresses it was recorded with, so inputs
-and outputs have places of their own on the GPU, and one run is in progress at a time: a second recording lets a
-second caller run.
+and outputs have places of their own on the GPU, and one run is in progress at a time; a second caller meanwhile runs
+without a graph, which takes no more memory than two callers of one session take.
 
 ONNX Runtime records in CUDA's global mode, in which memory that any other thread of the process takes makes the
 recording fail, or that thread's call, a hardware decoder's too. So graphs are recorded at the start alone, before
@@ -13,7 +13,7 @@ graph keeps its intermediate results.
 
 from __future__ import annotations
 
-import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -71,71 +71,55 @@ class Recorded:
 
 
 class GraphRuns:
-    """Runs of one shape by recorded sessions; thread-safe, as many at once as there are sessions.
+    """Runs of one shape by a recorded session, or by a plain one for who comes while that is busy; thread-safe.
 
     Args:
-        recorded: The sessions, at least one.
-        plain: A session of ONNX Runtime that is not recorded, for runs whose inputs and outputs have other places.
+        recorded: The recorded session.
+        plain: A session of ONNX Runtime that is not recorded. Runs whose inputs have places of their own are its too.
     """
 
-    def __init__(self, recorded: Sequence[Recorded], plain: Any) -> None:
+    def __init__(self, recorded: Recorded, plain: Any) -> None:
+        self._recorded = recorded
+        self._plain = plain
+        self._busy = threading.Lock()
         self.io_binding = plain.io_binding
         self.run_with_iobinding = plain.run_with_iobinding
-        self._free: queue.LifoQueue[Recorded] = queue.LifoQueue()
-        for one in recorded:
-            self._free.put(one)
 
     def run(self, output_names: list[str], input_feed: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """Return the outputs of these names; wait for a session that is free."""
-        one = self._free.get()
+        """Return the outputs of these names."""
+        if not self._busy.acquire(blocking=False):
+            result: list[NDArray[np.float32]] = self._plain.run(output_names, input_feed)
+            return result
         try:
-            return one.run(output_names, input_feed)
+            return self._recorded.run(output_names, input_feed)
         finally:
-            self._free.put(one)
+            self._busy.release()
 
 
 def record(
-    load: Callable[[], Any],
-    plain: Any,
-    inputs: Mapping[str, NDArray[Any]],
-    copies: int,
-    kind: str = "cuda",
-    device: int = 0,
+    session: Any, plain: Any, inputs: Mapping[str, NDArray[Any]], kind: str = "cuda", device: int = 0
 ) -> GraphRuns:
-    """Record sessions, and see that each gives what a plain run gives, for other inputs than it was recorded with too.
+    """Record a session, and see that it gives what a plain one gives, for other inputs than it was recorded with too.
 
     Args:
-        load: Returns a new session that can be recorded.
+        session: A new session with the provider option `enable_cuda_graph`.
         plain: A session of the same network that is not recorded.
         inputs: Inputs of the shape.
-        copies: How many sessions to record; where a later one fails, for want of memory say, those before do.
         kind: Kind of the device, as ONNX Runtime calls it.
         device: Number of the device.
 
     Raises:
-        ModelError: The first gives something else.
+        ModelError: It gives something else.
         Exception: ONNX Runtime raised it, because the network cannot be recorded.
     """
-    recorded: list[Recorded] = []
-    for _ in range(copies):
-        try:
-            one = Recorded(load(), inputs, kind, device)
-            _compare(one, plain, inputs)
-        except Exception:
-            if not recorded:
-                raise
-            break
-        recorded.append(one)
-    return GraphRuns(recorded, plain)
-
-
-def _compare(one: Recorded, plain: Any, inputs: Mapping[str, NDArray[Any]]) -> None:
-    names = list(one._outputs)
+    recorded = Recorded(session, inputs, kind, device)
+    names = [output.name for output in session.get_outputs()]
     other = {name: np.ascontiguousarray(value[..., ::-1]) for name, value in inputs.items()}
     for feed in (dict(inputs), other):
-        for name, got, wanted in zip(names, one.run(names, feed), plain.run(names, feed), strict=True):
+        for name, got, wanted in zip(names, recorded.run(names, feed), plain.run(names, feed), strict=True):
             if not np.allclose(got, wanted, _SAME, _SAME, equal_nan=True):
                 raise ModelError(f"as a CUDA graph, its output {name} differs from that of a plain run")
+    return GraphRuns(recorded, plain)
 
 
 def _options(graph: int) -> onnxruntime.RunOptions:

@@ -265,6 +265,17 @@ def test_where_memory_does_not_do_for_one_the_setting_is_named(
     shaped.run(OUTPUTS, pictures(1))
 
 
+def test_at_the_start_too_the_setting_is_named(
+    network: Path, load_bounded: Callable[[], onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_open", lambda *_: (load_bounded(), "cuda"))
+    monkeypatch.setattr(sessions, "_load", lambda *_, **__: load_bounded())
+    session = Session(network, SessionConfig(provider="cuda", gpu_memory_mb=ARENA_MB))
+    with pytest.raises(OutOfMemory, match=r"gpu_memory_mb is 64\); raise it .* smaller models\.detector"):
+        session.prepare("image", pictures(1, 2560, 2560)["image"], 16)
+    session.prepare("image", pictures(1)["image"], 16)
+
+
 def test_other_errors_stay_what_they_are(network: Path) -> None:
     shaped = runs(SessionSet(lambda: load(network), 8, 10**9))
     with pytest.raises(Exception, match="Invalid input name"):

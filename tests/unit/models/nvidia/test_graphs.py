@@ -40,7 +40,7 @@ def pictures(seed: int, batch: int = 2) -> dict[str, NDArray[Any]]:
 
 def test_each_run_has_the_results_of_its_own_inputs(network: Path) -> None:
     plain = load(network)
-    runs = graphs.record(lambda: load(network), plain, pictures(0), 2, "cpu")
+    runs = graphs.record(load(network), plain, pictures(0), "cpu")
     results = [runs.run(NAMES, pictures(seed)) for seed in range(4)]
     for seed, result in enumerate(results):  # compared at the end: no later run writes over an earlier one's results
         for got, wanted in zip(result, plain.run(NAMES, pictures(seed)), strict=True):
@@ -49,7 +49,7 @@ def test_each_run_has_the_results_of_its_own_inputs(network: Path) -> None:
 
 def test_callers_at_once_get_their_own_results(network: Path) -> None:
     plain = load(network)
-    runs = graphs.record(lambda: load(network), plain, pictures(0), 2, "cpu")
+    runs = graphs.record(load(network), plain, pictures(0), "cpu")
     wanted = [plain.run(NAMES, pictures(seed)) for seed in range(4)]
     wrong: list[int] = []
 
@@ -68,28 +68,15 @@ def test_callers_at_once_get_their_own_results(network: Path) -> None:
     assert wrong == []
 
 
-def test_a_second_recording_that_fails_leaves_the_first(network: Path) -> None:
-    outcomes = iter([load(network), RuntimeError("Failed to allocate memory for requested buffer")])
-
-    def build() -> Any:
-        outcome = next(outcomes)
-        if isinstance(outcome, Exception):
-            raise outcome
-        return outcome
-
-    runs = graphs.record(build, load(network), pictures(0), 2, "cpu")
-    assert len(runs.run(NAMES, pictures(1))) == 2
-
-
 def test_what_a_recording_gets_wrong_is_noticed(network: Path) -> None:
     other = Manifest().file(Manifest().default_detector(on_gpu=True))
     with pytest.raises(Exception, match=r"differs from that of a plain run|Invalid|not found|shape"):
-        graphs.record(lambda: load(other), load(network), pictures(0), 1, "cpu")
+        graphs.record(load(other), load(network), pictures(0), "cpu")
 
 
 def test_inputs_with_places_of_their_own_run_without_the_recording(network: Path) -> None:
     plain = load(network)
-    runs = graphs.record(lambda: load(network), plain, pictures(0), 1, "cpu")
+    runs = graphs.record(load(network), plain, pictures(0), "cpu")
     binding = runs.io_binding()
     binding.bind_cpu_input("image", pictures(5)["image"])
     binding.bind_output("cells_8")

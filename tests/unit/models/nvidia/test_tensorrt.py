@@ -7,9 +7,11 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from visaged import daemon
 from visaged.models import engines
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
@@ -195,3 +197,39 @@ def test_tensorrt_without_a_gpu_is_refused() -> None:
     manifest = Manifest()
     with pytest.raises(ProviderError, match="NVIDIA driver"):
         Detector.load(manifest, manifest.default_detector(on_gpu=True).name, SessionConfig("tensorrt"))
+
+
+PERSON = Path(daemon.__file__).parent / "demo" / "person.jpg"
+
+
+def built(monkeypatch: pytest.MonkeyPatch, network: Detector | Analyzer, other: Detector | Analyzer) -> list[Profile]:
+    """Let another network stand for the engines of one; return the profiles that come into use."""
+    used: list[Profile] = []
+    monkeypatch.setattr(type(network), "on_engine", lambda *_: other)
+    monkeypatch.setattr(type(network), "use_engine", lambda _, profile, engine: used.append(profile))
+    return used
+
+
+def test_an_engine_that_tells_the_same_is_used(
+    pair: tuple[Detector, Analyzer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used_by = [built(monkeypatch, network, network) for network in pair]
+    picture = cv2.imread(str(PERSON))
+    assert picture is not None
+    for task in engines.tasks(*pair, Scales.of(pair[0], 320, 320), False, 2, picture):  # type: ignore[arg-type]
+        task.build()
+    assert [len(profiles) for profiles in used_by] == [3, 1]
+
+
+def test_an_engine_that_tells_something_else_is_not_used(
+    pair: tuple[Detector, Analyzer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = Manifest()
+    blind = Detector.load(manifest, pair[0].name, SessionConfig("cpu"), 0.99)
+    used = built(monkeypatch, pair[0], blind)
+    picture = cv2.imread(str(PERSON))
+    assert picture is not None
+    task = next(engines.tasks(*pair, Scales.of(pair[0], 320), False, 2, picture))  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match=r"does not tell what it tells on CUDA: the face at .* has an IoU of 0\.00"):
+        task.build()
+    assert used == []
