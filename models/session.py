@@ -23,6 +23,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from visaged.models import openvino
+from visaged.models.device import Array, run
 from visaged.models.errors import ModelError, OutOfMemory, ProviderError
 from visaged.models.nvidia import graphs
 from visaged.models.nvidia.arena import shares_arena
@@ -135,26 +136,24 @@ class Session:
         """Whether a GPU computes."""
         return self.provider in _GPU
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         """Run the network once; thread-safe.
 
         Args:
             outputs: Names of the outputs wanted; all have the batch as their first axis.
-            inputs: The inputs by name, all with the batch as their first axis.
+            inputs: The inputs by name, all with the batch as their first axis; what is on a device stays there, and has
+                room for the size of batch that is run.
 
         Raises:
             OutOfMemory: The GPU's memory does not do for a single input.
             Exception: ONNX Runtime or OpenVINO raised it.
         """
         if self._openvino is not None:
-            return self._openvino.run(outputs, inputs)
+            return self._openvino.run(outputs, inputs)  # type: ignore[arg-type]  # arrays on devices are for GPUs alone
         if self._runs is not None:
             return self._runs.run(outputs, inputs)
         large = self.provider == "cpu" and sum(value.nbytes for value in inputs.values()) > _LARGE_INPUT
-        result: list[NDArray[np.float32]] = self._session.run(
-            list(outputs), dict(inputs), _SHRINKING if large else None
-        )
-        return result
+        return run(self._session, outputs, inputs, _SHRINKING if large else None)
 
     def prepare(self, name: str, item: NDArray[Any], most: int) -> None:
         """Run an input in batches, so that what is made once for a shape is there; on a GPU only.
@@ -281,6 +280,27 @@ def _resolved(provider: Provider, precision: Precision = "auto") -> Provider:
     return "cpu"
 
 
+def open_graph(data: bytes, provider: str, config: SessionConfig) -> Any:
+    """Return a session of ONNX Runtime for a graph of this package.
+
+    Args:
+        data: The graph, as a file's content.
+        provider: `cpu`, or `cuda` for the GPU that the networks run on.
+        config: How networks run.
+
+    Raises:
+        ModelError: The provider does not start, or does not take the graph.
+    """
+    try:
+        session = _load(data, provider, config)
+    except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception
+        raise ModelError(f"a graph cannot be loaded: {error}") from error
+    if session.get_providers()[0] != _NAMES[provider]:
+        raise ModelError(f"a graph does not run on {provider}")
+    session.disable_fallback()
+    return session
+
+
 def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
     wanted = _resolved(config.provider, config.precision)
     if config.precision == "bfloat16":
@@ -330,12 +350,17 @@ def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
 
 
 def _load(
-    path: Path, wanted: str, config: SessionConfig, more: Mapping[str, Any] | None = None, *, falls_back: bool = False
+    network: Path | bytes,
+    wanted: str,
+    config: SessionConfig,
+    more: Mapping[str, Any] | None = None,
+    *,
+    falls_back: bool = False,
 ) -> Any:
     """Return a new session of ONNX Runtime.
 
     Args:
-        path: The network's file.
+        network: The network's file, or its content.
         wanted: The provider.
         config: How networks run.
         more: More options of the provider.
@@ -350,7 +375,10 @@ def _load(
     if wanted == "cuda" and config.gpu_memory_mb is not None and shares_arena(config.device, config.gpu_memory_mb):
         options.add_session_config_entry("session.use_env_allocators", "1")
     return onnxruntime.InferenceSession(
-        str(path), options, providers=_providers(wanted, config, more or {}), enable_fallback=falls_back
+        network if isinstance(network, bytes) else str(network),
+        options,
+        providers=_providers(wanted, config, more or {}),
+        enable_fallback=falls_back,
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from visaged.models.device import Array, DeviceArray, run
 from visaged.models.errors import OutOfMemory
 
 log = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ class ShapedRuns:
         self._engine = engine
         self._most: dict[Shape, int] = {}  # by the shape without the batch, where memory ended
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         """Run the network on a batch of any size.
 
         Args:
@@ -176,12 +177,12 @@ class ShapedRuns:
             begin += size
         return parts[0] if len(parts) == 1 else [np.concatenate(values) for values in zip(*parts, strict=True)]
 
-    def _run_part(self, outputs: Sequence[str], part: dict[str, NDArray[Any]], size: int) -> list[NDArray[np.float32]]:
+    def _run_part(self, outputs: Sequence[str], part: Mapping[str, Array], size: int) -> list[NDArray[np.float32]]:
         padded = {name: pad_batch(value, size) for name, value in part.items()}
         shape = tuple(value.shape for value in padded.values())
         session = self._engine(shape) or self._sessions.get(shape)
         got = min(size, len(next(iter(part.values()))))
-        return [value[:got] for value in session.run(list(outputs), padded)]
+        return [value[:got] for value in run(session, outputs, padded)]
 
     def _size(self, item: Shape, wanted: int) -> int:
         """Return the smallest size of a batch that holds as many as wanted, or the largest that memory does for."""
@@ -212,10 +213,12 @@ class ShapedRuns:
             )  # fmt: skip
 
 
-def pad_batch(value: NDArray[Any], size: int) -> NDArray[Any]:
-    """Return a batch (B, ...) filled up with zeros to (size, ...)."""
+def pad_batch(value: Array, size: int) -> Array:
+    """Return a batch (B, ...) filled up to (size, ...): with zeros, or on a device with whatever is behind it there."""
     if size <= len(value):
         return value
+    if isinstance(value, DeviceArray):
+        return value.lengthened(size)
     return np.concatenate([value, np.zeros((size - len(value), *value.shape[1:]), value.dtype)])
 
 
