@@ -24,7 +24,7 @@ from visaged.daemon.delivery import Delivery
 from visaged.daemon.errors import StartError
 from visaged.daemon.management.configuration import Configuration
 from visaged.daemon.management.manager import Manager
-from visaged.daemon.networks import load_networks
+from visaged.daemon.networks import Networks, load_networks
 from visaged.daemon.settings import Settings
 from visaged.daemon.specs import camera_specs, face_threshold
 from visaged.daemon.supervision.notify import Notifier
@@ -112,7 +112,14 @@ class Daemon:
         cv2.setNumThreads(1)  # cameras and workers have threads already; more from OpenCV would compete with them
         # A picture that OpenCV cannot decode is reported to its sender; OpenCV would let senders fill stderr too.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        networks = load_networks(settings.models, settings.inference, settings.tracker.low_confidence, self.metrics)
+        networks = load_networks(
+            settings.models,
+            settings.inference,
+            settings.tracker.low_confidence,
+            self.metrics,
+            state_folder,
+            settings.http.long_side,
+        )
         self.detector, self._reader = networks.detector, networks.reader
         self._batcher = self._make_batcher()
         self._epoch = int(time.time() * 1000) if epoch is None else epoch
@@ -147,9 +154,9 @@ class Daemon:
             self._reader.heads,
             state_folder,
         )
-        work = Inference(self._batcher, self.detector, self._reader, self.metrics)
-        count = settings.inference.workers or (_GPU_WORKERS if self.detector.on_gpu else os.cpu_count() or 1)
-        self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]
+        self._inference_workers = self._make_inference_workers(networks)
+        self._engines = networks.engines
+        self._engine_worker = self._worker("engines", self._engines.run)
         self._live_worker = self._worker("live", self._live.run)
         self._http_worker = self._worker("http", self.web.run)
         self._main = Progress("main")
@@ -221,7 +228,7 @@ class Daemon:
 
     def _start(self) -> None:
         self._delivery.start(lambda: self._stop_wanted)
-        for worker in [*self._inference_workers, self._live_worker, self._http_worker]:
+        for worker in [*self._inference_workers, self._live_worker, self._http_worker, self._engine_worker]:
             worker.start()
         self._cameras.apply(self._specs)
 
@@ -253,6 +260,7 @@ class Daemon:
         self._cameras.stop()
         self._live_worker.stop()
         self._http_worker.stop()
+        self._engine_worker.stop()  # and not waited for: an engine that is being built cannot be broken off
         self.web.stop()
         for job in self._batcher.close():
             job.drop("shutdown")
@@ -290,7 +298,8 @@ class Daemon:
         reloaded = "" if self.manager.reloaded else "; the last reload failed, see the log"
         disk = self._delivery.disk_trouble
         kept = f"; events are in memory alone ({disk})" if disk else ""
-        return f"{states.count('streaming')} of {len(states)} cameras stream; {broker}{kept}{reloaded}"
+        built = self._engines.status()
+        return f"{states.count('streaming')} of {len(states)} cameras stream; {broker}{kept}{reloaded}{built}"
 
     def _make_batcher(self) -> Batcher:
         inference = self.settings.inference
@@ -302,6 +311,13 @@ class Daemon:
         self.metrics.waiting.labels("cameras").set_function(lambda: batcher.waiting()[0])
         self.metrics.waiting.labels("pictures").set_function(lambda: batcher.waiting()[1])
         return batcher
+
+    def _make_inference_workers(self, networks: Networks) -> list[Worker]:
+        """Return the workers of each GPU, or of the CPU, which take from one queue: a batch goes to who is free."""
+        count = self.settings.inference.workers or (_GPU_WORKERS if self.detector.on_gpu else os.cpu_count() or 1)
+        works = [Inference(self._batcher, *one, self.metrics) for one in networks.by_device()]
+        runs = [work.run for _ in range(count) for work in works]
+        return [self._worker(f"inference-{index}", run) for index, run in enumerate(runs)]
 
     def _make_cameras(self) -> CameraSet:
         out = self._delivery.fan_out
@@ -374,11 +390,14 @@ class Daemon:
         broker is a part of the daemon, which is not ready while that does not pass messages on.
         """
         ready = self._delivery.is_ready() and self._failure is None and not self._stop_wanted
-        models = {
+        models: dict[str, Any] = {
             "detector": self.detector.name,
             "provider": self.detector.provider,
             "threshold": face_threshold(self.settings, self.detector),
         }
+        engines = self._engines.document()
+        if engines is not None:
+            models["engines"] = engines
         return ready, {
             "status": "ready" if ready else "not ready",
             "models": models,

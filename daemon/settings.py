@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -31,6 +31,7 @@ from visaged.daemon.http.settings import HttpSettings, check_http, http_warnings
 from visaged.daemon.logs.settings import LogSettings, check_log
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, Head, Manifest
+from visaged.models.openvino import Precision
 from visaged.models.session import Provider, expects_gpu
 from visaged.pipelines.attributes import COMPUTED
 from visaged.pipelines.outputs.mqtt.config import PublisherConfig
@@ -161,21 +162,32 @@ class InferenceSettings(StrictConfig):
     """How networks run."""
 
     provider: Provider = "auto"
-    """`auto` takes CUDA where a GPU can be used, and the CPU elsewhere; with any other, visaged refuses to start where
-    it cannot be used."""
+    """`auto` takes CUDA where a GPU can be used; OpenVINO where it is installed, the CPU has bfloat16, and a test at
+    the start finds the same faces with it; and ONNX Runtime on the CPU elsewhere. With any other, visaged refuses to
+    start where it cannot be used."""
+    precision: Precision = "auto"
+    """What OpenVINO computes in: `auto` is bfloat16 where the CPU has it, float32 elsewhere. Other providers compute in
+    what the network's file says."""
     require_gpu: bool = False
     """Refuse to start without a GPU."""
+    devices: list[Annotated[int, Field(ge=0, le=63), NotBoolean]] = Field(default=[0], min_length=1, max_length=64)
+    """Numbers of the GPUs that run networks, as CUDA counts them; each has the networks and workers of its own, and
+    takes the next batch when it is free."""
     workers: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Inference workers: threads that run the networks. Null: one for each core on a CPU, two on a GPU."""
+    """Inference workers: threads that run the networks. Null: one for each core on a CPU, two on a GPU. With several
+    GPUs, for each."""
     max_batch: Annotated[int, Field(ge=1, le=64)] | None = None
     """Most frames in a batch of the detector; null for 1 on a CPU (batching does not pay there), 16 on a GPU."""
     max_wait_ms: Annotated[float, Field(ge=0, le=1000)] = 10.0
     """Longest time in milliseconds that a batch waits for frames of more cameras; without effect for batches of 1."""
     gpu_memory_mb: Annotated[int, Field(ge=256, le=1_000_000)] | None = None
     """Most GPU memory in MiB for weights and work of all networks together; null for no limit. CUDA itself takes half a
-    gigabyte more. Where that does not do for a batch, smaller ones are computed."""
+    gigabyte more. Where that does not do for a batch, smaller ones are computed. With several GPUs, of each."""
+    cuda_graphs: Literal["auto", "off"] = "auto"
+    """`auto` records the runs of the shapes that most cameras send, which saves the processor's time; where that cannot
+    be done, or with `gpu_memory_mb`, they run without, as with `off`."""
     cache: Path | None = None
-    """Folder for TensorRT's engines, which take minutes to build."""
+    """Folder for TensorRT's engines, which take minutes to build; null for `tensorrt` in `state_dir`."""
     long_side: Annotated[int, Field(ge=160, le=3840)] = 640
     """Long side in pixels to which frames are scaled for the detector. A larger one finds smaller faces; time grows
     with its square."""
@@ -191,6 +203,22 @@ class InferenceSettings(StrictConfig):
     """Least height, in pixels, of a face whose attributes are read."""
     update_s: Annotated[float, Field(ge=0.001, le=3600)] = 5.0
     """Least time in seconds between two `update` events of a track."""
+
+    @field_validator("devices")
+    @classmethod
+    def _each_once(cls, devices: list[int]) -> list[int]:
+        if len(set(devices)) < len(devices):
+            raise ValueError("names a GPU twice")
+        return devices
+
+    @model_validator(mode="after")
+    def _precision_is_openvinos(self) -> InferenceSettings:
+        if self.precision != "auto" and self.provider not in ("auto", "openvino"):
+            raise ValueError(
+                f"precision {self.precision} is for provider openvino, and provider is {self.provider}: set precision "
+                "to auto, or provider to openvino"
+            )
+        return self
 
 
 class LiveSettings(StrictConfig):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 
 from visaged.daemon.config.document import ConfigProblem, SettingsError
 from visaged.daemon.settings import CameraSettings, Settings
@@ -41,6 +42,16 @@ def face_threshold(settings: Settings, detector: Detector) -> float:
     return detector.face_threshold if configured is None else configured
 
 
+def decoding_device(camera: str, devices: Sequence[int]) -> str | None:
+    """Return the GPU that decodes a camera: by its name, so that it stays when others come and go; None for one GPU 0.
+
+    Args:
+        camera: The camera's name.
+        devices: Numbers of the GPUs in use.
+    """
+    return None if list(devices) == [0] else str(devices[zlib.crc32(camera.encode()) % len(devices)])
+
+
 def _spec(settings: Settings, camera: CameraSettings, detector: Detector, heads: Mapping[str, Head]) -> CameraSpec:
     inference = settings.inference
     enabled = settings.enabled(set(heads), camera)
@@ -55,5 +66,8 @@ def _spec(settings: Settings, camera: CameraSettings, detector: Detector, heads:
         least=settings.least(heads, camera),
         fps=camera.fps,
     )
-    source = SourceConfig.model_validate(camera.model_dump(include=set(SourceConfig.model_fields), exclude_unset=True))
+    given = camera.model_dump(include=set(SourceConfig.model_fields), exclude_unset=True)
+    if camera.hardware == "cuda" and camera.hardware_device is None:
+        given["hardware_device"] = decoding_device(camera.name, inference.devices)
+    source = SourceConfig.model_validate(given)
     return CameraSpec(source, tracking, camera.login(), inference.close_up)

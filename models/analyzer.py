@@ -5,6 +5,7 @@ The manifest alone says which heads there are and how their numbers are to be re
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from visaged.models.alignment import Aligner
 from visaged.models.detector import require
 from visaged.models.manifest import AnalyzerEntry, Head, Manifest
+from visaged.models.nvidia.tensorrt import Profile
 from visaged.models.preprocess import tensor
 from visaged.models.session import Session, SessionConfig
 from visaged.models.types import FloatArray, Image
@@ -44,6 +46,7 @@ class Analyzer:
         self._input = entry.input
         self.name = entry.name
         self.provider = session.provider
+        self.precision = session.precision
         self.heads: dict[str, Head] = {head.name: head for head in entry.heads}
         self.no_face = entry.no_face
         self.doubts = entry.no_face is not None or any(head.doubt is not None for head in entry.heads)
@@ -68,6 +71,22 @@ class Analyzer:
         """
         blank = np.zeros((1, self.aligner.size, self.aligner.size, 3), np.uint8)
         self._session.prepare(self._input.name, tensor(blank, self._input), max(_GPU_BATCHES))
+
+    def profile(self) -> Profile:
+        """Return the shapes of the network's input for batches of any length that a GPU is given."""
+        blank = np.zeros((1, self.aligner.size, self.aligner.size, 3), np.uint8)
+        crop = tensor(blank, self._input).shape[1:]
+        return Profile((1, *crop), (_GPU_BATCHES[1], *crop), (max(_GPU_BATCHES), *crop))
+
+    def on_engine(self, profile: Profile) -> Analyzer:
+        """Return this analyzer on a TensorRT engine for the profile. It may take minutes; raises `ModelError`."""
+        other = copy.copy(self)
+        other._session = self._session.build_engine(self._input.name, profile)  # type: ignore[assignment]
+        return other
+
+    def use_engine(self, profile: Profile, other: Analyzer) -> None:
+        """Read on the engine of `on_engine` from now on, where the profile covers a batch."""
+        self._session.use_engine(self._input.name, profile, other._session)
 
     @property
     def points_head(self) -> Head | None:

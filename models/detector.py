@@ -6,6 +6,7 @@ drop in.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import numpy as np
 from visaged.models.decoders import DECODERS, Batch
 from visaged.models.errors import ModelError
 from visaged.models.manifest import DetectorEntry, Manifest
+from visaged.models.nvidia.tensorrt import Profile
 from visaged.models.preprocess import tensor
 from visaged.models.session import GPU_BATCHES, Session, SessionConfig
 from visaged.models.types import Detections, Image
@@ -59,7 +61,9 @@ class Detector:
         face_threshold: The confidence from which the manifest calls something a face.
         floor: Smallest confidence that is reported at all.
         nms_iou: Two boxes that overlap by more than this intersection over union are one face.
+        sides: Height and width of the pictures that the file takes, None where any will do.
         fixed_size: Whether the file takes pictures of one size only.
+        precision: What OpenVINO computes in; None on other providers.
     """
 
     def __init__(self, session: Session, entry: DetectorEntry, floor: float | None = None) -> None:
@@ -67,6 +71,7 @@ class Detector:
         self._entry = entry
         self.name = entry.name
         self.provider = session.provider
+        self.precision = session.precision
         self.on_gpu = session.on_gpu
         self.multiple_of = entry.input.multiple_of
         self.face_threshold = entry.threshold
@@ -77,7 +82,8 @@ class Detector:
         self._outputs = entry.output_names(self._decoder.kinds)
         shape = session.inputs.get(entry.input.name, [])
         sides = shape[1:3] if entry.input.layout == "NHWC" else shape[2:4]
-        self.fixed_size = any(isinstance(side, int) for side in sides)
+        self.sides = tuple(side if isinstance(side, int) else None for side in sides)
+        self.fixed_size = any(side is not None for side in self.sides)
         require(session, entry.name, [entry.input.name], self._outputs)
 
     @classmethod
@@ -99,6 +105,28 @@ class Detector:
             ModelError: The network cannot be run; the text says why.
         """
         self._session.prepare(self._entry.input.name, tensor(canvas, self._entry.input), most)
+
+    def shape(self, batch: int, height: int, width: int) -> tuple[int, ...]:
+        """Return the shape of the network's input for a batch of canvases."""
+        return (batch, height, width, 3) if self._entry.input.layout == "NHWC" else (batch, 3, height, width)
+
+    def sides_of(self, shape: Sequence[int]) -> tuple[int, int]:
+        """Return height and width of the canvases in an input of a shape, or those that the file takes."""
+        height, width = shape[1:3] if self._entry.input.layout == "NHWC" else shape[2:4]
+        return self.sides[0] or height, self.sides[1] or width
+
+    def on_engine(self, profile: Profile) -> Detector:
+        """Return this detector on a TensorRT engine, for canvases that the profile covers and no others.
+
+        It may take minutes; raises `ModelError`.
+        """
+        other = copy.copy(self)
+        other._session = self._session.build_engine(self._entry.input.name, profile)  # type: ignore[assignment]
+        return other
+
+    def use_engine(self, profile: Profile, other: Detector) -> None:
+        """Detect on the engine of `on_engine` from now on, where the profile covers a batch."""
+        self._session.use_engine(self._entry.input.name, profile, other._session)
 
     def detect(self, canvases: Image) -> list[Detections]:
         """Find the faces of a batch.

@@ -36,7 +36,7 @@ _APART, _FARTHEST = 1.25, 5.0
 large gets another one between them, since no face may be too large for the one and too small for the other."""
 _THINNEST = 8
 """Pixels: where a picture is no wider or higher than this on a canvas, there is no face to be seen."""
-_MOST_PIXELS = 16 * 640 * 640
+MOST_PIXELS = 16 * 640 * 640
 """Pixels of all canvases of one run of the network: a GPU's memory has an end."""
 
 _LEAST, _ENOUGH = 40.0, 120.0
@@ -112,12 +112,17 @@ class Scales:
     def close_up(self, look: Look, width: int, height: int) -> list[Look]:
         """Return a look at a frame of width x height pixels, and one on each smaller canvas down to the small one."""
         looks = [look]
-        if self.small is not None:
-            long = max(look.canvas.width, look.canvas.height)
-            for side in reversed(self._rungs([round_up(self.small, self.multiple_of), long])):
-                if side * _APART <= long:
-                    looks.append(looks[-1].smaller(self._canvas(width, height, side)))
+        for canvas in self.smaller(look.canvas, width, height):
+            looks.append(looks[-1].smaller(canvas))
         return looks
+
+    def smaller(self, canvas: Canvas, width: int, height: int) -> list[Canvas]:
+        """Return the canvases on which a close-up of a frame of width x height pixels is searched besides `canvas`."""
+        if self.small is None:
+            return []
+        long = max(canvas.width, canvas.height)
+        sides = self._rungs([round_up(self.small, self.multiple_of), long])
+        return [self._canvas(width, height, side) for side in reversed(sides) if side * _APART <= long]
 
     def _rungs(self, wanted: Sequence[int]) -> list[int]:
         """Return long sides that are neither too close to each other nor too far apart, smallest first."""
@@ -147,7 +152,7 @@ def find(detector: Detector, pictures: Sequence[Sequence[Look]]) -> list[Detecti
             shapes.setdefault(look.image.shape, []).append((index, level))
     parts = [[Detections.empty()] * len(looks) for looks in pictures]
     for (height, width, _), places in shapes.items():
-        for run in _batched(places, max(1, _MOST_PIXELS // (height * width))):
+        for run in _batched(places, max(1, MOST_PIXELS // (height * width))):
             images = [pictures[index][level].image for index, level in run]
             found = detector.detect(images[0][None] if len(images) == 1 else np.stack(images))
             for (index, level), detections in zip(run, found, strict=True):
@@ -168,7 +173,7 @@ def prepare(detector: Detector, long_side: int, most: int) -> None:
         ModelError: The network cannot be run; the text says why.
     """
     canvas = canvas_for(16, 9, long_side, detector.multiple_of)
-    fitting = max(1, _MOST_PIXELS // (canvas.height * canvas.width))
+    fitting = max(1, MOST_PIXELS // (canvas.height * canvas.width))
     detector.prepare(canvas.blank()[None], min(most, fitting))
 
 

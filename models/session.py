@@ -1,20 +1,20 @@
-"""ONNX Runtime sessions with the right options for each execution provider, and no silent fall-back.
+"""Sessions: ONNX Runtime's with the right options for each execution provider, or OpenVINO's; no silent fall-back.
 
 Measured on two CPU cores: threads that spin between runs cost 46 ms of CPU a run at 15 runs a second against 8 ms
 without, and one shared session with one intra-op thread and as many callers as cores beats one caller with several
 threads. `run` may be called from many threads at once. `get_available_providers()` lists what a wheel was built with,
 not what the machine has; only a session's own `get_providers()` shows what it really runs on. On CUDA each shape of
-the inputs has a session of its own; `visaged.models.shapes` says why.
+the inputs has a session of its own; `visaged.models.shapes` says why. With TensorRT, shapes that have an engine run on
+that, and all others on CUDA. Sessions of OpenVINO, a package of its own, are those of `visaged.models.openvino`.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,8 +22,17 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from visaged.models.errors import ModelError, ProviderError
-from visaged.models.shapes import MOST_SESSIONS, MOST_VALUES, SessionSet, ShapedRuns
+from visaged.models import openvino
+from visaged.models.device import Array, run
+from visaged.models.errors import ModelError, OutOfMemory, ProviderError
+from visaged.models.nvidia import graphs
+from visaged.models.nvidia.arena import shares_arena
+from visaged.models.nvidia.driver import check_devices, devices
+from visaged.models.nvidia.driver import nvidia_driver_present as nvidia_driver_present  # also for those who import it
+from visaged.models.nvidia.engines import Engines
+from visaged.models.nvidia.tensorrt import Profile, load_libraries
+from visaged.models.openvino import OpenVinoSession, Precision
+from visaged.models.shapes import MOST_SESSIONS, MOST_VALUES, Runnable, SessionSet, ShapedRuns, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +42,8 @@ _NAMES = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
-    "openvino": "OpenVINOExecutionProvider",
 }
 _GPU = frozenset({"cuda", "tensorrt"})
-_AS_REQUESTED = 1  # ONNX Runtime's number of the strategy kSameAsRequested
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +51,26 @@ class SessionConfig:
     """How networks run.
 
     Attributes:
-        provider: `auto` takes CUDA where a GPU answers and the CPU elsewhere; any other is used or refused.
+        provider: `auto` takes CUDA where a GPU answers, OpenVINO where it is installed and the CPU has bfloat16, and
+            ONNX Runtime on the CPU elsewhere; any other is used or refused.
         require_gpu: Refuse to run on anything but a GPU.
-        gpu_memory_mb: Upper bound of the GPU memory arena that all sessions of the process share, in MiB, the first
-            that is given; None lets each session have an arena of its own, without a bound.
-        cache: Folder for TensorRT's engines and timings; building them takes minutes.
+        gpu_memory_mb: Upper bound of the GPU memory arena that all sessions on a device share, in MiB, the first that
+            is given; None lets each session have an arena of its own, without a bound.
+        cache: Folder for TensorRT's engines and timings; building them takes minutes. None keeps none.
+        device: Number of the GPU.
+        cuda_graphs: Whether to record CUDA graphs of what is prepared; not with `gpu_memory_mb`, because graphs need
+            arenas of their own.
+        precision: What OpenVINO computes in; other providers compute in what the network's file says, and are not
+            taken for bfloat16.
     """
 
     provider: Provider = "auto"
     require_gpu: bool = False
     gpu_memory_mb: int | None = None
     cache: Path | None = None
-
-
-def nvidia_driver_present() -> bool:
-    """Return whether the NVIDIA driver's library loads; without it ONNX Runtime only prints errors while trying."""
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
+    precision: Precision = "auto"
+    device: int = 0
+    cuda_graphs: bool = True
 
 
 # What a run takes stays with the session for the next one. After a canvas of 4096 px that would be a gigabyte.
@@ -81,7 +88,9 @@ class Session:
     """A loaded network.
 
     Attributes:
-        provider: The provider it really runs on: cpu, cuda, tensorrt or openvino.
+        provider: The provider it really runs on: cpu, cuda, tensorrt or openvino. With tensorrt, shapes without an
+            engine run on CUDA.
+        precision: What OpenVINO computes in, float32 or bfloat16; None on other providers.
         inputs: Shapes of the inputs by name.
         outputs: The names of the outputs.
         batches: The sizes of batches that a GPU is given, ascending; other batches are filled up or cut.
@@ -92,53 +101,65 @@ class Session:
 
         Raises:
             ProviderError: The provider asked for is not to be had here.
-            ModelError: The file is not a network that ONNX Runtime can load.
+            ModelError: The file is not a network that the provider can load.
         """
-        session, self.provider = _open(path, config)
-        self._name = path.stem
+        self._name, self._path, self._config = path.stem, path, config
+        self._records = config.cuda_graphs and config.gpu_memory_mb is None
+        self._engines: Engines | None = None
         self.batches = tuple(batches)
-        self.inputs: dict[str, list[int | str | None]] = {i.name: i.shape for i in session.get_inputs()}
-        self.outputs: list[str] = [o.name for o in session.get_outputs()]
+        self.precision: str | None = None
+        self._openvino: OpenVinoSession | None = None
+        if expects_openvino(config):
+            self._openvino = OpenVinoSession(path, config.precision)
+            self.provider, self.precision = "openvino", self._openvino.precision
+            self.inputs, self.outputs = self._openvino.inputs, self._openvino.outputs
+            return
+        session, self.provider = _open(path, config)
+        self.inputs = {i.name: i.shape for i in session.get_inputs()}
+        self.outputs = [o.name for o in session.get_outputs()]
         self._session: Any = None
         self._runs: ShapedRuns | None = None
         if not self.on_gpu:
             self._session = session
             return
-        # TensorRT's one session has engines for all shapes.
-        build = (
-            _Spare(session, lambda: _load(path, "cuda", config)).take if self.provider == "cuda" else lambda: session
-        )
-        sessions = SessionSet(build, MOST_SESSIONS, MOST_VALUES)
-        self._runs = ShapedRuns(self._name, sessions, self.batches, config.gpu_memory_mb)
+        build = _Spare(session, lambda: _load(path, "cuda", config)).take
+        self._shapes = SessionSet(build, MOST_SESSIONS, MOST_VALUES)
+        if self.provider == "tensorrt":
+            self._records = False  # what cameras send has engines soon
+            load = partial(_load, path, "tensorrt", config)
+            self._engines = Engines(path, config.device, config.gpu_memory_mb, config.cache, load)
+        engine = (lambda shape: None) if self._engines is None else self._engines.find
+        self._runs = ShapedRuns(self._name, self._shapes, self.batches, config.gpu_memory_mb, engine)
 
     @property
     def on_gpu(self) -> bool:
         """Whether a GPU computes."""
         return self.provider in _GPU
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         """Run the network once; thread-safe.
 
         Args:
             outputs: Names of the outputs wanted; all have the batch as their first axis.
-            inputs: The inputs by name, all with the batch as their first axis.
+            inputs: The inputs by name, all with the batch as their first axis; what is on a device stays there, and has
+                room for the size of batch that is run.
 
         Raises:
             OutOfMemory: The GPU's memory does not do for a single input.
-            Exception: ONNX Runtime raised it.
+            Exception: ONNX Runtime or OpenVINO raised it.
         """
+        if self._openvino is not None:
+            return self._openvino.run(outputs, inputs)  # type: ignore[arg-type]  # arrays on devices are for GPUs alone
         if self._runs is not None:
             return self._runs.run(outputs, inputs)
         large = self.provider == "cpu" and sum(value.nbytes for value in inputs.values()) > _LARGE_INPUT
-        result: list[NDArray[np.float32]] = self._session.run(
-            list(outputs), dict(inputs), _SHRINKING if large else None
-        )
-        return result
+        return run(self._session, outputs, inputs, _SHRINKING if large else None)
 
     def prepare(self, name: str, item: NDArray[Any], most: int) -> None:
-        """Run an input in batches, so that what is made once for a shape is there; on CUDA only.
+        """Run an input in batches, so that what is made once for a shape is there; on a GPU only.
 
-        TensorRT would build its engines, which takes minutes, and other providers have nothing to make.
+        Must be called before anything else of the process uses the GPU, cameras too: see `visaged.models.nvidia.graphs`
+        on recording.
 
         Args:
             name: The input.
@@ -148,17 +169,53 @@ class Session:
         Raises:
             ModelError: It cannot be run; the text says why.
         """
-        if self.provider != "cuda":
+        if not self.on_gpu:
             return
         try:
             for size in self.batches:
-                self.run(self.outputs, {name: np.repeat(item, size, 0)})
+                inputs = {name: np.repeat(item, size, 0)}
+                self.run(self.outputs, inputs)
+                if self._records:
+                    self._record(inputs)
                 if size >= most:
                     return
         except ModelError:
             raise
         except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception
             raise ModelError(f"{self._name} cannot be run on {self.provider}: {error}") from error
+
+    def build_engine(self, name: str, profile: Profile) -> Runnable:
+        """Return a session on TensorRT for some shapes of an input; `use_engine` has runs use it.
+
+        Unless its engine is kept from an earlier run of the program, it takes minutes.
+
+        Raises:
+            ModelError: It cannot be built; the text says why.
+        """
+        if self._engines is None:
+            raise ModelError(f"{self._name} runs on {self.provider}, which needs no engines")
+        engine: Runnable = self._engines.build(name, self.inputs[name], profile)
+        return engine
+
+    def use_engine(self, name: str, profile: Profile, engine: Runnable) -> None:
+        """Run what a profile covers on its engine from now on; those added first come first."""
+        if self._engines is not None:
+            self._engines.use(profile.within(self.inputs[name]), engine)
+            self._shapes.clear()  # most of their memory is needed no longer
+
+    def _record(self, inputs: dict[str, NDArray[Any]]) -> None:
+        """Record the session of a shape; where that cannot be done, no other shape is tried."""
+        shape = tuple(value.shape for value in inputs.values())
+        if shape not in self._shapes.shapes():
+            return  # memory did not do for a batch of this size
+        try:
+            session = _load(self._path, "cuda", self._config, {"enable_cuda_graph": "1"})
+            runs = graphs.record(session, self._shapes.get(shape), inputs, device=self._config.device)
+        except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception
+            self._records = False
+            log.info("%s runs without CUDA graphs: %s", self._name, error)
+        else:
+            self._shapes.put(shape, runs)
 
 
 class _Spare:
@@ -181,6 +238,11 @@ def expects_gpu(provider: Provider) -> bool:
     return _resolved(provider) in _GPU
 
 
+def expects_openvino(config: SessionConfig) -> bool:
+    """Return whether a network is going to be loaded by OpenVINO."""
+    return _resolved(config.provider, config.precision) == "openvino" and not config.require_gpu
+
+
 def why(wanted: Provider, got: str) -> str:
     """Return in words why networks run on what they run on.
 
@@ -192,21 +254,60 @@ def why(wanted: Provider, got: str) -> str:
         return f"{wanted} was asked for"
     if got in _GPU:
         return f"an NVIDIA driver answers, and this onnxruntime {onnxruntime.__version__} has CUDA"
+    if got == "openvino":
+        reason = "this CPU has bfloat16" if openvino.has_bfloat16() else "bfloat16 was asked for"
+        return f"openvino {openvino.version()} is installed, {reason}, and it finds the faces that ONNX Runtime finds"
     if _resolved(wanted) in _GPU:
         return "CUDA did not start, its libraries may be missing (pip install 'visaged[cuda]')"
-    if not nvidia_driver_present():
-        return "no NVIDIA driver answers on this machine"
-    return f"this onnxruntime {onnxruntime.__version__} was built without CUDA (install onnxruntime-gpu)"
+    if _resolved(wanted) == "openvino":
+        return "OpenVINO does not tell what ONNX Runtime tells, or does not start; the log says more"
+    if nvidia_driver_present():
+        return f"this onnxruntime {onnxruntime.__version__} was built without CUDA (install onnxruntime-gpu)"
+    return "no NVIDIA driver answers on this machine; " + (
+        "openvino is installed, but this CPU has no bfloat16, without which it is no faster"
+        if openvino.version()
+        else "openvino, which is faster on a CPU that has bfloat16, is not installed"
+    )
 
 
-def _resolved(provider: Provider) -> Provider:
+def _resolved(provider: Provider, precision: Precision = "auto") -> Provider:
     if provider != "auto":
         return provider
-    return "cuda" if nvidia_driver_present() and _built_in("cuda") else "cpu"
+    if nvidia_driver_present() and _built_in("cuda"):
+        return "cuda"
+    if precision == "bfloat16" or (precision == "auto" and openvino.has_bfloat16()):
+        return "openvino"
+    return "cpu"
+
+
+def open_graph(data: bytes, provider: str, config: SessionConfig) -> Any:
+    """Return a session of ONNX Runtime for a graph of this package.
+
+    Args:
+        data: The graph, as a file's content.
+        provider: `cpu`, or `cuda` for the GPU that the networks run on.
+        config: How networks run.
+
+    Raises:
+        ModelError: The provider does not start, or does not take the graph.
+    """
+    try:
+        session = _load(data, provider, config)
+    except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception
+        raise ModelError(f"a graph cannot be loaded: {error}") from error
+    if session.get_providers()[0] != _NAMES[provider]:
+        raise ModelError(f"a graph does not run on {provider}")
+    session.disable_fallback()
+    return session
 
 
 def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
-    wanted = _resolved(config.provider)
+    wanted = _resolved(config.provider, config.precision)
+    if config.precision == "bfloat16":
+        raise ProviderError(
+            f"precision bfloat16 is OpenVINO's alone, and the provider is {wanted}; set provider to openvino, or "
+            "precision to auto"
+        )
     if config.require_gpu and wanted not in _GPU:
         raise ProviderError(
             f"a GPU is required, but the provider is {wanted}: "
@@ -219,63 +320,66 @@ def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
         )
     if wanted in _GPU and not nvidia_driver_present():
         raise ProviderError(f"provider {wanted} was asked for: " + _why_no_gpu("or set provider to auto or cpu"))
-    if wanted in _GPU and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
+    if wanted in _GPU:
+        if config.provider != "auto" or devices():
+            check_devices([config.device], devices())
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
+    if wanted == "tensorrt":
+        load_libraries()
+    # TensorRT's engines come later; until then, and for other shapes, CUDA computes.
+    first = "cuda" if wanted == "tensorrt" else wanted
     try:
-        session = _load(path, wanted, config, falls_back=True)
+        session = _load(path, first, config, falls_back=True)
     except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception
+        if wanted in _GPU and is_out_of_memory(error):
+            raise OutOfMemory(
+                f"the memory of GPU {config.device} does not do for the network {path.name} (inference.gpu_memory_mb "
+                f"is {config.gpu_memory_mb or 'not set'}); free memory that other programs take, or raise gpu_memory_mb"
+            ) from error
         raise ModelError(f"{path} cannot be loaded as a network: {error}") from error
     got = next((name for name, full in _NAMES.items() if full == session.get_providers()[0]), "cpu")
-    if got != wanted:
-        text = f"{path.name} runs on {got}, not on {wanted}: {wanted} did not start (its libraries may be missing)"
+    if got != first:
+        text = f"{path.name} runs on {got}, not on {first}: {first} did not start (its libraries may be missing)"
         if config.require_gpu or config.provider != "auto":
             raise ProviderError(text)
         log.warning("%s", text)
     # At a failure of the provider in a run, ONNX Runtime would print that and go on with another one.
     session.disable_fallback()
-    return session, got
+    return session, wanted if got == first else got
 
 
-def _load(path: Path, wanted: str, config: SessionConfig, *, falls_back: bool = False) -> Any:
-    """Return a new session of ONNX Runtime; `falls_back`: on another provider if the one wanted does not start."""
+def _load(
+    network: Path | bytes,
+    wanted: str,
+    config: SessionConfig,
+    more: Mapping[str, Any] | None = None,
+    *,
+    falls_back: bool = False,
+) -> Any:
+    """Return a new session of ONNX Runtime.
+
+    Args:
+        network: The network's file, or its content.
+        wanted: The provider.
+        config: How networks run.
+        more: More options of the provider.
+        falls_back: Whether another provider may take over if the one wanted does not start.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3
-    if wanted == "cuda" and config.gpu_memory_mb is not None and _shares_arena(config.gpu_memory_mb):
+    if wanted == "cuda" and config.gpu_memory_mb is not None and shares_arena(config.device, config.gpu_memory_mb):
         options.add_session_config_entry("session.use_env_allocators", "1")
     return onnxruntime.InferenceSession(
-        str(path), options, providers=_providers(wanted, config), enable_fallback=falls_back
+        network if isinstance(network, bytes) else str(network),
+        options,
+        providers=_providers(wanted, config, more or {}),
+        enable_fallback=falls_back,
     )
-
-
-_arena_lock = threading.Lock()
-_arena_shared: bool | None = None
-
-
-def _shares_arena(memory_mb: int) -> bool:
-    """Return whether the sessions of this process have one arena of GPU memory, which the first call makes.
-
-    ONNX Runtime keeps it until the process ends. Without it, each session of each shape would have the whole bound.
-    """
-    global _arena_shared
-    with _arena_lock:
-        if _arena_shared is None:
-            kind, place = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
-            try:
-                onnxruntime.create_and_register_allocator_v2(
-                    _NAMES["cuda"],
-                    onnxruntime.OrtMemoryInfo("Cuda", kind, 0, place),
-                    {},
-                    onnxruntime.OrtArenaCfg({"max_mem": memory_mb * 2**20, "arena_extend_strategy": _AS_REQUESTED}),
-                )
-                _arena_shared = True
-            except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception
-                log.warning("inference.gpu_memory_mb bounds each shape's memory alone, not their sum: %s", error)
-                _arena_shared = False
-        return _arena_shared
 
 
 def _built_in(provider: str) -> bool:
@@ -288,26 +392,15 @@ def _why_no_gpu(otherwise: str) -> str:
     return f"this onnxruntime {onnxruntime.__version__} was built without CUDA; install onnxruntime-gpu, {otherwise}"
 
 
-def _providers(wanted: str, config: SessionConfig) -> list[Any]:
+def _providers(wanted: str, config: SessionConfig, more: Mapping[str, Any]) -> list[Any]:
     cpu = "CPUExecutionProvider"
     if wanted == "cpu":
         return [cpu]
-    if wanted == "openvino":
-        return [("OpenVINOExecutionProvider", {"device_type": "CPU", "num_of_threads": "1"}), cpu]
     # Grow by what is asked for, not by doubling: many cameras' shapes would otherwise leave an arena twice its need.
-    cuda_options: dict[str, Any] = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
+    cuda: dict[str, Any] = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
+    cuda["device_id"] = str(config.device)
     if config.gpu_memory_mb is not None:
-        cuda_options["gpu_mem_limit"] = config.gpu_memory_mb * 2**20
-    cuda = ("CUDAExecutionProvider", cuda_options)
+        cuda["gpu_mem_limit"] = config.gpu_memory_mb * 2**20
     if wanted == "cuda":
-        return [cuda, cpu]
-    tensorrt: dict[str, Any] = {"trt_fp16_enable": True}
-    if config.cache is not None:
-        config.cache.mkdir(parents=True, exist_ok=True)
-        tensorrt |= {
-            "trt_engine_cache_enable": True,
-            "trt_engine_cache_path": str(config.cache),
-            "trt_timing_cache_enable": True,
-            "trt_timing_cache_path": str(config.cache),
-        }
-    return [("TensorrtExecutionProvider", tensorrt), cuda, cpu]
+        return [(_NAMES["cuda"], {**cuda, **more}), cpu]
+    return [(_NAMES["tensorrt"], dict(more)), (_NAMES["cuda"], cuda), cpu]

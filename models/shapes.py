@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from visaged.models.device import Array, DeviceArray, run
 from visaged.models.errors import OutOfMemory
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,15 @@ class SessionSet:
                 session.set_exception(error)
         return session.result()
 
+    def put(self, shape: Shape, session: Runnable) -> None:
+        """Replace the session of a shape."""
+        made = Future[Runnable]()
+        made.set_result(session)
+        with self._lock:
+            before, self._kept[shape] = self._kept.get(shape), made
+            self._kept.move_to_end(shape)
+        del before
+
     def clear(self) -> None:
         """Drop all sessions, so that their memory is free once their runs have ended."""
         with self._lock:
@@ -118,16 +128,25 @@ class ShapedRuns:
         sessions: Its sessions.
         sizes: The sizes of batches that are run, ascending: others are filled up, longer ones cut.
         memory_mb: The bound that is set to the GPU's memory, for texts; None for none.
+        engine: Returns what runs a shape instead of a session of that shape; None for nothing.
     """
 
-    def __init__(self, name: str, sessions: SessionSet, sizes: Sequence[int], memory_mb: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        sessions: SessionSet,
+        sizes: Sequence[int],
+        memory_mb: int | None,
+        engine: Callable[[Shape], Runnable | None] = lambda shape: None,
+    ) -> None:
         self._name = name
         self._sessions = sessions
         self._sizes = tuple(sizes)
         self._memory_mb = memory_mb
+        self._engine = engine
         self._most: dict[Shape, int] = {}  # by the shape without the batch, where memory ended
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[NDArray[np.float32]]:
         """Run the network on a batch of any size.
 
         Args:
@@ -158,11 +177,12 @@ class ShapedRuns:
             begin += size
         return parts[0] if len(parts) == 1 else [np.concatenate(values) for values in zip(*parts, strict=True)]
 
-    def _run_part(self, outputs: Sequence[str], part: dict[str, NDArray[Any]], size: int) -> list[NDArray[np.float32]]:
+    def _run_part(self, outputs: Sequence[str], part: Mapping[str, Array], size: int) -> list[NDArray[np.float32]]:
         padded = {name: pad_batch(value, size) for name, value in part.items()}
-        session = self._sessions.get(tuple(value.shape for value in padded.values()))
+        shape = tuple(value.shape for value in padded.values())
+        session = self._engine(shape) or self._sessions.get(shape)
         got = min(size, len(next(iter(part.values()))))
-        return [value[:got] for value in session.run(list(outputs), padded)]
+        return [value[:got] for value in run(session, outputs, padded)]
 
     def _size(self, item: Shape, wanted: int) -> int:
         """Return the smallest size of a batch that holds as many as wanted, or the largest that memory does for."""
@@ -176,9 +196,10 @@ class ShapedRuns:
         shape = " and ".join("x".join(map(str, one)) for one in item)
         smaller = [other for other in self._sizes if other < size]
         if not smaller:
-            what = "lower inference.long_side or http.long_side, or free memory that other programs take"
+            smaller_ones = "lower inference.long_side or http.long_side, or name a smaller models.detector"
+            what = f"{smaller_ones}, or free memory that other programs take"
             if self._memory_mb is not None:
-                what = "raise it or set it to null, or lower inference.long_side or http.long_side"
+                what = f"raise it or set it to null, {smaller_ones}"
             raise OutOfMemory(
                 f"{self._name}: the GPU's memory does not do for a batch of {size} x {shape} "
                 f"(inference.gpu_memory_mb is {bound}); {what}"
@@ -192,10 +213,12 @@ class ShapedRuns:
             )  # fmt: skip
 
 
-def pad_batch(value: NDArray[Any], size: int) -> NDArray[Any]:
-    """Return a batch (B, ...) filled up with zeros to (size, ...)."""
+def pad_batch(value: Array, size: int) -> Array:
+    """Return a batch (B, ...) filled up to (size, ...): with zeros, or on a device with whatever is behind it there."""
     if size <= len(value):
         return value
+    if isinstance(value, DeviceArray):
+        return value.lengthened(size)
     return np.concatenate([value, np.zeros((size - len(value), *value.shape[1:]), value.dtype)])
 
 

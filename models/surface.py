@@ -6,6 +6,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import cv2
@@ -103,28 +104,16 @@ class HostSurface(ABC):
 
     def _cut(self, matrix: Matrix, crop: Image) -> None:
         """Fill a (size, size, 3) crop."""
-        size = len(crop)
-        (a, b, x), (c, d, y) = matrix.tolist()
-        # Plain bilinear sampling skips pixels below half the size, so the picture is averaged down first: by a whole
-        # number, which OpenCV does several times as fast as by others.
-        factor = max(1, int(1.0 / math.sqrt(abs(a * d - b * c))))
-        (p, q, left), (r, s, top) = invert(matrix).tolist()
-        # A border of two pixels, so that interpolation sees the same neighbours as in the whole picture.
-        horizontal = _span(left, p * size, q * size, 2 * factor, factor, self.width)
-        vertical = _span(top, r * size, s * size, 2 * factor, factor, self.height)
-        if horizontal is None or vertical is None:
+        cut = cut_of(matrix, len(crop), self.width, self.height)
+        if cut is None:
             crop[:] = 0
             return
-        region = self.region(horizontal[0], vertical[0], horizontal[1], vertical[1])
-        x, y = x + a * horizontal[0] + b * vertical[0], y + c * horizontal[0] + d * vertical[0]
-        if factor > 1:
-            small = region.shape[1] // factor, region.shape[0] // factor
-            whole = region[: small[1] * factor, : small[0] * factor]
-            region = cv2.resize(whole, small, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-            half = (factor - 1) / 2  # pixels' centres, not their corners, are whole numbers
-            x, y = x + (a + b) * half, y + (c + d) * half
-        inside = np.array([[a * factor, b * factor, x], [c * factor, d * factor, y]])
-        cv2.warpAffine(region, inside, (size, size), crop, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        region = self.region(cut.left, cut.top, cut.right, cut.bottom)
+        if cut.factor > 1:
+            whole = region[: cut.rows * cut.factor, : cut.columns * cut.factor]
+            region = cv2.resize(whole, (cut.columns, cut.rows), interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        size = crop.shape[1], crop.shape[0]
+        cv2.warpAffine(region, cut.matrix, size, crop, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
 
 
 class ImageSurface(HostSurface):
@@ -158,6 +147,64 @@ def batch_of_crops(faces: Sequence[tuple[Surface, Matrix]], size: int) -> Image:
         cut = list(group)
         parts.append(cut[0][0].crops([matrix for _, matrix in cut], size))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a crop is made of: a region of the picture, whose blocks of pixels are averaged first.
+
+    Attributes:
+        left: First column of the region.
+        top: First row of the region.
+        right: The column behind it.
+        bottom: The row behind it.
+        factor: Pixels of a block, across and down.
+        matrix: The transform from the averaged region to the crop.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    factor: int
+    matrix: Matrix
+
+    @property
+    def columns(self) -> int:
+        """Blocks across."""
+        return (self.right - self.left) // self.factor
+
+    @property
+    def rows(self) -> int:
+        """Blocks down."""
+        return (self.bottom - self.top) // self.factor
+
+
+def cut_of(matrix: Matrix, size: int, width: int, height: int) -> Cut | None:
+    """Return what a crop is made of; None if it lies outside of the picture.
+
+    Args:
+        matrix: The transform from the picture to the crop.
+        size: Side of the crop in pixels.
+        width: Pixels of the picture across.
+        height: Pixels of the picture down.
+    """
+    (a, b, x), (c, d, y) = matrix.tolist()
+    # Plain bilinear sampling skips pixels below half the size, so the picture is averaged down first: by a whole
+    # number, which OpenCV does several times as fast as by others.
+    factor = max(1, int(1.0 / math.sqrt(abs(a * d - b * c))))
+    (p, q, left), (r, s, top) = invert(matrix).tolist()
+    # A border of two pixels, so that interpolation sees the same neighbours as in the whole picture.
+    horizontal = _span(left, p * size, q * size, 2 * factor, factor, width)
+    vertical = _span(top, r * size, s * size, 2 * factor, factor, height)
+    if horizontal is None or vertical is None:
+        return None
+    # Pixels' centres, not their corners, are whole numbers: a block's is half of it, less half a pixel, further.
+    half = (factor - 1) / 2
+    x += a * (horizontal[0] + half) + b * (vertical[0] + half)
+    y += c * (horizontal[0] + half) + d * (vertical[0] + half)
+    inside = np.array([[a * factor, b * factor, x], [c * factor, d * factor, y]])
+    return Cut(horizontal[0], vertical[0], horizontal[1], vertical[1], factor, inside)
 
 
 def _span(start: float, one: float, other: float, border: int, factor: int, edge: int) -> tuple[int, int] | None:

@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 # A picture of 50 megapixels on a canvas of 4096 px takes a small computer some ten seconds.
 _SLOW = 2.0
-_PATIENCE = {"tensorrt": 60.0, "cuda": 4.0, "openvino": 4.0}
-"""How many times as long as usual a step of a batch may take, by provider, before the worker counts as stalled. For
-each new shape TensorRT builds an engine, which takes minutes; the others search for their fastest algorithms."""
+_PATIENCE = {"tensorrt": 4.0, "cuda": 4.0, "openvino": 4.0}
+"""How many times as long as usual a step of a batch may take, by provider, before the worker counts as stalled: for
+each new shape these search for their fastest algorithms."""
 
 
 @dataclass(slots=True, eq=False)

@@ -12,7 +12,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from visaged.models.types import Image
 
@@ -93,6 +93,27 @@ class Turn:
         if self.rotation == 270:
             return height - bottom, left, height - top, right
         return left, top, right, bottom
+
+    def stored_points(
+        self, x: NDArray[np.int64], y: NDArray[np.int64], width: int, height: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return where pixels of the upright picture lie in the stored one.
+
+        Args:
+            x: Their columns.
+            y: Their rows.
+            width: Width of the upright picture in pixels.
+            height: Height of the upright picture in pixels.
+        """
+        if self.mirrored:
+            x = width - 1 - x
+        if self.rotation == 90:
+            return y, width - 1 - x
+        if self.rotation == 180:
+            return width - 1 - x, height - 1 - y
+        if self.rotation == 270:
+            return height - 1 - y, x
+        return x, y
 
 
 UPRIGHT = Turn()

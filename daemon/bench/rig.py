@@ -6,6 +6,7 @@ of the broker and of clients.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ class Bench:
         self.networks = load_networks(
             settings.models, settings.inference, settings.tracker.low_confidence, self.metrics
         )
+        self.networks.engines.run(threading.Event())  # what is measured must not change while it is
         self.detector = TimedDetector(self.networks.detector)
         self.reader = TimedReader(self.networks.reader)
         self.cores = machine.cores()

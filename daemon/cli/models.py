@@ -17,6 +17,7 @@ from rich.table import Table
 
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
+from visaged.models.engines import build_one
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, DetectorEntry, Entry, Manifest
 from visaged.models.preprocess import canvas_for
@@ -29,6 +30,7 @@ err = Console(stderr=True, highlight=False)
 
 EXIT_WRONG_USAGE = 2
 EXIT_DAMAGED = 3
+_BATCHES = (1, 8)
 
 _File = Annotated[Path, typer.Option("--manifest", help="Manifest of the networks; the packaged one by default.")]
 _Name = Annotated[str, typer.Argument(help="Name of the network in the manifest.")]
@@ -118,9 +120,11 @@ def bench_command(
     for entry in entries:
         try:
             model = _load(found, entry, SessionConfig(provider=provider))
+            if model.provider == "tensorrt":
+                build_one(model, long_side, max(_BATCHES))
         except ModelError as error:
             _fail(str(error), EXIT_DAMAGED)
-        for size in (1, 8):
+        for size in _BATCHES:
             work, shape = _work(model, size, long_side)
             try:
                 each = np.sort(_time(work, seconds)) / size * 1000

@@ -62,13 +62,17 @@ class Metrics:
         self._faces = counter("faces_detected", "Faces found, summed over frames", "camera")
         self._tracks = counter("tracks_begun", "Faces that appeared and were confirmed", "camera")
         self._state = gauge("camera_state", "1 for the state that the camera is in", "camera", "state")
+        self._hardware = gauge(
+            "camera_hardware", "1 while a hardware decoder decodes the camera, 0 while software does", "camera"
+        )
         self._reconnects = counter("camera_reconnects", "Times that a camera was opened again", "camera")
         self._failures = counter("camera_failures", "Times that a camera's source broke", "camera", "cause")
         self._pictures = counter("live_pictures", "Live pictures drawn and encoded, whoever looks at them", "camera")
         self._age = histogram("result_age_seconds", "From capture to hand-over to MQTT", "camera", buckets=_AGES)
         self._by_camera = (
             self._received, self._sampled, self._dropped, self._damaged, self._analysed, self._output_errors,
-            self._faces, self._tracks, self._state, self._reconnects, self._failures, self._pictures, self._age,
+            self._faces, self._tracks, self._state, self._hardware, self._reconnects, self._failures, self._pictures,
+            self._age,
         )  # fmt: skip
 
         self.inference = histogram(
@@ -183,6 +187,7 @@ class CameraMetrics:
         self.tracks = metrics._tracks.labels(camera)
         self.reconnects = metrics._reconnects.labels(camera)
         metrics._pictures.labels(camera)
+        metrics._hardware.labels(camera)
         self.dropped("overtaken", 0)
 
     def dropped(self, cause: str, frames: int = 1) -> None:
@@ -203,6 +208,12 @@ class CameraMetrics:
             if not self._forgotten:
                 for state in states:
                     self._all._state.labels(self._camera, state).set(state == now)
+
+    def hardware(self, decodes: bool) -> None:
+        """Note whether hardware decodes the camera."""
+        with self._lock:
+            if not self._forgotten:
+                self._all._hardware.labels(self._camera).set(decodes)
 
     def forget(self) -> None:
         """Remove the metrics of a removed camera; later counts are ignored."""

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 from visaged.pipelines.runtime.redact import shown
@@ -25,6 +25,7 @@ _RESERVED = {
     "max_redirects": "other_hosts",
 }
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_DEVICE = re.compile(r"[0-9]|[1-5][0-9]|6[0-3]|/dev/[A-Za-z0-9/_-]+", re.ASCII)
 _ASPECT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*:\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)")
 
 
@@ -58,7 +59,11 @@ class SourceConfig(StrictConfig):
     decoder_threads: Annotated[int, Field(ge=1, le=16)] = 1
     """Decoder threads. Each further one delays frames by one frame; one decodes some 300 frames of 1080p a second."""
     hardware: Literal["off", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"
-    """Hardware decoder to try; if it cannot be used, the stream is decoded in software, with a warning in the log."""
+    """Hardware decoder to try; if it cannot be used, the stream is decoded in software, with a warning in the log, and
+    it is tried again when the camera is opened again."""
+    hardware_device: str | None = None
+    """Device of the hardware decoder: a GPU's number for `cuda`, or a path such as `/dev/dri/renderD129`. Null: with
+    `cuda` one of `inference.devices`, by the camera's name; else the first."""
     rotate: Literal[0, 90, 180, 270] | None = None
     """Degrees clockwise by which pictures are turned; null for the rotation in the container or codec, which most
     cameras that hang upside down do not set."""
@@ -101,6 +106,24 @@ class SourceConfig(StrictConfig):
             if shape is None or float(shape[2]) == 0 or not 0.1 <= float(shape[1]) / float(shape[2]) <= 10:
                 raise ValueError('is not the shape of a picture; give its width and height as in "16:9" or "1.85:1"')
         return aspect
+
+    @field_validator("hardware_device", mode="before")
+    @classmethod
+    def _number_as_text(cls, device: object) -> object:
+        return str(device) if isinstance(device, int) and not isinstance(device, bool) else device
+
+    @field_validator("hardware_device")
+    @classmethod
+    def _names_a_device(cls, device: str | None) -> str | None:
+        if device is not None and _DEVICE.fullmatch(device) is None:
+            raise ValueError("is neither a GPU's number from 0 to 63 nor a path like /dev/dri/renderD128")
+        return device
+
+    @model_validator(mode="after")
+    def _device_of_cuda(self) -> SourceConfig:
+        if self.hardware == "cuda" and self.hardware_device is not None and not self.hardware_device.isdecimal():
+            raise ValueError("hardware_device must be a GPU's number where hardware is cuda")
+        return self
 
     @field_validator("other_hosts")
     @classmethod

@@ -2,7 +2,7 @@
 
 With a package registry:
 
-    pip install '.[cuda]' && python -m tests.gpu OUT
+    pip install '.[cuda]' && python -m tests.gpu OUT         (`.[cuda,tensorrt]` for TensorRT too)
 
 `OUT` gets `table.txt`, `results.json` and `log.txt`. `--provider cpu --quick` tries the kit itself on any machine;
 `--only sessions,batches` runs some sections; `--budget 200` stops after so many seconds, the most telling sections

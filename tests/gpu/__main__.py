@@ -26,14 +26,17 @@ SECTIONS: dict[str, tuple[str, float]] = {
     "sessions": ("networks:sessions", 45),
     "equality": ("equality:equality", 45),
     "turns": ("turns:turns", 30),
+    "graphs": ("runtimes:graphs", 40),
     "decoding": ("decoding:decoding", 60),
     "batches": ("networks:batches", 60),
     "cameras": ("cameras:software", 70),
     "cameras-gpu": ("cameras:hardware", 70),
+    "tensorrt": ("runtimes:tensorrt", 90),
+    "decoders": ("decoding:sessions", 50),
+    "devices": ("runtimes:devices", 30),
     "pictures": ("pictures:pictures", 40),
     "memory": ("memory:memory", 30),
     "variants": ("networks:variants", 40),
-    "decoders": ("decoding:sessions", 50),
 }
 _LEAST_S = 5.0
 

@@ -106,7 +106,7 @@ def test_a_start_that_takes_long_ends_at_once(tmp_path: Path) -> None:
     hang = """
 import time
 import visaged.daemon.app as app
-def load_networks(*_):
+def load_networks(*_, **__):
     print("loading", flush=True)
     time.sleep(100)
 app.load_networks = load_networks

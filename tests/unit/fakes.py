@@ -270,6 +270,7 @@ class Session:
     """A network that returns what it is told to: `outputs` maps names to a function of the batch."""
 
     provider = "cpu"
+    precision = None
     on_gpu = False
 
     def __init__(self, inputs: Sequence[str], outputs: Mapping[str, Callable[[Image], NDArray[Any]]]) -> None:

@@ -76,13 +76,13 @@ def detector_of(path: Path, entry: DetectorEntry) -> FindFaces:
     return _finder(Session(path, _CPU), entry)
 
 
-def open_detector(path: Path) -> FindFaces:
+def open_detector(path: Path, config: SessionConfig = _CPU) -> FindFaces:
     """Open a network of this project's interface, or YuNet (2023 form); the outputs' names show which.
 
     Raises:
         ModelError: It is no network, or one of neither kind.
     """
-    network = Session(path, _CPU)
+    network = Session(path, config)
     names = set(network.outputs)
     for style, form in _INPUTS.items():
         if {f"{kind}_{stride}" for kind in DECODERS[style].kinds for stride in STRIDES} <= names:

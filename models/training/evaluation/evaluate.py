@@ -3,11 +3,13 @@
     python -m visaged.models.training.evaluation.evaluate --data DIR
     python -m visaged.models.training.evaluation.evaluate --data DIR --model v4=detector-v4.onnx \
         --model YuNet=yunet.onnx
+    python -m visaged.models.training.evaluation.evaluate --data DIR --model f32=v4.onnx --model bf16=v4.onnx \
+        --run bf16=openvino:bfloat16
     python -m visaged.models.training.evaluation.evaluate --data DIR --through-product --videos CLIPS
 
 The first judges the newest detector of the package's manifest and, with `--cache CROPS`, its newest analyzer
-(`analyzer.evaluation.evaluate`); the second compares detectors of one's own; the third asks the daemon
-itself, as its clients do (`through_product`).
+(`analyzer.evaluation.evaluate`); the second compares detectors of one's own, the third a detector with itself on
+another runtime; the last asks the daemon itself, as its clients do (`through_product`).
 
 Every detector sees the same held-out pictures at the same size, padded with black to multiples of 32. Held out are the
 pictures that `packs.is_validation` picks by name, less those of which training saw a copy (`duplicates`, run unless
@@ -251,12 +253,15 @@ def newest(manifest: Manifest, kind: type[EntryT]) -> EntryT | None:
     return max(reversed(entries), key=lambda entry: entry.date, default=None)
 
 
-def chosen_networks(models: list[str], manifest_file: Path = PACKAGED) -> tuple[dict[str, Path], dict[str, FindFaces]]:
+def chosen_networks(
+    models: list[str], manifest_file: Path = PACKAGED, runs: list[str] | None = None
+) -> tuple[dict[str, Path], dict[str, FindFaces]]:
     """Return the files and the detectors to judge, by name.
 
     Args:
         models: each `NAME=FILE`; if there is none, the newest detector of the manifest is judged.
         manifest_file: the manifest.
+        runs: each `NAME=PROVIDER:PRECISION`, for those of the models that are not to run on ONNX Runtime's CPU.
 
     Raises:
         ModelError: A file is missing, damaged or of no kind that is known here.
@@ -264,7 +269,8 @@ def chosen_networks(models: list[str], manifest_file: Path = PACKAGED) -> tuple[
     """
     if models:
         paths = command.named_files(models)
-        return paths, {name: open_detector(path) for name, path in paths.items()}
+        configs = command.runtimes(runs or [], paths)
+        return paths, {name: open_detector(path, configs[name]) for name, path in paths.items()}
     manifest = Manifest(manifest_file)
     entry = newest(manifest, DetectorEntry)
     if entry is None:
@@ -330,6 +336,9 @@ def parse(command_line: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="directory of packs")
     parser.add_argument("--model", action="append", default=[], metavar="NAME=FILE", help="a detector; may be repeated")
+    parser.add_argument(
+        "--run", action="append", default=[], metavar="NAME=PROVIDER:PRECISION", help="what a --model runs on"
+    )
     parser.add_argument("--cache", type=Path, help="the analyzer's crops and labels, by `analyzer.label`")
     parser.add_argument("--looks", type=Path, help="looks by `analyzer.looks`, for the reliability by size and yaw")
     parser.add_argument("--leave-out", type=Path, help="list of pictures that training saw a copy of, by `duplicates`")
@@ -358,7 +367,9 @@ def main(command_line: list[str] | None = None) -> int:
             return print_through_product(arguments)
         if any(value is not None for value in (arguments.videos, arguments.fps, arguments.limit, arguments.config)):
             raise ValueError("--videos, --fps, --limit and --config go with --through-product")
-        paths, networks = chosen_networks(arguments.model)
+        if arguments.run and not arguments.model:
+            raise ValueError("--run says what a --model runs on; name one")
+        paths, networks = chosen_networks(arguments.model, runs=arguments.run)
         copies = copied_pictures(arguments.data, arguments.leave_out)
         held_out = HeldOut(arguments.data, copies, arguments.labels)
         print_accuracy(held_out, networks, arguments.threads)
@@ -366,7 +377,8 @@ def main(command_line: list[str] | None = None) -> int:
             return 0
         print_point_truth(arguments.data, networks)
         print_thresholds(held_out, networks)
-        print_time(paths, arguments.rounds)
+        if not arguments.run:  # `tests.benchmarks networks` times runtimes
+            print_time(paths, arguments.rounds)
         return 0 if arguments.model else print_analyzer(arguments.data, arguments.cache, arguments.looks)
     except command.WRONG_INPUT as error:
         print(error, file=sys.stderr)

@@ -3,6 +3,7 @@
     python -m tests.gpu.carry.wheels .gpu --python 3.12 --sm 90 --part-mb 44     (an H100 or H200; 86 MB)
     python -m tests.gpu.carry.wheels .gpu --python 3.12 --sm 90 --lean           (the same; 74 MB)
     python -m tests.gpu.carry.wheels .gpu --python 3.12                          (any GPU; about 280 MB)
+    python -m tests.gpu.carry.wheels .gpu --python 3.12 --sm 90 --tensorrt       (with TensorRT's libraries; gigabytes)
 
 The wheels are repacked uncompressed into one archive, which is compressed as a whole and cut. `FOLDER/parts` then has
 the parts and `SHA256SUMS`; `tests.gpu.carry.join` puts them together. What other machines have already is named by
@@ -21,6 +22,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.gpu.carry.fatbin import blank
@@ -29,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[3]
 _THERE = "numpy,opencv-python-headless,pillow,protobuf,packaging,flatbuffers,pygments,pyyaml"
 _GLIBC = (39, 35, 34, 31, 28, 27, 24, 17)
 _MB = 1_000_000
+_NVIDIA = "https://pypi.nvidia.com"  # has the wheels of TensorRT 10, of which PyPI has descriptions alone
 # Of ONNX Runtime's wheel: the C library, which its Python module does not use, and tools.
 _UNUSED = ("libonnxruntime.so.", "onnxruntime/transformers/", "onnxruntime/tools/", "onnxruntime/quantization/")
 # The x86 filter makes machine code smaller by a tenth.
@@ -38,7 +41,7 @@ _FILTERS = [
 ]
 
 
-def fetch(folder: Path, python: str) -> None:
+def fetch(folder: Path, python: str, extras: Sequence[str] = ()) -> None:
     """Download the wheels of all that the daemon depends on, for a Python like 3.12 on x86-64 Linux with glibc."""
     folder.mkdir(parents=True, exist_ok=True)
     platforms = [f"manylinux_2_{minor}_x86_64" for minor in _GLIBC] + ["manylinux2014_x86_64", "manylinux1_x86_64"]
@@ -46,13 +49,15 @@ def fetch(folder: Path, python: str) -> None:
     command += ["--python-version", python, "-d", str(folder)]
     for platform in platforms:
         command += ["--platform", platform]
-    subprocess.run([*command, *dependencies()], check=True)
+    if "tensorrt" in extras:
+        command += ["--extra-index-url", _NVIDIA]
+    subprocess.run([*command, *dependencies(extras)], check=True)
 
 
-def dependencies() -> list[str]:
-    """Return what pyproject.toml says the daemon depends on, each with its range of versions."""
-    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    return list(document["project"]["dependencies"])
+def dependencies(extras: Sequence[str] = ()) -> list[str]:
+    """Return what pyproject.toml says the daemon and some extras depend on, each with its range of versions."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *(one for name in extras for one in project["optional-dependencies"][name])]
 
 
 def repacked(wheel: Path, sm: int | None, lean: bool) -> bytes:
@@ -62,11 +67,7 @@ def repacked(wheel: Path, sm: int | None, lean: bool) -> bytes:
         changed: dict[str, str] = {}
         for item in source.infolist():
             content = source.read(item)
-            if (
-                sm is not None
-                and wheel.name.startswith("onnxruntime_gpu")
-                and any(part in item.filename for part in _UNUSED)
-            ):
+            if sm is not None and _is_unused(wheel.name, item.filename, sm):
                 changed[item.filename] = ""
                 continue
             if sm is not None and item.filename.endswith("libonnxruntime_providers_cuda.so"):
@@ -79,6 +80,14 @@ def repacked(wheel: Path, sm: int | None, lean: bool) -> bytes:
                 content = _record(content, changed)
             stored.writestr(item, content, zipfile.ZIP_STORED)
     return target.getvalue()
+
+
+def _is_unused(wheel: str, name: str, sm: int) -> bool:
+    """Return whether a GPU of one architecture does without a file of a wheel."""
+    if wheel.startswith("tensorrt"):  # kernels, a file for each architecture and one for engines for Windows
+        kernels = name.rpartition("/")[2].partition("libnvinfer_builder_resource_")[2]
+        return bool(kernels) and not kernels.startswith((f"sm{sm}.", "ptx"))
+    return wheel.startswith("onnxruntime_gpu") and any(part in name for part in _UNUSED)
 
 
 def _record(content: bytes, changed: dict[str, str]) -> bytes:
@@ -132,10 +141,11 @@ def main() -> None:
     parser.add_argument("--there", default=_THERE, help=f"packages left out, because they are there: {_THERE}")
     parser.add_argument("--sm", type=int, help="keep code for this GPU architecture alone: 90 for an H100 or H200")
     parser.add_argument("--lean", action="store_true", help="with --sm: leave out also what language models need")
+    parser.add_argument("--tensorrt", action="store_true", help="take TensorRT's libraries too, which are gigabytes")
     parser.add_argument("--part-mb", type=float, default=44.0)
     arguments = parser.parse_args()
     wheels = arguments.folder / "wheels"
-    fetch(wheels, arguments.python)
+    fetch(wheels, arguments.python, ["tensorrt"] if arguments.tensorrt else [])
     there = {name.strip().replace("-", "_").lower() for name in arguments.there.split(",")}
     taken = [wheel for wheel in sorted(wheels.glob("*.whl")) if wheel.name.split("-")[0].lower() not in there]
     cut(pack(taken, arguments.sm, arguments.lean), arguments.folder / "parts", arguments.part_mb)

@@ -15,6 +15,7 @@ from av.container import InputContainer
 
 from tests.gpu.report import Options, Report, Value
 from tests.gpu.sections.machine import gpu_state
+from visaged.pipelines.source.opening.hardware import Hardware
 
 # As the daemon does it, in CUDA's one primary context, which ONNX Runtime uses too; in a context for each camera; and
 # without copying frames to the host.
@@ -45,6 +46,7 @@ def sessions(report: Report, options: Options) -> None:
     if options.provider == "cuda":
         for mode in (_DAEMON, _OWN):
             report.attempt(f"decoders open at once, {mode}", lambda mode=mode: _open_many(mode, options))
+        report.attempt("as cameras, until software decodes one", lambda: _until_software(options))
 
 
 def _open(mode: str, options: Options) -> InputContainer:
@@ -163,6 +165,40 @@ def _dlpack(options: Options) -> dict[str, Value]:
         for index, plane in enumerate(planes):
             values[f"plane {index}"] = f"{tuple(plane.shape)} {plane.dtype} {plane.device} stride {plane.stride()}"
     values["in software"] = float(_luma("software", options, 0).mean())
+    return values
+
+
+def decoded_on(device: int, options: Options) -> dict[str, Value]:
+    """Decode a picture on one GPU of several, as the daemon does it."""
+    began = time.perf_counter()
+    container, by_hardware = _as_camera(options, str(device))
+    container.close()
+    return {"by hardware": by_hardware, "open and decode s": time.perf_counter() - began}
+
+
+def _as_camera(options: Options, device: str | None = None) -> tuple[InputContainer, bool]:
+    """Open the clip as a camera with `hardware: cuda` is opened; return whether hardware decoded its first picture."""
+    told: list[bool] = []
+    hardware = Hardware("kit", "cuda", device, told.append)
+    container = av.open(str(options.clip), hwaccel=hardware.decoder())
+    next(container.decode(video=0))
+    hardware.decoded(container.streams.video[0].codec_context)
+    return container, told[0]
+
+
+def _until_software(options: Options) -> dict[str, Value]:
+    """Return how many cameras hardware decodes at once, up to 128: FFmpeg leaves the next one to software silently."""
+    opened: list[InputContainer] = []
+    began, by_hardware = time.perf_counter(), True
+    while by_hardware and len(opened) < 128 and time.perf_counter() - began < 15:
+        container, by_hardware = _as_camera(options)
+        opened.append(container)
+    values: dict[str, Value] = {
+        "cameras": len(opened), "last by hardware": by_hardware, "s": time.perf_counter() - began,
+        **gpu_state("memory.used"),
+    }  # fmt: skip
+    for container in opened:
+        container.close()
     return values
 
 

@@ -69,7 +69,7 @@ def gpu_state(fields: str) -> dict[str, Value]:
 
 def _versions() -> dict[str, Value]:
     names = ("numpy", "opencv-python-headless", "torch", "onnxruntime", "onnxruntime-gpu", "nvidia-cudnn-cu13",
-             "nvidia-cublas", "nvidia-cuda-runtime", "tensorrt", "prometheus-client")  # fmt: skip
+             "nvidia-cublas", "nvidia-cuda-runtime", "tensorrt-cu13-libs", "prometheus-client")  # fmt: skip
     versions: dict[str, Value] = {}
     for name in names:
         try:

@@ -117,6 +117,22 @@ def test_a_part_that_is_lost_or_damaged_is_named(tmp_path: Path, damage: bool, s
         join.joined(tmp_path)
 
 
+def test_of_tensorrt_the_kernels_for_the_gpu_alone_are_taken(tmp_path: Path) -> None:
+    names = ["libnvinfer.so.10", *(f"libnvinfer_builder_resource_{kind}.so.10.9.0" for kind in ("sm75", "sm90", "win"))]
+    names = [f"tensorrt_libs/{name}" for name in [*names, "libnvinfer_builder_resource_ptx.so.10.9.0"]]
+    wheel = _wheel(tmp_path / "tensorrt_cu13_libs-10-py3-none-any.whl", dict.fromkeys(names, b"code"))
+
+    with zipfile.ZipFile(io.BytesIO(wheels.repacked(wheel, 90, lean=False))) as archive:
+        taken = [name for name in archive.namelist() if name.startswith("tensorrt_libs/")]
+
+    assert taken == [names[0], names[2], names[4]]
+
+
+def test_tensorrt_is_left_out_unless_it_is_asked_for() -> None:
+    assert not any("tensorrt" in one for one in wheels.dependencies())
+    assert any(one.startswith("tensorrt-cu13-libs") for one in wheels.dependencies(["tensorrt"]))
+
+
 def test_the_list_of_a_wheels_files_follows_what_was_changed(tmp_path: Path) -> None:
     place = "onnxruntime/capi/libonnxruntime_providers_cuda.so"
     library = _library(_region(_entry(80, _code(b"a")), _entry(90, _code(b"b"))))

@@ -20,6 +20,7 @@ from visaged.models import session as sessions
 from visaged.models.detector import Detector
 from visaged.models.errors import ModelError, OutOfMemory
 from visaged.models.manifest import Manifest
+from visaged.models.nvidia.arena import AS_REQUESTED
 from visaged.models.session import GPU_BATCHES, Session, SessionConfig
 from visaged.models.shapes import Runnable, SessionSet, ShapedRuns, is_out_of_memory, pad_batch
 
@@ -50,7 +51,7 @@ def load_bounded(network: Path) -> Callable[[], onnxruntime.InferenceSession]:
         "CPUExecutionProvider",
         onnxruntime.OrtMemoryInfo("Cpu", kind, 0, place),
         {},
-        onnxruntime.OrtArenaCfg({"max_mem": ARENA_MB * 2**20, "arena_extend_strategy": sessions._AS_REQUESTED}),
+        onnxruntime.OrtArenaCfg({"max_mem": ARENA_MB * 2**20, "arena_extend_strategy": AS_REQUESTED}),
     )
     return lambda: load(network, use_env_allocators="1")
 
@@ -264,6 +265,17 @@ def test_where_memory_does_not_do_for_one_the_setting_is_named(
     shaped.run(OUTPUTS, pictures(1))
 
 
+def test_at_the_start_too_the_setting_is_named(
+    network: Path, load_bounded: Callable[[], onnxruntime.InferenceSession], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "_open", lambda *_: (load_bounded(), "cuda"))
+    monkeypatch.setattr(sessions, "_load", lambda *_, **__: load_bounded())
+    session = Session(network, SessionConfig(provider="cuda", gpu_memory_mb=ARENA_MB))
+    with pytest.raises(OutOfMemory, match=r"gpu_memory_mb is 64\); raise it .* smaller models\.detector"):
+        session.prepare("image", pictures(1, 2560, 2560)["image"], 16)
+    session.prepare("image", pictures(1)["image"], 16)
+
+
 def test_other_errors_stay_what_they_are(network: Path) -> None:
     shaped = runs(SessionSet(lambda: load(network), 8, 10**9))
     with pytest.raises(Exception, match="Invalid input name"):
@@ -292,7 +304,7 @@ def as_on_cuda(monkeypatch: pytest.MonkeyPatch, network: Path) -> list[onnxrunti
     """Let sessions take the CPU for CUDA; returns those that are loaded."""
     loaded: list[onnxruntime.InferenceSession] = []
 
-    def one(*_: object) -> onnxruntime.InferenceSession:
+    def one(*_: object, **__: object) -> onnxruntime.InferenceSession:
         loaded.append(load(network))
         return loaded[-1]
 
@@ -304,7 +316,7 @@ def as_on_cuda(monkeypatch: pytest.MonkeyPatch, network: Path) -> list[onnxrunti
 def test_on_cuda_each_shape_gets_a_session_and_what_is_prepared_is_there(
     network: Path, as_on_cuda: list[onnxruntime.InferenceSession]
 ) -> None:
-    session = Session(network, SessionConfig(provider="cuda"), (1, 4))
+    session = Session(network, SessionConfig(provider="cuda", cuda_graphs=False), (1, 4))
     assert len(as_on_cuda) == 1
     session.prepare("image", np.zeros((1, 64, 96, 3), np.uint8), 3)
     assert len(as_on_cuda) == 2, "the session that was opened to see whether it runs serves the first shape"
@@ -321,7 +333,8 @@ def test_what_cameras_send_is_prepared_in_the_batches_that_come(
     as_on_cuda: list[onnxruntime.InferenceSession], long_side: int, most: int, prepared: int
 ) -> None:
     manifest = Manifest()
-    detector = Detector.load(manifest, manifest.default_detector(on_gpu=False).name, SessionConfig(provider="cuda"))
+    config = SessionConfig(provider="cuda", cuda_graphs=False)
+    detector = Detector.load(manifest, manifest.default_detector(on_gpu=False).name, config)
     search.prepare(detector, long_side, most)
     assert len(as_on_cuda) == prepared
     if long_side == 640:

@@ -1,7 +1,7 @@
 """Printing the tables of the analyzer's model card.
 
     python -m visaged.models.training.analyzer.evaluation.evaluate --data PACKS --cache CROPS \
-        --model v0=a0.onnx --model v1=a1.onnx
+        --model v0=a0.onnx --model v1=a1.onnx [--run v1=openvino:bfloat16]
 
 All figures are of held-out crops, less those of which training saw a copy under another name; aligned by the labelled
 points, black outside of the picture, as the product cuts them. `face 32 px` and `face 24 px`: the same crops from
@@ -21,11 +21,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from visaged.models.geometry import turned
 from visaged.models.manifest import AnalyzerEntry, Manifest
+from visaged.models.session import Session
 from visaged.models.training.analyzer.evaluation.figures import (
     FIGURES,
     GROUPS,
@@ -52,7 +52,6 @@ from visaged.models.training.analyzer.labelling.cache import LABELS, FloatArray,
 from visaged.models.training.analyzer.labelling.crops import COVERED_PACKS, EYE_DISTANCE
 from visaged.models.training.analyzer.samples import blur_of
 from visaged.models.training.common import command
-from visaged.models.training.evaluation.decode import session
 from visaged.models.training.evaluation.evaluate import newest
 
 GROUP_FIGURES = tuple(figure for figure in FIGURES if figure.by_group)
@@ -61,10 +60,9 @@ LEAST_GROUP = 25
 """Figures of fewer crops are not printed."""
 
 
-def run(network: ort.InferenceSession, images: NDArray[np.uint8]) -> Outputs:
+def run(network: Session, images: NDArray[np.uint8]) -> Outputs:
     """Return all outputs by name."""
-    names = [output.name for output in network.get_outputs()]
-    return dict(zip(names, network.run(names, {"crop": images}), strict=True))
+    return dict(zip(network.outputs, network.run(network.outputs, {"crop": images}), strict=True))
 
 
 def join(parts: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:
@@ -72,7 +70,7 @@ def join(parts: list[dict[str, FloatArray]]) -> dict[str, FloatArray]:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def read(network: ort.InferenceSession, pack: Pack, places: NDArray[np.intp], view: View) -> tuple[Outputs, Labels]:
+def read(network: Session, pack: Pack, places: NDArray[np.intp], view: View) -> tuple[Outputs, Labels]:
     """Run a network over crops of a pack; return its outputs and the labels in the same pixels and angles."""
     outputs, matrices = [], []
     for images, transforms in crops(pack, places, view):
@@ -159,7 +157,7 @@ def print_reliability(results: dict[str, dict[View, tuple[Outputs, Labels]]]) ->
         print(f"| {head} | " + " | ".join(cells) + " |")
 
 
-def print_covered(packs: dict[str, Pack], networks: dict[str, ort.InferenceSession], most: int) -> None:
+def print_covered(packs: dict[str, Pack], networks: dict[str, Session], most: int) -> None:
     """Print what is left of some figures when something is drawn over the same faces."""
     print("\n### With things drawn on: " + "; ".join(figure.title for figure in COVERED_FIGURES) + "\n")
     print("| | " + " | ".join(networks) + " |\n|---|" + "---|" * len(networks))
@@ -174,19 +172,19 @@ def print_covered(packs: dict[str, Pack], networks: dict[str, ort.InferenceSessi
         print(f"| {view.title} | " + " | ".join(cells) + " |")
 
 
-def print_blur(pack: Pack, networks: dict[str, ort.InferenceSession], most: int) -> None:
+def print_blur(pack: Pack, networks: dict[str, Session], most: int) -> None:
     """Print what the networks say of sharp pictures that were blurred by a known amount."""
     places = held_out(pack)[:most]
     sharp = places[pack.scale[places] < 1]
     print(f"\n### Blur of {len(sharp)} sharp portraits smoothed by so many crop pixels: right answer; mean answer\n")
-    networks = {n: s for n, s in networks.items() if "blur" in {output.name for output in s.get_outputs()}}
+    networks = {n: s for n, s in networks.items() if "blur" in s.outputs}
     print("| | right | " + " | ".join(networks) + " |\n|---|---|" + "---|" * len(networks))
     for view in BLURRED_VIEWS:
         means = [f"{read(network, pack, sharp, view)[0]['blur'].mean():.2f}" for network in networks.values()]
         print(f"| {view.title} | {blur_of(float(np.hypot(0.5, view.blur))):.2f} | " + " | ".join(means) + " |")
 
 
-def print_points(directory: Path, networks: dict[str, ort.InferenceSession]) -> None:
+def print_points(directory: Path, networks: dict[str, Session]) -> None:
     """Print the error against human points, and how far a mirrored crop's points are from the mirrored points."""
     images, truth = read_points68(directory)
     print(
@@ -203,16 +201,16 @@ def print_points(directory: Path, networks: dict[str, ort.InferenceSession]) -> 
     print("| mirrored against not, % of the eye distance | " + " | ".join(f"{a:.2f}" for a in apart) + " |")
 
 
-def print_time(networks: dict[str, ort.InferenceSession], rounds: int) -> None:
+def print_time(networks: dict[str, Session], rounds: int) -> None:
     """Print the time per face on one core at batch 8; the networks take turns, so that all meet the same machine."""
     images = np.random.default_rng(0).integers(0, 256, (8, SIZE, SIZE, 3), dtype=np.uint8)
     times: dict[str, list[float]] = {name: [] for name in networks}
     for _ in range(rounds):
         for name, network in networks.items():
             started = time.perf_counter()
-            network.run(None, {"crop": images})
+            network.run(network.outputs, {"crop": images})
             times[name].append(1e3 * (time.perf_counter() - started) / len(images))
-    print("\n### Time a face at batch 8, one core, ONNX Runtime CPU: median (fastest tenth) in ms\n")
+    print("\n### Time a face at batch 8, one core: median (fastest tenth) in ms\n")
     print("| " + " | ".join(networks) + " |\n|" + "---|" * len(networks))
     print("| " + " | ".join(f"{np.median(t):.2f} ({np.quantile(t, 0.1):.2f})" for t in times.values()) + " |")
 
@@ -229,11 +227,16 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="directory of crops and labels")
     parser.add_argument("--labels", type=Path, default=LABELS, help="directory of labels made by eye")
     parser.add_argument("--model", action="append", required=True, metavar="NAME=FILE", help="may be repeated")
+    parser.add_argument(
+        "--run", action="append", default=[], metavar="NAME=PROVIDER:PRECISION", help="what a --model runs on"
+    )
     parser.add_argument("--looks", type=Path, help="`.npz` by `looks`, for the reliability by size and yaw")
     parser.add_argument("--most", type=int, default=10**9, help="crops of each pack, for a quick look")
     parser.add_argument("--rounds", type=int, default=50, help="of the timing")
     arguments = parser.parse_args()
-    networks = {name: session(path) for name, path in command.named_files(arguments.model).items()}
+    paths = command.named_files(arguments.model)
+    configs = command.runtimes(arguments.run, paths)
+    networks = {name: Session(path, configs[name]) for name, path in paths.items()}
     packs = read_packs(arguments.cache, arguments.labels)
     results: dict[str, dict[View, tuple[Outputs, Labels]]] = {}
     places = {name: held_out(pack)[: arguments.most] for name, pack in packs.items()}
