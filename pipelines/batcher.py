@@ -85,7 +85,9 @@ class Batcher:
         self._max_wait_s = max_wait_s
         self._max_pictures = max_pictures
         self._clock = clock
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # workers wait for jobs
+        self._room = threading.Condition(lock)  # files wait for room
         self._lanes: list[Lane] = []
         self._ready: deque[Lane] = deque()  # lanes with a job and none in flight, longest waiting first
         self._in_flight: dict[Job, Lane] = {}
@@ -111,7 +113,7 @@ class Batcher:
             if self._closed or len(self._pictures) >= self._max_pictures:
                 raise Overloaded
             self._pictures.append(picture)
-            self._changed.notify_all()
+            self._wake(1)
 
     def take(self, timeout_s: float) -> list[Job]:
         """Return the next batch, of one canvas shape; empty if no job came in time, or the batcher is closed."""
@@ -129,6 +131,7 @@ class Batcher:
     def done(self, batch: Sequence[Job]) -> None:
         """Note that a batch is finished, so that the next frames of its cameras can be taken."""
         with self._changed:
+            before = len(self._ready)
             for job in batch:
                 lane = self._in_flight.pop(job, None)
                 if lane is not None:
@@ -137,7 +140,8 @@ class Batcher:
                         self._ready.append(lane)
                 elif job is self._large:
                     self._large = None
-            self._changed.notify_all()
+                    self._changed.notify_all()
+            self._wake(len(self._ready) - before)
 
     def close(self) -> list[Job]:
         """Take no more jobs; return those that were not started."""
@@ -149,6 +153,7 @@ class Batcher:
             for lane in self._lanes:
                 lane.jobs.clear()
             self._changed.notify_all()
+            self._room.notify_all()
         return rest
 
     def waiting(self) -> tuple[int, int]:
@@ -159,7 +164,7 @@ class Batcher:
     def _set_policy(self, lane: Lane, when_full: WhenFull, depth: int) -> None:
         with self._changed:
             lane.when_full, lane.depth = when_full, depth
-            self._changed.notify_all()
+            self._room.notify_all()
 
     def _set_live(self, lane: Lane, live: bool) -> None:
         with self._changed:
@@ -171,7 +176,7 @@ class Batcher:
             while lane.when_full is WhenFull.WAIT and len(lane.jobs) >= lane.depth and self._takes(lane):
                 if stopping.is_set():
                     return False
-                self._changed.wait(0.1)
+                self._room.wait(0.1)
             if not self._takes(lane):
                 return False
             waited = bool(lane.jobs)
@@ -181,7 +186,7 @@ class Batcher:
             lane.jobs.append(job)
             if not waited and lane.in_flight is None:
                 self._ready.append(lane)
-                self._changed.notify_all()
+                self._wake(1)
         for old in dropped:
             old.drop("overtaken")
         return True
@@ -202,7 +207,18 @@ class Batcher:
             if lane in self._ready:
                 self._ready.remove(lane)
             self._changed.notify_all()
+            self._room.notify_all()
         return rest
+
+    def _wake(self, jobs: int) -> None:
+        """Wake a worker for each of some jobs that can be taken now, and no more: the others would only find nothing.
+
+        Where batches are larger than 1, all are woken: one of them may wait for a job to fill its batch.
+        """
+        if self._max_batch > 1:
+            self._changed.notify_all()
+        elif jobs:
+            self._changed.notify(jobs)
 
     def _fill(self) -> None:
         deadline = self._clock() + self._max_wait_s
@@ -250,7 +266,7 @@ class Batcher:
         lane.in_flight = job
         self._in_flight[job] = lane
         if lane.when_full is WhenFull.WAIT:
-            self._changed.notify_all()
+            self._room.notify_all()
 
     def _next_picture(self) -> Job | None:
         """Return the picture that has waited longest; large ones are left out while a large one is in flight."""

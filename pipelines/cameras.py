@@ -31,6 +31,12 @@ _HAND_OVER_S = 1.0
 """Seconds that a replaced camera gets to close its source before the new one opens it. A USB camera, or one that allows
 a single connection, refuses the new connection until then; it is tried again."""
 
+_NICE = 5
+"""How far the cameras' threads step back for the inference workers. What is decoded is then analysed before more is
+decoded: where the cores are too few, cameras fall behind, and their newest frames wait in the network's buffers, but no
+decoding is spent on frames that another one overtakes. With as many threads as cameras and two workers, equal turns
+would leave the workers next to nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class CameraSpec:
@@ -257,7 +263,7 @@ class CameraSet:
             spec.credentials,
             clock=self._clock,
         )
-        return _Running(spec, camera, lane, stage, Worker(f"camera-{name}", camera.run, self._on_death))
+        return _Running(spec, camera, lane, stage, Worker(f"camera-{name}", camera.run, self._on_death, nice=_NICE))
 
     def _retire(self, name: str, one: _Running, reason: EndReason) -> None:
         """Stop a camera and end its tracks, without waiting for its thread, which may hang in a library."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -22,13 +24,16 @@ class Worker:
         name: Name of the thread, also in the log.
         run: The work; returns when `stopping` is set or when there is nothing more to do.
         on_death: Called from the thread with the name and the exception when `run` raises.
+        nice: How far the thread steps back for the process's others where the cores are too few, 0..19, as `nice`
+            counts. It has no effect on systems whose threads have no priority of their own (all but Linux).
 
     Attributes:
         progress: Counts the turns of `run`, if that calls `beat`.
     """
 
-    def __init__(self, name: str, run: Callable[[threading.Event], None], on_death: OnDeath) -> None:
+    def __init__(self, name: str, run: Callable[[threading.Event], None], on_death: OnDeath, nice: int = 0) -> None:
         self.name = name
+        self._nice = nice
         self.progress = Progress(name)
         self._run = run
         self._on_death = on_death
@@ -52,6 +57,9 @@ class Worker:
 
     def _guard(self) -> None:
         self.progress.adopt()
+        if self._nice and sys.platform == "linux":
+            with contextlib.suppress(OSError):  # a container may forbid even this
+                os.setpriority(os.PRIO_PROCESS, 0, os.getpriority(os.PRIO_PROCESS, 0) + self._nice)
         try:
             self._run(self._stopping)
         except BaseException as error:

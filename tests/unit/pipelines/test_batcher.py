@@ -186,6 +186,32 @@ def test_a_blocked_file_does_not_block_a_live_camera(pool: fakes.Threads) -> Non
     assert blocked.result(PATIENCE_S)
 
 
+def test_every_job_wakes_a_worker_of_its_own(pool: fakes.Threads) -> None:
+    b = batcher()
+    cameras = [live(b, name) for name in ("door", "hall", "yard")]
+    for max_waiting in range(1, 4):
+        waiting = [pool.submit(b.take, PATIENCE_S) for _ in range(max_waiting)]
+        for camera in cameras[:max_waiting]:
+            assert camera.offer()
+        batches = [future.result(PATIENCE_S / 2) for future in waiting]
+        assert sorted(name for batch in batches for name in names(batch)) == ["door", "hall", "yard"][:max_waiting]
+        for batch in batches:
+            b.done(batch)
+
+
+def test_a_waiting_worker_takes_the_next_frame_of_a_camera_whose_last_is_done(pool: fakes.Threads) -> None:
+    b = batcher()
+    door = live(b)
+    door.offer(1)
+    flying = b.take(0)
+    door.offer(2)
+    waiting = pool.submit(b.take, PATIENCE_S)
+    with pytest.raises(TimeoutError):
+        waiting.result(0.1)
+    b.done(flying)
+    assert times(waiting.result(PATIENCE_S / 2)) == [2]
+
+
 # --- order and fairness -----------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 
@@ -99,3 +101,17 @@ def test_a_death_is_reported_though_the_log_fails(monkeypatch: pytest.MonkeyPatc
     worker.start()
     assert worker.join(5)
     assert deaths == ["mortal"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a priority of their own on Linux alone")
+def test_a_nice_worker_steps_back_and_its_process_does_not() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, 0)
+
+    inside: list[int] = []
+    before = priority()
+    worker = Worker("nice", lambda stopping: inside.append(priority()), no_death, nice=1)
+    worker.start()
+    assert worker.join(5)
+    assert inside == [min(19, before + 1)]
+    assert priority() == before
