@@ -11,6 +11,7 @@ from tests.benchmarks import (
     capacity,
     daemon,
     decoding,
+    first_picture,
     hostile,
     leaks,
     live,
@@ -41,6 +42,7 @@ ALL: dict[str, Callable[[], None]] = {
     "spool": spool.main,
     "live": live.main,
     "decoding": decoding.main,
+    "first_picture": first_picture.main,
     "open_page": open_page.main,
     "soak": soak,
 }
