@@ -1,7 +1,8 @@
-"""Run the benchmarks: all (the soak takes half an hour), or those named."""
+"""Run the benchmarks: all (the soak takes half an hour), or those named; options behind the names are theirs."""
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable
 
@@ -9,6 +10,8 @@ from tests.benchmarks import (
     bench_tracker,
     capacity,
     daemon,
+    decoding,
+    first_picture,
     hostile,
     leaks,
     live,
@@ -38,6 +41,8 @@ ALL: dict[str, Callable[[], None]] = {
     "hostile": hostile.main,
     "spool": spool.main,
     "live": live.main,
+    "decoding": decoding.main,
+    "first_picture": first_picture.main,
     "open_page": open_page.main,
     "soak": soak,
 }
@@ -45,11 +50,13 @@ ALL: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     """Run the benchmarks."""
-    names = sys.argv[1:] or list(ALL)
+    names = list(itertools.takewhile(lambda word: not word.startswith("-"), sys.argv[1:]))
+    options = sys.argv[1 + len(names) :]
+    names = names or list(ALL)
     unknown = set(names) - set(ALL)
     if unknown:
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
-    sys.argv[1:] = []
+    sys.argv[1:] = options
     for name in names:
         print(f"== {name}", flush=True)
         ALL[name]()

@@ -91,7 +91,7 @@ def test_an_event_appears_by_itself_with_its_picture(page: Page, daemon: Running
     page.wait_for_function(f"before => {key} > before", arg=before)
     assert page.evaluate("window.notReloaded")
     expect(page.locator(".event img").first).to_be_visible()
-    page.wait_for_function("[...document.querySelectorAll('.event img')].some(one => one.naturalWidth > 0)")
+    page.wait_for_function("() => [...document.querySelectorAll('.event img')].some(one => one.naturalWidth > 0)")
 
 
 def test_an_event_opens_and_is_deleted(page: Page, daemon: RunningDaemon) -> None:
@@ -128,7 +128,7 @@ def test_a_camera_is_shown_large_with_what_is_thought_of_its_faces(page: Page, d
     expect(page.locator(".timing")).to_contain_text("inference")
     page.get_by_label("Points on faces").select_option("5")
     page.wait_for_function(
-        "[...document.querySelectorAll('.large .dots')].some(one => one.getAttribute('d').includes('M'))"
+        "() => [...document.querySelectorAll('.large .dots')].some(one => one.getAttribute('d').includes('M'))"
     )
     page.locator("summary", has_text="For programs").click()
     expect(page.locator(".programs")).to_contain_text("mosquitto_sub -h 127.0.0.1 -p")

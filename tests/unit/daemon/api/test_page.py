@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import posixpath
 import re
 from collections.abc import Callable
 
@@ -67,9 +68,20 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
         assert "://" not in text, path
 
 
-def test_modules_are_asked_for_at_once_and_not_one_after_another() -> None:
-    named = re.findall(r'<link rel="modulepreload" href="page/([^"]+)">', FILES["index.html"].plain.decode())
-    assert set(named) == set(CODE) - {"js/theme.js", "js/main.js"}
+def test_all_modules_are_one_file_in_which_each_stands_once_after_what_it_imports(get: Get) -> None:
+    (path,) = re.findall(r'<script src="([^"]+)" type="module">', get("/").text)
+    text = get(f"/{path}").text
+    order = re.findall(r"^// (js/.+)$", text, re.MULTILINE)
+    assert sorted(order) == sorted(set(CODE) - {"js/theme.js"})
+    assert not re.search(r"^(import|export)\b", text, re.MULTILINE)
+    for module, code in CODE.items():
+        for names, name in re.findall(r'^import \{ (.+) \} from "(.+)";$', code, re.MULTILINE):
+            other = posixpath.normpath(posixpath.join(module, "..", name))
+            assert order.index(other) < order.index(module)
+            exported = set(
+                re.findall(r"^export (?:async )?(?:class|function\*?|const) (\w+)", CODE[other], re.MULTILINE)
+            )
+            assert {one.split(" as ")[0] for one in names.split(", ")} <= exported
 
 
 def test_every_file_is_used_and_every_used_file_is_there() -> None:
