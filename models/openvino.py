@@ -125,7 +125,8 @@ class OpenVinoSession:
             for name, port in self._ports.items()
         }
         # A tensor of which the file makes two outputs has two names.
-        self.outputs: list[str] = [name for port in self._model.outputs for name in sorted(port.get_names())]
+        self._places = {n: place for place, port in enumerate(self._model.outputs) for n in sorted(port.get_names())}
+        self.outputs: list[str] = list(self._places)
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Run the network once; thread-safe.
@@ -139,13 +140,15 @@ class OpenVinoSession:
 
         Raises:
             ValueError: An input is missing, unknown, or of another type or shape than the network takes.
+            KeyError: There is no such output.
             RuntimeError: OpenVINO raised it.
         """
         self._check(inputs)
+        places = [self._places[name] for name in outputs]
         values = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         if sum(value.nbytes for value in values.values()) > _LARGE_INPUT:
-            return _Requests(self._request).run(outputs, values)
-        return self._requests(tuple(value.shape for value in values.values())).run(outputs, values)
+            return _Requests(self._request).run(places, values)
+        return self._requests(tuple(value.shape for value in values.values())).run(places, values)
 
     def _requests(self, shape: Shape) -> _Requests:
         """Count a run of a shape, and return what is compiled for it alone or for any."""
@@ -208,14 +211,14 @@ class _Requests:
         self._build = build
         self.free: list[Any] = []
 
-    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return copies of the outputs of these names."""
+    def run(self, places: Sequence[int], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return copies of the outputs at these places."""
         try:
             request = self.free.pop()
         except IndexError:
             request = self._build(inputs)
-        request.infer(dict(inputs), share_inputs=True)
-        results = [np.array(request.get_tensor(name).data) for name in outputs]
+        request.infer(dict(inputs), share_inputs=True, share_outputs=True)
+        results = [np.array(request.get_output_tensor(place).data) for place in places]
         # One that failed does not come back.
         self.free.append(request)
         return results

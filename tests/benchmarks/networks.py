@@ -1,7 +1,7 @@
 """What a run of each network takes on ONNX Runtime, and on OpenVINO in float32 and bfloat16, as ratios of one run.
 
-One caller: its thread's processor time, the runtimes in turns, so that all meet the same machine. Two callers: time until
-both have done their runs, on two cores. Pictures are noise, on which the networks take as long as on any other.
+One caller: its thread's processor time, the runtimes in turns, so that all meet the same machine. Two callers: time
+until both have done their runs, on two cores. Pictures are noise, on which the networks take as long as on any other.
 
 Where the CPU has no bfloat16, OpenVINO imitates it: its column then says nothing of a CPU that has it.
 """

@@ -109,7 +109,7 @@ def test_many_callers_with_pictures_of_many_shapes(session: OpenVinoSession) -> 
     done: list[int] = []
 
     def work(first: int) -> None:
-        for turn in range(60):
+        for turn in range(70):
             index = (first + turn) % len(pictures)
             (cells,) = session.run(["cells_8"], {"image": pictures[index]})
             if not np.allclose(cells, alone[index], atol=1e-4):
@@ -179,7 +179,7 @@ def test_inputs_that_the_network_does_not_take(session: OpenVinoSession, inputs:
 def test_after_a_run_that_failed_others_succeed(session: OpenVinoSession) -> None:
     with pytest.raises(RuntimeError):
         session.run(["cells_8"], {"image": noise(1, 7, 9, 3)})  # its sides are not multiples of 32
-    with pytest.raises(RuntimeError):
+    with pytest.raises(KeyError, match="cells_9"):
         session.run(["cells_9"], {"image": noise(1, 64, 64, 3)})
     assert session.run(["cells_8"], {"image": noise(1, 64, 64, 3)})[0].shape == (1, 8, 8, 15)
 
@@ -330,7 +330,7 @@ print(len(os.sched_getaffinity(0)), len(os.listdir("/proc/self/task")))
 
 def test_memory_does_not_grow_with_shapes_and_runs(network: Path) -> None:
     session = OpenVinoSession(network, "float32")
-    shapes = [(1, 32 * (1 + i % 4), 32 * (1 + i // 4), 3) for i in range(12)] + [(2, 32, 64, 3), (3, 64, 64, 3)]
+    shapes = [(1 + i // 4, 32 * (1 + i % 2), 32 * (1 + i // 2 % 2), 3) for i in range(12)]
     pictures = [noise(*shape) for shape in shapes]
 
     def work(runs: int) -> float:
