@@ -13,6 +13,7 @@ from visaged.pipelines.batcher import Lane, WhenFull
 from visaged.pipelines.jobs import Job
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Frame
 from visaged.pipelines.runtime.metrics import CameraMetrics
+from visaged.pipelines.source.demand import FULL, Demand
 from visaged.pipelines.source.tls import TLS_PORTS
 from visaged.pipelines.source.video import SourceConfig, SourceError, VideoSource
 
@@ -117,6 +118,7 @@ class Camera:
         self._streaming_since = self._last_received = 0.0
         self._shape: tuple[str, int, int] = ("", 0, 0)
         self._shape_due_s = float("inf")
+        self._demand = FULL
         self._source = VideoSource(
             name,
             config,
@@ -130,7 +132,17 @@ class Camera:
             multiple_of=multiple_of,
             clock=clock,
             wall=wall,
+            demand=lambda: self._demand,
         )
+
+    @property
+    def demand(self) -> Demand:
+        """What is wanted of the camera's stream; may be set in any thread, and holds from the next packet on."""
+        return self._demand
+
+    @demand.setter
+    def demand(self, demand: Demand) -> None:
+        self._demand = demand
 
     @property
     def status(self) -> CameraStatus:

@@ -21,11 +21,11 @@ test:
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import av
 import av.error
@@ -38,6 +38,8 @@ from visaged.models.preprocess import Canvas, canvas_for
 from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import Clock, Frame
 from visaged.pipelines.source.config import SourceConfig
+from visaged.pipelines.source.decoding import Decoding
+from visaged.pipelines.source.demand import FULL, Demand
 from visaged.pipelines.source.errors import SourceError, explain
 from visaged.pipelines.source.observer import SourceObserver
 from visaged.pipelines.source.opening.demuxing import packets
@@ -57,8 +59,6 @@ from visaged.pipelines.source.waiting import PictureWatch
 __all__ = ["SourceConfig", "SourceError", "VideoSource"]
 
 log = logging.getLogger(__name__)
-
-Discard = Literal["DEFAULT", "NONREF"]
 
 # Deviation of the rate of stamps from real time above which there is a warning.
 _WARN_OF_RATE = 0.01
@@ -93,6 +93,7 @@ class VideoSource:
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
         observer: Looks on while the source is read.
+        demand: Returns what is wanted of the stream; asked for each packet of a live source.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class VideoSource:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         observer: SourceObserver | None = None,
+        demand: Callable[[], Demand] = lambda: FULL,
     ) -> None:
         self._camera = camera
         self._config = config
@@ -123,8 +125,12 @@ class VideoSource:
         self._clock = clock
         self._wall = wall
         self._observer = observer or SourceObserver()
+        self._wanted_now = demand
         self._is_recording = config.is_file
         self._is_still = False
+        self._demand = FULL
+        self._decoding: Decoding
+        self._newest_stamp = -math.inf  # of the pictures that the source's pace was applied to
         self._pace: Pace
         self._watch: PictureWatch
         self._stamps: Stamps
@@ -159,6 +165,8 @@ class VideoSource:
         config = self._config
         self._stream += 1
         self._presentation = None
+        self._demand = FULL
+        self._newest_stamp = -math.inf
         self._sampler = Sampler(config.fps)
         self._camera_clock.begin(self._clock())
         self._rounds = 0
@@ -183,11 +191,11 @@ class VideoSource:
 
     def _poll(self, stopping: threading.Event) -> None:
         """Fetch a URL that returns one picture again and again; every answer is a frame that is kept."""
-        interval_s = 1 / (self._config.fps or _SNAPSHOTS_FPS)
         self._sampler = Sampler(None)
         due_s = self._clock()
         missed = 0  # in a row
         while self._wanted:
+            interval_s = 1 / (self._wanted_now().capped(self._config.fps or _SNAPSHOTS_FPS) or _SNAPSHOTS_FPS)
             # If an answer takes longer than the interval, the next request follows at once; missed ones are left out.
             due_s = max(due_s + interval_s, self._clock())
             if stopping.wait(due_s - self._clock()):
@@ -254,9 +262,8 @@ class VideoSource:
     def _read(self, container: InputContainer, stream: VideoStream, stopping: threading.Event) -> int:
         handled_s = self._clock()
         self._watch = PictureWatch(2 * self._config.read_timeout_s, handled_s, self._on_waiting, self._limit.hint)
+        self._decoding = Decoding(self._camera, stream.codec_context)
         pictures = 0
-        context = stream.codec_context
-        discard: Discard = "DEFAULT"
         for packet in self._packets(container, stream):
             if stopping.is_set():
                 break
@@ -265,23 +272,23 @@ class VideoSource:
             if packet.stream_index == stream.index:
                 if not self._config.is_file:
                     self._camera_clock.report(packet, container.start_time_realtime)
-                stamp = self._stamps.of_packet(packet)
-                # Frames that the sampler will not keep, and that no other frame refers to, are not decoded.
-                unwanted = stamp is not None and self._sampler.certainly_not(self._timeline.real(stamp))
-                wanted: Discard = "NONREF" if unwanted else "DEFAULT"
-                if wanted != discard:
-                    context.skip_frame = discard = wanted
                 self._watch.packet(packet.is_keyframe, arrived_s)
                 self._observer.packet(packet, asked_s, arrived_s)
-                frames = self._decode(context, packet)
+                stamp = self._stamps.of_packet(packet)
+                frames = self._decode(stream.codec_context, packet, stamp)
+                if not frames and not self._decoding.is_whole:
+                    self._watch.left_out(arrived_s)
+                    # What is left out keeps the source's pace too; B-frames lie behind what was waited for already.
+                    ahead = stamp if stamp is not None and stamp > self._newest_stamp else None
+                    if ahead is not None and self._hold_back(ahead, arrived_s, asked_s, stopping) is None:
+                        return pictures
             for frame in frames:
                 pictures += 1
                 stamp = self._stamps.of_frame(frame.time, arrived_s)
-                wait_s = self._pace.wait_s(stamp, arrived_s, arrived_s - asked_s)
-                if wait_s > 0:
-                    if stopping.wait(wait_s):
-                        return pictures
-                    arrived_s = self._clock()
+                held_until_s = self._hold_back(stamp, arrived_s, asked_s, stopping)
+                if held_until_s is None:
+                    return pictures
+                arrived_s = held_until_s
                 self._watch.picture(arrived_s)
                 if not self._handle(frame, stamp, stream, arrived_s, stopping):
                     return pictures
@@ -299,9 +306,25 @@ class VideoSource:
                 return
             yield packet
 
-    def _decode(self, context: VideoCodecContext, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
+    def _hold_back(self, stamp: float, arrived_s: float, asked_s: float, stopping: threading.Event) -> float | None:
+        """Wait until a picture is due at the source's pace, also one that is not decoded; return when that was.
+
+        None if the source is to stop.
+        """
+        self._newest_stamp = stamp
+        wait_s = self._pace.wait_s(stamp, arrived_s, arrived_s - asked_s)
+        if wait_s <= 0:
+            return arrived_s
+        return None if stopping.wait(wait_s) else self._clock()
+
+    def _decode(
+        self, context: VideoCodecContext, packet: Packet[VideoStream], stamp: float | None
+    ) -> list[av.VideoFrame]:
+        self._heed(self._wanted_now() if self.live else FULL)
+        # Frames that the sampler will not keep, and that no other frame refers to, are not decoded.
+        is_wanted = stamp is None or not self._sampler.certainly_not(self._timeline.real(stamp))
         try:
-            frames = packet.decode()
+            frames = self._decoding.decode(packet, self._demand.decode, is_wanted)
         except Exception as error:  # one bad packet; `_watch` notices when no picture comes any more
             self._observer.decoded((), error)
             self._limit.check_failed(context, packet, error)
@@ -310,6 +333,12 @@ class VideoSource:
             return []
         self._observer.decoded(frames, None)
         return frames
+
+    def _heed(self, demand: Demand) -> None:
+        if demand is not self._demand:
+            self._demand = demand
+            if not self._is_still:  # pictures by URL are asked for at that rate
+                self._sampler.set_fps(demand.capped(self._config.fps))
 
     def _handle(
         self,

@@ -55,6 +55,11 @@ class PictureWatch:
         """Note that a picture was decoded."""
         self._has_begun, self._last_s = True, now_s
 
+    def left_out(self, now_s: float) -> None:
+        """Note that a packet was left out on purpose, so that no picture is to be expected of it."""
+        if self._has_begun:
+            self._last_s = now_s
+
     def check(self, now_s: float) -> None:
         """Report a wait for a key frame, or give up.
 

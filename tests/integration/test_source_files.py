@@ -25,6 +25,7 @@ from visaged.models.preprocess import Canvas
 from visaged.models.types import Image
 from visaged.pipelines.presentation import Turn
 from visaged.pipelines.records import Frame
+from visaged.pipelines.source.decoding import Decoding
 from visaged.pipelines.source.picture.canvases import CanvasPool
 from visaged.pipelines.source.picture.scaler import Scaler
 from visaged.pipelines.source.picture.surface import VideoSurface
@@ -450,24 +451,16 @@ def test_what_our_own_code_raises_is_a_bug_and_let_through(clip: Path) -> None:
 
 def test_one_bad_packet_does_not_end_a_stream(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = SourceRun(clip, pace="fast")
-    decode = run.source._decode
     raised: Iterator[Exception] = iter([ValueError("odd"), MemoryError(), av.error.InvalidDataError(1, "bad")])
-
-    class Bad:
-        def __init__(self, error: Exception) -> None:
-            self.error = error
-
-        def decode(self) -> list[av.VideoFrame]:
-            raise self.error
-
     count = itertools.count()
+    decode = Decoding.decode
 
-    def sometimes(context: Any, packet: Any) -> list[av.VideoFrame]:
+    def sometimes(self: Decoding, *arguments: Any) -> list[av.VideoFrame]:
         if next(count) in (30, 60, 90):
-            return decode(context, Bad(next(raised)))  # type: ignore[arg-type]
-        return decode(context, packet)
+            raise next(raised)
+        return decode(self, *arguments)
 
-    monkeypatch.setattr(run.source, "_decode", sometimes)
+    monkeypatch.setattr(Decoding, "decode", sometimes)
     run.checked()
     assert run.damaged >= 3
     assert len(run.frames) >= 100

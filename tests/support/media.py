@@ -52,6 +52,7 @@ def write_video(
     is_full_range: bool = False,
     noise: int = 8,
     seed: int = 0,
+    x264: str = "",
 ) -> Path:
     """Writes H.264; the container by the suffix: .mp4, .mkv, .ts, or .h264 (raw Annex B, no time stamps).
 
@@ -66,6 +67,7 @@ def write_video(
         is_full_range: Luma 0..255, which decodes as yuvj420p.
         noise: Amplitude of the noise, 0..95; more noise, more bytes.
         seed: Of the noise.
+        x264: Further options of the encoder, as in "open-gop=1:intra-refresh=1".
 
     Returns:
         `path`.
@@ -74,6 +76,7 @@ def write_video(
         times = [index / fps for index in range(round(fps * seconds))]
     with av.open(path, "w") as container:
         stream = _add_stream(container, size, fps, gop=gop, b_frames=b_frames, is_full_range=is_full_range)
+        stream.options |= {"x264-params": x264}
         for time_s, picture in zip(times, pictures(*size, len(times), noise=noise, seed=seed), strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
             frame.pts = round(time_s * CLOCK_HZ)

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Iterator
 from urllib.parse import urljoin, urlsplit
 
-from visaged.pipelines.source.challenges import challenge_fields
+from visaged.pipelines.source.rtsp.challenges import challenge_fields
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _UNAUTHORIZED = 401

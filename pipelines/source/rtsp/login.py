@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Callable, Sequence
 
-from visaged.pipelines.source.challenges import challenge_fields
+from visaged.pipelines.source.rtsp.challenges import challenge_fields
 from visaged.pipelines.source.rtsp.messages import as_header
 
 _ALGORITHMS: dict[str, Callable[[bytes], str]] = {

@@ -199,8 +199,14 @@ class Sampler:
     _ROUNDING_S = 0.002
 
     def __init__(self, fps: float | None) -> None:
-        self._interval = None if fps is None else 1.0 / fps
         self._due: float | None = None
+        self.set_fps(fps)
+
+    def set_fps(self, fps: float | None) -> None:
+        """Change the rate: from the next frame that is due on, frames are as far apart as it says."""
+        self._interval = None if fps is None else 1.0 / fps
+        if fps is None:
+            self._due = None
 
     def certainly_not(self, stamp_s: float) -> bool:
         """Return whether `keep` will be False for the frame with that stamp, whatever frames come before it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from itertools import pairwise
 
@@ -93,6 +94,23 @@ def decode_order(stamps: list[float], b_frames: int) -> list[tuple[float, list[f
         packets.append((reference, [] if others else [reference]))
         packets += [(stamp, [stamp] + ([reference] if stamp == others[-1] else [])) for stamp in others]
     return packets
+
+
+def test_a_changed_rate_is_even_at_once() -> None:
+    sampler = Sampler(5)
+    stamps = [index / 25 for index in range(500)]
+    rates = {0: 5.0, 125: 2.0, 250: None, 300: 0.5, 400: 10.0}
+    kept: dict[int, list[float]] = {begin: [] for begin in rates}
+    for index, stamp in enumerate(stamps):
+        if index in rates:
+            begin = index
+            sampler.set_fps(rates[index])
+        if sampler.keep(stamp):
+            kept[begin].append(stamp)
+    assert [len(kept[begin]) for begin in rates] == [25, 10, 50, 2, pytest.approx(40, abs=1)]
+    for begin, rate in rates.items():
+        steps = [b - a for a, b in itertools.pairwise(kept[begin])]
+        assert steps == pytest.approx([1 / (rate or 25)] * len(steps), abs=0.041), rate
 
 
 @pytest.mark.parametrize("seed", range(150))

@@ -1,0 +1,33 @@
+"""How much of a camera's stream is wanted: said by what watches over the whole machine, read by the camera's thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Decode = Literal["all", "key_frames"]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What is wanted of a camera's stream now; replaced as a whole.
+
+    Only live sources are reduced to key frames; recordings are analysed whole.
+
+    Attributes:
+        decode: Which pictures are decoded.
+        fps: Frames a second to analyse at most, where that is less than configured; None for as many as configured.
+    """
+
+    decode: Decode = "all"
+    fps: float | None = None
+
+    def capped(self, fps: float | None) -> float | None:
+        """Return the rate to analyse at, of a camera that is configured for `fps` frames a second (None: every one)."""
+        if fps is None or self.fps is None:
+            return self.fps if fps is None else fps
+        return min(fps, self.fps)
+
+
+FULL = Demand()
+"""All that is configured."""
