@@ -44,6 +44,7 @@ from visaged.pipelines.outputs.output import FrameSink, Output
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import Progress, beat
 from visaged.pipelines.runtime.worker import Worker, not_joined
+from visaged.pipelines.shedding.shedding import Shedding
 from visaged.pipelines.source.errors import SourceError
 
 log = logging.getLogger(__name__)
@@ -149,6 +150,7 @@ class Daemon:
         )
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
         count = settings.inference.workers or (_GPU_WORKERS if self.detector.on_gpu else os.cpu_count() or 1)
+        self._shedding = Shedding(self._cameras, self._batcher, count, self.metrics) if settings.overload.shed else None
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]
         self._live_worker = self._worker("live", self._live.run)
         self._http_worker = self._worker("http", self.web.run)
@@ -230,6 +232,8 @@ class Daemon:
         while not self._stop_wanted:
             beat()
             self._cameras.watch()
+            if self._shedding is not None:
+                self._shedding.tick()
             if self._once:
                 over, unreadable = self._cameras.over()
                 if over:

@@ -56,4 +56,4 @@ def _spec(settings: Settings, camera: CameraSettings, detector: Detector, heads:
         fps=camera.fps,
     )
     source = SourceConfig.model_validate(camera.model_dump(include=set(SourceConfig.model_fields), exclude_unset=True))
-    return CameraSpec(source, tracking, camera.login(), inference.close_up)
+    return CameraSpec(source, tracking, camera.login(), inference.close_up, camera.priority)

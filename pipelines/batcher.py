@@ -22,7 +22,6 @@ from collections.abc import Callable, Sequence
 
 from visaged.pipelines.jobs import Job, Overloaded
 
-
 _LEAST_COST_S = 0.001
 _COST_WEIGHT = 0.25
 """Weight of the newest job in the averages of what a frame and a picture take."""

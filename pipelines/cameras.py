@@ -15,8 +15,10 @@ from visaged.pipelines.records import CAMERA_STATES, CameraStatus, EndReason, Fr
 from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
 from visaged.pipelines.runtime.progress import beat
 from visaged.pipelines.runtime.worker import OnDeath, Worker
+from visaged.pipelines.shedding.controller import CameraLoad
 from visaged.pipelines.source.camera import Camera, lane_policy
 from visaged.pipelines.source.config import SourceConfig
+from visaged.pipelines.source.demand import EVERY_FPS, FULL, Demand
 from visaged.pipelines.tracking.job import FrameStage
 from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
@@ -41,12 +43,14 @@ class CameraSpec:
         tracking: How faces are tracked and read.
         credentials: User and password, if they are not in the URL.
         close_up: Whether frames are searched on a small canvas too.
+        priority: -3..3: who keeps more frames when there are more than can be analysed.
     """
 
     source: SourceConfig
     tracking: TrackingSpec
     credentials: tuple[str | None, str | None] = field(default=(None, None), repr=False)
     close_up: bool = False
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +218,28 @@ class CameraSet:
             )
             for one in self._snapshot().values()
         ]
+
+    def loads(self) -> list[CameraLoad]:
+        """Return what the live cameras that stream do, for what sheds load; recordings are never reduced."""
+        now_s = self._clock()
+        return [
+            CameraLoad(
+                name,
+                one.spec.priority,
+                one.spec.source.fps or EVERY_FPS,
+                0.0 if one.stage.tracks.present() else now_s - one.stage.tracks.face_at_s(),
+                one.camera.lag_s,
+                one.lane.offered,
+                one.lane.overtaken,
+            )
+            for name, one in self._snapshot().items()
+            if one.camera.live and one.camera.status.state == "streaming"
+        ]
+
+    def demand(self, demands: Mapping[str, Demand]) -> None:
+        """Ask this of the cameras, by name, and everything of those that are not named."""
+        for name, one in self._snapshot().items():
+            one.camera.demand = demands.get(name, FULL)
 
     def states(self) -> list[str]:
         """Return the state of every camera; takes no lock that is held while a frame is computed."""

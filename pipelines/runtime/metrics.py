@@ -90,6 +90,11 @@ class Metrics:
         )  # fmt: skip
         # Looked up once, and not for every frame.
         self.frame_stages = {name: self.stage.labels(name) for name in ("decode", "queue", "inference")}
+        self.cameras_reduced = gauge(
+            "cameras_reduced",
+            "Cameras of which less is analysed than configured, by what is left: key_frames, fps",
+            "to",
+        )
         self.waiting = gauge("waiting", "Items that wait for inference", "lane")
 
         self.mqtt_connected = gauge("mqtt_connected", "1 while the broker is connected")

@@ -13,7 +13,7 @@ catching up already. Under pressure
 Steps grow while the pressure lasts, so that 4 x too many cameras are sorted out in some ten seconds. Recovery goes the
 same way back, after `_HOLD_S` without trouble and only as far as the processor time that is free will do: what a camera
 takes is known from those that run. If more is asked for and the pressure comes back soon, the next try waits twice as
-long. A face that is found on a key frame brings its camera back at once, and another camera without one takes its place.
+long. A face that is found on a key frame brings its camera back at once, and one without a face takes its place.
 
 Nothing here reads a clock or a thread, so that all of it can be tested by itself.
 """
@@ -32,6 +32,8 @@ _OVERTAKEN = 0.05
 """Part of the frames that may be overtaken; cameras that are not in step lose one now and then."""
 _BEHIND_S = 0.25
 """Seconds by which the cameras' threads may be further behind real time than they have been."""
+_CATCHING_UP = 0.95
+"""Part of its last value to which that must have fallen for the threads to be catching up."""
 _ROOM = 0.8
 """Part of the processors up to which cameras are given more."""
 _FACE_S = 10.0
@@ -47,12 +49,13 @@ _NEWEST = 0.05
 _FIRST_CUT = 0.1
 """Part of all cameras that the first step takes; each further one takes twice as many."""
 _KEY_COST = 0.12
-"""What a camera on key frames takes, compared with all of it; measured for 1080p25 with a key frame every two seconds."""
+"""What a camera on key frames takes, compared with all of it: 1080p25 with a key frame every two seconds."""
 LEAST_SHARE = 0.15
 """A camera whose share of `fps` is below this gets its key frames alone, which are as many."""
 MOST_PRIORITY = 3
 
-_KEY_FRAMES = Demand(decode="key_frames")
+# Where every frame is a key frame, or every second, that many are enough.
+_KEY_FRAMES = Demand(decode="key_frames", fps=2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +136,7 @@ class Controller:
         )
         # While cameras with a face get less, those without one get no more than key frames.
         self._cut = len(without) if self._share < 1.0 else min(self._cut, len(without))
-        is_catching_up = load.behind_s > _BEHIND_S and load.behind_s < self._behind_s - 0.01
+        is_catching_up = _BEHIND_S < load.behind_s < _CATCHING_UP * self._behind_s
         self._behind_s = load.behind_s
         if load.signs >= 2 and not is_catching_up:
             self._press(now_s, len(without), len(cameras), self._demands(without, cameras))

@@ -46,6 +46,9 @@ class Shedding:
         metrics: Says how much is reduced.
         clock: Returns monotonic seconds.
         usage: Says how busy the processors are; None for those that this process may use.
+
+    Attributes:
+        demands: What is asked of each camera now, by name.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Shedding:
         self._controller = Controller()
         self._due_s = self._last_s = clock()
         self._last_spent = batcher.spent()
+        self.demands: dict[str, Demand] = {}
         self._frames: dict[str, tuple[int, int]] = {}  # offered and overtaken at the last look, by camera
         self._least_lag: dict[str, float] = {}
         self._since_s: float | None = None
@@ -79,7 +83,7 @@ class Shedding:
         self._due_s = now_s + _EVERY_S
         cameras = self._cameras.loads()
         load = self._load(now_s, cameras)
-        demands = self._controller.step(now_s, load, cameras)
+        demands = self.demands = self._controller.step(now_s, load, cameras)
         self._cameras.demand(demands)
         reduced = [demand for demand in demands.values() if demand != FULL]
         key_frames = sum(demand.decode == "key_frames" for demand in reduced)
@@ -109,12 +113,17 @@ class Shedding:
         return overtaken / offered if offered else 0.0
 
     def _behind_s(self, passed_s: float, cameras: Sequence[CameraLoad]) -> float:
-        """Return by how much more than usual the camera in the middle is behind real time: one camera tells nothing."""
+        """Return by how many seconds more than usual the cameras are behind real time.
+
+        It is that of the camera in the middle of those that are decoded: one alone tells of its network, and key frames
+        come late by themselves.
+        """
         least = self._least_lag
         self._least_lag = {
             one.name: min(one.lag_s, least.get(one.name, one.lag_s) + _ABSORBED * passed_s) for one in cameras
         }
-        return median([one.lag_s - self._least_lag[one.name] for one in cameras] or [0.0])
+        decoded = [one for one in cameras if self.demands.get(one.name, FULL).decode == "all"]
+        return median([one.lag_s - self._least_lag[one.name] for one in decoded] or [0.0])
 
     def _tell(self, now_s: float, reduced: int, key_frames: int, cameras: int) -> None:
         if reduced and self._since_s is None:
@@ -124,9 +133,9 @@ class Shedding:
         if reduced and not self._told and now_s - self._since_s >= _TELL_S:
             self._told = True
             log.warning(
-                "there are more cameras than this machine can analyse: %d of %d are reduced, %d of them to their key "
-                "frames, those without a face first; lower their fps, take smaller streams of them, set idle: keyframes "
-                "for quiet ones, or give some to another machine", reduced, cameras, key_frames,
+                "there are more cameras than this machine can analyse: %d of %d are reduced, %d of them to their "
+                "key frames, those without a face first; lower their fps, take smaller streams of them, set idle: "
+                "keyframes for quiet ones, or give some to another machine", reduced, cameras, key_frames,
             )  # fmt: skip
         if not reduced:
             if self._told:

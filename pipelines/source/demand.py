@@ -16,7 +16,8 @@ class Demand:
 
     Attributes:
         decode: Which pictures are decoded.
-        fps: Frames a second to analyse at most, where that is less than configured; None for as many as configured.
+        fps: Frames a second to analyse on average, where that is less than configured; None for as many as configured.
+            Where a hardware decoder decodes, they are spread evenly; elsewhere see `source.times.groups`.
     """
 
     decode: Decode = "all"
@@ -28,6 +29,13 @@ class Demand:
             return self.fps if fps is None else fps
         return min(fps, self.fps)
 
+    def share(self, fps: float | None) -> float:
+        """Return the part, 0..1, that is wanted of the frames of a camera configured for `fps` (None: every one)."""
+        return 1.0 if self.fps is None else min(1.0, self.fps / (fps or EVERY_FPS))
+
+
+EVERY_FPS = 25.0
+"""What stands for every frame, in frames a second."""
 
 FULL = Demand()
 """All that is configured."""

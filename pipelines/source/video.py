@@ -39,7 +39,7 @@ from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import Clock, Frame
 from visaged.pipelines.source.config import SourceConfig
 from visaged.pipelines.source.decoding import Decoding
-from visaged.pipelines.source.demand import FULL, Demand
+from visaged.pipelines.source.demand import FULL, Decode, Demand
 from visaged.pipelines.source.errors import SourceError, explain
 from visaged.pipelines.source.observer import SourceObserver
 from visaged.pipelines.source.opening.demuxing import packets
@@ -51,6 +51,7 @@ from visaged.pipelines.source.picture.limit import PictureLimit
 from visaged.pipelines.source.picture.scaler import Scaler
 from visaged.pipelines.source.picture.surface import VideoSurface
 from visaged.pipelines.source.times.camera_clock import CameraClock
+from visaged.pipelines.source.times.groups import Groups
 from visaged.pipelines.source.times.pacing import Pace
 from visaged.pipelines.source.times.stamps import Stamps
 from visaged.pipelines.source.times.timeline import Sampler, Timeline
@@ -130,6 +131,8 @@ class VideoSource:
         self._is_still = False
         self._demand = FULL
         self._decoding: Decoding
+        self._groups: Groups
+        self._in_groups = False
         self._newest_stamp = -math.inf  # of the pictures that the source's pace was applied to
         self._pace: Pace
         self._watch: PictureWatch
@@ -263,6 +266,7 @@ class VideoSource:
         handled_s = self._clock()
         self._watch = PictureWatch(2 * self._config.read_timeout_s, handled_s, self._on_waiting, self._limit.hint)
         self._decoding = Decoding(self._camera, stream.codec_context)
+        self._groups = Groups()
         pictures = 0
         for packet in self._packets(container, stream):
             if stopping.is_set():
@@ -320,11 +324,11 @@ class VideoSource:
     def _decode(
         self, context: VideoCodecContext, packet: Packet[VideoStream], stamp: float | None
     ) -> list[av.VideoFrame]:
-        self._heed(self._wanted_now() if self.live else FULL)
+        decode = self._heed(self._wanted_now() if self.live else FULL, packet, stamp, context.is_hwaccel)
         # Frames that the sampler will not keep, and that no other frame refers to, are not decoded.
         is_wanted = stamp is None or not self._sampler.certainly_not(self._timeline.real(stamp))
         try:
-            frames = self._decoding.decode(packet, self._demand.decode, is_wanted)
+            frames = self._decoding.decode(packet, decode, is_wanted)
         except Exception as error:  # one bad packet; `_watch` notices when no picture comes any more
             self._observer.decoded((), error)
             self._limit.check_failed(context, packet, error)
@@ -334,11 +338,19 @@ class VideoSource:
         self._observer.decoded(frames, None)
         return frames
 
-    def _heed(self, demand: Demand) -> None:
-        if demand is not self._demand:
-            self._demand = demand
+    def _heed(
+        self, demand: Demand, packet: Packet[VideoStream], stamp: float | None, decoding_is_cheap: bool
+    ) -> Decode:
+        """Set how frames are chosen, and return how a packet is to be decoded."""
+        passed = self._groups.passed(stamp, packet.is_keyframe)
+        in_groups = passed is not None and demand.decode == "all" and not decoding_is_cheap
+        if demand is not self._demand or in_groups != self._in_groups:
+            self._demand, self._in_groups = demand, in_groups
             if not self._is_still:  # pictures by URL are asked for at that rate
-                self._sampler.set_fps(demand.capped(self._config.fps))
+                self._sampler.set_fps(self._config.fps if in_groups else demand.capped(self._config.fps))
+        if in_groups and passed is not None and passed >= demand.share(self._config.fps):
+            return "key_frames"
+        return demand.decode
 
     def _handle(
         self,
