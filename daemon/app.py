@@ -150,7 +150,11 @@ class Daemon:
         )
         work = Inference(self._batcher, self.detector, self._reader, self.metrics)
         count = settings.inference.workers or (_GPU_WORKERS if self.detector.on_gpu else os.cpu_count() or 1)
-        self._shedding = Shedding(self._cameras, self._batcher, count, self.metrics) if settings.overload.shed else None
+        self._shedding = (
+            Shedding(self._cameras, self._batcher, count if self.detector.on_gpu else None, self.metrics)
+            if settings.overload.shed
+            else None
+        )
         self._inference_workers = [self._worker(f"inference-{index}", work.run) for index in range(count)]
         self._live_worker = self._worker("live", self._live.run)
         self._http_worker = self._worker("http", self.web.run)

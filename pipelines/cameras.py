@@ -15,7 +15,7 @@ from visaged.pipelines.records import CAMERA_STATES, CameraStatus, EndReason, Fr
 from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
 from visaged.pipelines.runtime.progress import beat
 from visaged.pipelines.runtime.worker import OnDeath, Worker
-from visaged.pipelines.shedding.controller import CameraLoad
+from visaged.pipelines.shedding.load import CameraLoad
 from visaged.pipelines.source.camera import Camera, lane_policy
 from visaged.pipelines.source.config import SourceConfig
 from visaged.pipelines.source.demand import EVERY_FPS, FULL, Demand

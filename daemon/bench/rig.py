@@ -144,7 +144,8 @@ class Rig:
         scales = Scales.of(bench.detector, bench.settings.inference.long_side)
         sinks = Sinks(submit, lambda event: None, lambda status: None, lambda name: None)
         self._cameras = CameraSet(self._batcher, bench.reader, scales, self._metrics, sinks, bench.died)
-        self._shedding = Shedding(self._cameras, self._batcher, bench.workers, self._metrics) if shed else None
+        workers = bench.workers if bench.detector.on_gpu else None
+        self._shedding = Shedding(self._cameras, self._batcher, workers, self._metrics) if shed else None
 
     def start(self, wait: Callable[[float], None] = time.sleep) -> None:
         """Start the workers, and the cameras one after another."""

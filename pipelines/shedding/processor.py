@@ -65,12 +65,15 @@ def _old_quota(group: Path) -> float | None:
 
 
 class Usage:
-    """The part of the processors that was in use from one call of `busy` to the next.
+    """The part of the processors that was in use from one call of `look` to the next.
 
     Args:
         allowed: Cores that this process may use.
         clock: Returns monotonic seconds.
         spent: Returns the processor time of this process in seconds.
+
+    Attributes:
+        allowed: See above.
     """
 
     def __init__(
@@ -79,28 +82,29 @@ class Usage:
         clock: Callable[[], float] = time.monotonic,
         spent: Callable[[], float] = time.process_time,
     ) -> None:
-        self._allowed = allowed
+        self.allowed = allowed
         self._clock, self._spent = clock, spent
         self._last = clock(), spent()
         self._last_machine = _machine_times()
 
-    def busy(self) -> float:
-        """Return the part in use, 0..1: of what this process may use, by itself, or of the machine, by all programs."""
+    def look(self) -> tuple[float, float]:
+        """Return the part of what this process may use that it used, and of the machine that all used, 0..1."""
         now = self._clock(), self._spent()
         passed_s, spent_s = now[0] - self._last[0], now[1] - self._last[1]
         self._last = now
-        own = spent_s / passed_s / self._allowed if passed_s > 0 else 0.0
+        own = min(1.0, spent_s / passed_s / self.allowed) if passed_s > 0 else 0.0
         machine = _machine_times()
         total, idle = (after - before for after, before in zip(machine, self._last_machine, strict=True))
         self._last_machine = machine
-        return min(1.0, max(own, 1.0 - idle / total if total > 0 else 0.0))
+        return own, 1.0 - idle / total if total > 0 else own
 
 
 def _machine_times() -> tuple[int, int]:
-    """Return the ticks of all cores so far, and those of them in which a core had nothing to do; 0 where unknown."""
+    """Return the ticks of all cores so far, and those in which a core was free for this process; 0 where unknown."""
     try:
         line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
         ticks = [int(word) for word in line.split()[1:9]]
-        return sum(ticks), ticks[3] + ticks[4]
+        # What runs at a lower priority (`nice`) gives way.
+        return sum(ticks), ticks[1] + ticks[3] + ticks[4]
     except (OSError, ValueError, IndexError):
         return 0, 0

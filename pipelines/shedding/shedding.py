@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
 from typing import Protocol
 
 from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.shedding.controller import CameraLoad, Controller, Load
+from visaged.pipelines.shedding.controller import KEY_FRAMES, Controller
+from visaged.pipelines.shedding.lags import Lags
+from visaged.pipelines.shedding.load import BUSY, CameraLoad, Load
 from visaged.pipelines.shedding.processor import Usage, cores_allowed
 from visaged.pipelines.source.demand import FULL, Demand
 
@@ -19,9 +20,6 @@ log = logging.getLogger(__name__)
 _EVERY_S = 0.5
 _TELL_S = 10.0
 """Seconds of an overload after which it is told, when it is known how many cameras it takes."""
-_ABSORBED = 0.05
-"""Seconds by which a camera that stays behind real time counts as less behind in each second: a stream that was held up
-stays late, and that is no overload."""
 
 
 class Cameras(Protocol):
@@ -42,7 +40,8 @@ class Shedding:
     Args:
         cameras: The cameras.
         batcher: The queue of the inference workers.
-        workers: Number of the inference workers.
+        workers: Number of the inference workers on a GPU, which may be what is short; None where they run on the
+            processors.
         metrics: Says how much is reduced.
         clock: Returns monotonic seconds.
         usage: Says how busy the processors are; None for those that this process may use.
@@ -55,7 +54,7 @@ class Shedding:
         self,
         cameras: Cameras,
         batcher: Batcher,
-        workers: int,
+        workers: int | None,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         usage: Usage | None = None,
@@ -70,7 +69,7 @@ class Shedding:
         self._last_spent = batcher.spent()
         self.demands: dict[str, Demand] = {}
         self._frames: dict[str, tuple[int, int]] = {}  # offered and overtaken at the last look, by camera
-        self._least_lag: dict[str, float] = {}
+        self._lags = Lags()
         self._since_s: float | None = None
         self._told = False
         self._reduced = metrics.cameras_reduced
@@ -84,7 +83,7 @@ class Shedding:
         cameras = self._cameras.loads()
         load = self._load(now_s, cameras)
         demands = self.demands = self._controller.step(now_s, load, cameras)
-        self._cameras.demand(demands)
+        self._cameras.demand(demands | dict.fromkeys(self._lags.skipping, KEY_FRAMES))
         reduced = [demand for demand in demands.values() if demand != FULL]
         key_frames = sum(demand.decode == "key_frames" for demand in reduced)
         self._reduced.labels("key_frames").set(key_frames)
@@ -96,13 +95,22 @@ class Shedding:
         spent = self._batcher.spent()
         frames_s, pictures_s = (new - old for new, old in zip(spent, self._last_spent, strict=True))
         self._last_spent = spent
-        whole_s = max(passed_s, 1e-3) * self._workers
-        return Load(
-            busy=max(self._usage.busy(), min(1.0, (frames_s + pictures_s) / whole_s)),
-            overtaken=self._overtaken(cameras),
-            behind_s=self._behind_s(passed_s, cameras),
-            pictures=min(1.0, pictures_s / whole_s),
-        )
+        own, busy = self._usage.look()
+        part = pictures_s / max(frames_s + pictures_s, 1e-3)
+        pictures = min(own, pictures_s / max(passed_s, 1e-3) / self._usage.allowed)
+        if self._workers is not None:
+            workers = min(1.0, (frames_s + pictures_s) / max(passed_s, 1e-3) / self._workers)
+            if workers > own:
+                own, pictures = workers, part * workers
+        busy = max(own, busy)
+        self._lags.look(now_s, cameras, busy > BUSY)
+        decoded = [one for one in cameras if self._is_decoded(one)]
+        return Load(busy, own, self._overtaken(decoded), self._lags.behind_s(decoded), pictures)
+
+    def _is_decoded(self, camera: CameraLoad) -> bool:
+        """Return whether a camera tells of the load: key frames are few, and what is skipped is lost on purpose."""
+        demand = self.demands.get(camera.name, FULL)
+        return demand.decode == "all" and camera.name not in self._lags.skipping
 
     def _overtaken(self, cameras: Sequence[CameraLoad]) -> float:
         before, self._frames = self._frames, {one.name: (one.offered, one.overtaken) for one in cameras}
@@ -111,19 +119,6 @@ class Shedding:
         offered = sum(max(0, now - then) for now, _, then, _ in counts)
         overtaken = sum(max(0, now - then) for _, now, _, then in counts)
         return overtaken / offered if offered else 0.0
-
-    def _behind_s(self, passed_s: float, cameras: Sequence[CameraLoad]) -> float:
-        """Return by how many seconds more than usual the cameras are behind real time.
-
-        It is that of the camera in the middle of those that are decoded: one alone tells of its network, and key frames
-        come late by themselves.
-        """
-        least = self._least_lag
-        self._least_lag = {
-            one.name: min(one.lag_s, least.get(one.name, one.lag_s) + _ABSORBED * passed_s) for one in cameras
-        }
-        decoded = [one for one in cameras if self.demands.get(one.name, FULL).decode == "all"]
-        return median([one.lag_s - self._least_lag[one.name] for one in decoded] or [0.0])
 
     def _tell(self, now_s: float, reduced: int, key_frames: int, cameras: int) -> None:
         if reduced and self._since_s is None:

@@ -1,7 +1,7 @@
 """What is left of each camera when there are one, two and four times as many as the machine can analyse.
 
 Cameras are 1080p25 files at 4 Mb/s with a key frame every two seconds that loop at their own speed, which the daemon
-takes for live cameras: half of them show faces, half of them the same clip upside down, in which there are none. They
+takes for live cameras: half of them show faces, half of them the same clip out of focus, in which there are none. They
 go through the daemon's own path (`visaged.daemon.bench.rig`): source, batcher, detector, tracker, messages; no
 attributes. Each number of cameras runs with and without shedding. It prints, for cameras with and without faces, the
 analysed frames a second (the mean and the least of a camera) and key frames a second, then the age of results, from
@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,18 +46,24 @@ GROUP_S = 2.0
 
 
 def empty_clip() -> Path:
-    """Return the benchmark's clip upside down, made on the first call: it costs as much, and shows no face."""
+    """Return the benchmark's clip out of focus and with noise, made on the first call: as many bits, and no face."""
     path = CACHE / "empty.mp4"
     if not path.exists():
         part = path.with_name("empty-part.mp4")
         with av.open(str(bench_clip())) as read:
-            frames = (
-                av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.to_ndarray(format="bgr24")[::-1]), format="bgr24")
-                for frame in read.decode(video=0)
-            )
-            encode_as_a_camera(frames, part)
+            encode_as_a_camera(_out_of_focus(read.decode(video=0)), part)
         part.rename(path)
     return path
+
+
+def _out_of_focus(frames: Iterable[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    noise = np.random.default_rng(0).normal(0, 4, (1080, 1920)).astype(np.int8)
+    for number, frame in enumerate(frames):
+        planes = frame.to_ndarray(format="yuv420p")  # (1620, 1920): luma, then chroma
+        small = cv2.resize(planes[:1080], (24, 14), interpolation=cv2.INTER_AREA)
+        luma = cv2.resize(small, (1920, 1080), interpolation=cv2.INTER_CUBIC)
+        planes[:1080] = cv2.add(luma, np.roll(noise, number * 37, axis=1), dtype=cv2.CV_8U)
+        yield av.VideoFrame.from_ndarray(planes, format="yuv420p")
 
 
 @dataclass
