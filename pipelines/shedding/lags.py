@@ -2,7 +2,7 @@
 
 A camera's thread that gets too little of the processor reads its stream late; what it has not read yet waits in the
 buffers of the network, and all later results are as old as that. Making up for it takes the time that lacks. So while
-the processors are busy, a camera that is more than a second behind gets its key frames alone until it has caught up.
+the processors are busy, a camera that is more than a second behind reads on without decoding until it has caught up.
 
 Not all that is late is an overload: a stream that was held up by its network stays late for ever. So a camera is behind
 by what it is later than before; and one that does not catch up by skipping is taken as it is after `_SKIP_S`.
@@ -60,7 +60,7 @@ class Lags:
 
     @property
     def skipping(self) -> frozenset[str]:
-        """Names of the cameras that are to get their key frames alone until they have caught up."""
+        """Names of the cameras that are to read without decoding until they have caught up."""
         return frozenset(name for name, lag in self._cameras.items() if lag.skips_since_s is not None)
 
     def behind_s(self, decoded: Sequence[CameraLoad]) -> float:

@@ -100,11 +100,10 @@ class Usage:
 
 
 def _machine_times() -> tuple[int, int]:
-    """Return the ticks of all cores so far, and those in which a core was free for this process; 0 where unknown."""
+    """Return the ticks of all cores so far, and those in which a core had nothing to do; 0 where unknown."""
     try:
         line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
         ticks = [int(word) for word in line.split()[1:9]]
-        # What runs at a lower priority (`nice`) gives way.
-        return sum(ticks), ticks[1] + ticks[3] + ticks[4]
+        return sum(ticks), ticks[3] + ticks[4]
     except (OSError, ValueError, IndexError):
         return 0, 0

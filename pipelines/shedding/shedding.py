@@ -9,7 +9,7 @@ from typing import Protocol
 
 from visaged.pipelines.batcher import Batcher
 from visaged.pipelines.runtime.metrics import Metrics
-from visaged.pipelines.shedding.controller import KEY_FRAMES, Controller
+from visaged.pipelines.shedding.controller import Controller
 from visaged.pipelines.shedding.lags import Lags
 from visaged.pipelines.shedding.load import BUSY, CameraLoad, Load
 from visaged.pipelines.shedding.processor import Usage, cores_allowed
@@ -18,6 +18,7 @@ from visaged.pipelines.source.demand import FULL, Demand
 log = logging.getLogger(__name__)
 
 _EVERY_S = 0.5
+_SKIP = Demand(skip=True)
 _TELL_S = 10.0
 """Seconds of an overload after which it is told, when it is known how many cameras it takes."""
 
@@ -83,7 +84,7 @@ class Shedding:
         cameras = self._cameras.loads()
         load = self._load(now_s, cameras)
         demands = self.demands = self._controller.step(now_s, load, cameras)
-        self._cameras.demand(demands | dict.fromkeys(self._lags.skipping, KEY_FRAMES))
+        self._cameras.demand(demands | dict.fromkeys(self._lags.skipping, _SKIP))
         reduced = [demand for demand in demands.values() if demand != FULL]
         key_frames = sum(demand.decode == "key_frames" for demand in reduced)
         self._reduced.labels("key_frames").set(key_frames)

@@ -75,9 +75,6 @@ class Camera:
         backoff: Waiting times between two tries.
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
-
-    Attributes:
-        lag_s: Seconds from the capture of the newest frame to when it was decoded.
     """
 
     # Seconds of pictures after which the waiting times begin again with the shortest.
@@ -122,7 +119,6 @@ class Camera:
         self._shape: tuple[str, int, int] = ("", 0, 0)
         self._shape_due_s = float("inf")
         self._demand = FULL
-        self.lag_s = 0.0
         self._source = VideoSource(
             name,
             config,
@@ -169,6 +165,11 @@ class Camera:
     def live(self) -> bool:
         """Whether the source goes on without waiting for its reader; see `VideoSource.live`."""
         return self._source.live
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds by which the newest packet came later than by its stamp."""
+        return self._source.lag_s
 
     def silence(self) -> None:
         """Report no more status: the camera was removed, and another may have its name."""
@@ -262,7 +263,6 @@ class Camera:
             self._counters.sampled.inc()
 
     def _deliver(self, frame: Frame, stopping: threading.Event) -> bool:
-        self.lag_s = max(0.0, frame.ready_s - frame.captured_s)
         job = self._job(frame)
         if self._lane.offer(job, stopping):
             return True

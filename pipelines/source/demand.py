@@ -18,10 +18,12 @@ class Demand:
         decode: Which pictures are decoded.
         fps: Frames a second to analyse on average, where that is less than configured; None for as many as configured.
             Where a hardware decoder decodes, they are spread evenly; elsewhere see `source.times.groups`.
+        skip: Whether nothing is decoded, because the camera's thread is far behind and is to catch up.
     """
 
     decode: Decode = "all"
     fps: float | None = None
+    skip: bool = False
 
     def capped(self, fps: float | None) -> float | None:
         """Return the rate to analyse at, of a camera that is configured for `fps` frames a second (None: every one)."""

@@ -95,6 +95,9 @@ class VideoSource:
         wall: Returns seconds since 1970.
         observer: Looks on while the source is read.
         demand: Returns what is wanted of the stream; asked for each packet of a live source.
+
+    Attributes:
+        lag_s: Seconds by which the newest packet came later than by its stamp.
     """
 
     def __init__(
@@ -133,6 +136,7 @@ class VideoSource:
         self._decoding: Decoding
         self._groups: Groups
         self._in_groups = False
+        self.lag_s = 0.0
         self._newest_stamp = -math.inf  # of the pictures that the source's pace was applied to
         self._pace: Pace
         self._watch: PictureWatch
@@ -279,6 +283,8 @@ class VideoSource:
                 self._watch.packet(packet.is_keyframe, arrived_s)
                 self._observer.packet(packet, asked_s, arrived_s)
                 stamp = self._stamps.of_packet(packet)
+                if stamp is not None:
+                    self.lag_s = self._timeline.late_s(stamp, arrived_s)
                 frames = self._decode(stream.codec_context, packet, stamp)
                 if not frames and not self._decoding.is_whole:
                     self._watch.left_out(arrived_s)
@@ -327,6 +333,8 @@ class VideoSource:
         decode = self._heed(self._wanted_now() if self.live else FULL, packet, stamp, context.is_hwaccel)
         # Frames that the sampler will not keep, and that no other frame refers to, are not decoded.
         is_wanted = stamp is None or not self._sampler.certainly_not(self._timeline.real(stamp))
+        if self._demand.skip:
+            decode, is_wanted = "key_frames", False
         try:
             frames = self._decoding.decode(packet, decode, is_wanted)
         except Exception as error:  # one bad packet; `_watch` notices when no picture comes any more
