@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from visaged.models.search import Scales
+from visaged.pipelines.attention import Attention
 from visaged.pipelines.attributes import AttributeReader
 from visaged.pipelines.batcher import Batcher, Lane
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, EndReason, FrameResult, TrackEvent
@@ -67,6 +69,7 @@ class CameraOverview:
         status: Its status.
         tracks: Number of faces that are tracked now.
         fps: Frames a second that are analysed at most; None for every frame.
+        reduced: Why less is decoded than usual: `idle`, or empty.
         next_try_at: When it is tried again, seconds since 1970; None unless it waits for that.
         trouble_since: Since when it has given no pictures, over all tries, seconds since 1970; None while it does.
     """
@@ -74,6 +77,7 @@ class CameraOverview:
     status: CameraStatus
     tracks: int
     fps: float | None
+    reduced: Literal["", "idle"]
     next_try_at: float | None
     trouble_since: float | None
 
@@ -208,7 +212,8 @@ class CameraSet:
             CameraOverview(
                 one.camera.status,
                 one.stage.tracks.present(),
-                one.spec.source.fps,
+                one.camera.demand.capped(one.spec.source.fps),
+                "idle" if one.camera.idle else "",
                 one.camera.next_try_at,
                 one.camera.trouble_since,
             )
@@ -243,7 +248,8 @@ class CameraSet:
     def _make(self, name: str, spec: CameraSpec, counters: CameraMetrics) -> _Running:
         tracks = CameraTracks(name, spec.tracking, self._reader, self._next_tracks.get(name, 1))
         close_up = self._scales if spec.close_up else None
-        stage = FrameStage(tracks, counters, self._metrics, self._sinks.on_result, close_up, self._clock)
+        attention = Attention(spec.tracking.min_confidence, self._clock)
+        stage = FrameStage(tracks, counters, self._metrics, self._sinks.on_result, close_up, self._clock, attention)
         lane = self._batcher.open_lane(*lane_policy(spec.source.live))
         camera = Camera(
             name,
@@ -256,6 +262,8 @@ class CameraSet:
             self._sinks.on_status,
             spec.credentials,
             clock=self._clock,
+            attention=attention,
+            unsearched=stage.pass_unsearched,
         )
         return _Running(spec, camera, lane, stage, Worker(f"camera-{name}", camera.run, self._on_death))
 
