@@ -7,8 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from visaged.models.search import Scales
+from visaged.pipelines.attention import Attention
 from visaged.pipelines.attributes import AttributeReader
 from visaged.pipelines.batcher import Batcher, Lane
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, EndReason, FrameResult, TrackEvent
@@ -71,6 +73,7 @@ class CameraOverview:
         status: Its status.
         tracks: Number of faces that are tracked now.
         fps: Frames a second that are analysed at most; None for every frame.
+        reduced: Why less is decoded than usual: `idle`, `overload`, or empty.
         next_try_at: When it is tried again, seconds since 1970; None unless it waits for that.
         trouble_since: Since when it has given no pictures, over all tries, seconds since 1970; None while it does.
     """
@@ -78,6 +81,7 @@ class CameraOverview:
     status: CameraStatus
     tracks: int
     fps: float | None
+    reduced: Literal["", "idle", "overload"]
     next_try_at: float | None
     trouble_since: float | None
 
@@ -212,7 +216,8 @@ class CameraSet:
             CameraOverview(
                 one.camera.status,
                 one.stage.tracks.present(),
-                one.spec.source.fps,
+                one.camera.demand.capped(one.spec.source.fps),
+                "idle" if one.camera.idle else "" if one.camera.demand == FULL else "overload",
                 one.camera.next_try_at,
                 one.camera.trouble_since,
             )
@@ -220,7 +225,10 @@ class CameraSet:
         ]
 
     def loads(self) -> list[CameraLoad]:
-        """Return what the live cameras that stream do, for what sheds load; recordings are never reduced."""
+        """Return what the live cameras that stream do, for what sheds load.
+
+        Recordings are never reduced, and cameras that are idle are already.
+        """
         now_s = self._clock()
         return [
             CameraLoad(
@@ -233,7 +241,7 @@ class CameraSet:
                 one.lane.overtaken,
             )
             for name, one in self._snapshot().items()
-            if one.camera.live and one.camera.status.state == "streaming"
+            if one.camera.live and not one.camera.idle and one.camera.status.state == "streaming"
         ]
 
     def demand(self, demands: Mapping[str, Demand]) -> None:
@@ -269,7 +277,8 @@ class CameraSet:
     def _make(self, name: str, spec: CameraSpec, counters: CameraMetrics) -> _Running:
         tracks = CameraTracks(name, spec.tracking, self._reader, self._next_tracks.get(name, 1))
         close_up = self._scales if spec.close_up else None
-        stage = FrameStage(tracks, counters, self._metrics, self._sinks.on_result, close_up, self._clock)
+        attention = Attention(spec.tracking.min_confidence, self._clock)
+        stage = FrameStage(tracks, counters, self._metrics, self._sinks.on_result, close_up, self._clock, attention)
         lane = self._batcher.open_lane(*lane_policy(spec.source.live))
         camera = Camera(
             name,
@@ -282,6 +291,8 @@ class CameraSet:
             self._sinks.on_status,
             spec.credentials,
             clock=self._clock,
+            attention=attention,
+            unsearched=stage.pass_unsearched,
         )
         return _Running(spec, camera, lane, stage, Worker(f"camera-{name}", camera.run, self._on_death))
 

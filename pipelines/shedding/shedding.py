@@ -18,7 +18,7 @@ from visaged.pipelines.source.demand import FULL, Demand
 log = logging.getLogger(__name__)
 
 _EVERY_S = 0.5
-_SKIP = Demand(skip=True)
+_SKIP = Demand(decode="none")
 _TELL_S = 10.0
 """Seconds of an overload after which it is told, when it is known how many cameras it takes."""
 

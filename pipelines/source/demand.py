@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Decode = Literal["all", "key_frames"]
+Decode = Literal["all", "key_frames", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,15 +15,13 @@ class Demand:
     Only live sources are reduced to key frames; recordings are analysed whole.
 
     Attributes:
-        decode: Which pictures are decoded.
+        decode: Which pictures are decoded; none while a thread that is far behind catches up.
         fps: Frames a second to analyse on average, where that is less than configured; None for as many as configured.
-            Where a hardware decoder decodes, they are spread evenly; elsewhere see `source.times.groups`.
-        skip: Whether nothing is decoded, because the camera's thread is far behind and is to catch up.
+            Where a hardware decoder decodes, they are spread evenly; elsewhere see `source.times.thinning`.
     """
 
     decode: Decode = "all"
     fps: float | None = None
-    skip: bool = False
 
     def capped(self, fps: float | None) -> float | None:
         """Return the rate to analyse at, of a camera that is configured for `fps` frames a second (None: every one)."""

@@ -141,6 +141,13 @@ class Timeline:
         self._last_capture = max(min(capture, arrival_s), self._last_capture)
         return self._last_capture
 
+    def foresee(self, stamp_s: float, arrival_s: float) -> tuple[float, float]:
+        """Return the times of capture and of the scene that a frame will have, whose predecessors are not known yet."""
+        if self._line_s is None:
+            return arrival_s, arrival_s
+        passed_s = self._real_per_stamp * (stamp_s - self._last_stamp)
+        return max(min(self._line_s + passed_s, arrival_s), self._last_capture), self.scene_s + max(0.0, passed_s)
+
     def _advance_scene(self, stamp_s: float | None, arrival_s: float) -> None:
         if math.isnan(self._last_arrival):
             self.scene_s = arrival_s
