@@ -41,7 +41,7 @@ _NEWEST = 0.05
 _FIRST_CUT = 0.1
 """Part of all cameras that the first step takes; each further one takes twice as many."""
 _LOWER = 0.8
-"""What each step leaves of the others' share."""
+"""What the first step leaves of the others' share; each further one goes twice as far."""
 _KEY_COST = 0.12
 """What a camera on key frames takes, compared with all of it: 1080p25 with a key frame every two seconds."""
 _LEAST_SHARE = 0.15
@@ -57,7 +57,7 @@ class Controller:
     def __init__(self) -> None:
         self._cut = 0  # cameras without a face that are on key frames
         self._share = 1.0  # of the frames of the others
-        self._stride = _FIRST_CUT
+        self._stride, self._lower = _FIRST_CUT, _LOWER
         self._pressed_since_s: float | None = None
         self._calm_since_s = 0.0
         self._taken, self._looks = 0.0, 0  # of the machine, on average since then
@@ -110,7 +110,8 @@ class Controller:
             self._cut = min(len(without), self._cut + max(1, round(self._stride * len(cameras))))
             self._stride *= 2
         elif any(demand != KEY_FRAMES for demand in self._demands(without, cameras).values()):
-            self._share *= _LOWER
+            self._share *= self._lower
+            self._lower = _LOWER**2
 
     def _relax(self, now_s: float, load: Load, without: Sequence[CameraLoad], cameras: Sequence[CameraLoad]) -> None:
         if load.lacks:
@@ -119,7 +120,7 @@ class Controller:
         self._taken += max(1 / self._looks, _NEWEST) * (load.taken - self._taken)
         if now_s - self._calm_since_s < self._hold_s:
             return
-        self._stride = _FIRST_CUT
+        self._stride, self._lower = _FIRST_CUT, _LOWER
         if not self._cut and self._share == 1.0:
             self._hold_s = _HOLD_S
             return

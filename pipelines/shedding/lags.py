@@ -56,7 +56,7 @@ class Lags:
             elif lag.behind_s < _NEAR_S:
                 lag.skips_since_s = None
             elif now_s - lag.skips_since_s > _SKIP_S:
-                lag.skips_since_s, lag.usual_s = None, camera.lag_s
+                lag.skips_since_s, lag.usual_s, lag.behind_s = None, camera.lag_s, 0.0
 
     @property
     def skipping(self) -> frozenset[str]:
@@ -66,7 +66,10 @@ class Lags:
     def behind_s(self, decoded: Sequence[CameraLoad]) -> float:
         """Return by how many seconds the one in the middle of some cameras is behind: one alone tells of its network.
 
+        One that skips is as far behind as when it began to: it has not caught up by what the machine can do.
+
         Args:
-            decoded: Those that are decoded now; key frames come late by themselves.
+            decoded: Those that are decoded; key frames come late by themselves.
         """
-        return median([self._cameras[camera.name].behind_s for camera in decoded] or [0.0])
+        lags = [self._cameras[camera.name] for camera in decoded]
+        return median([lag.behind_s if lag.skips_since_s is None else _FAR_S for lag in lags] or [0.0])

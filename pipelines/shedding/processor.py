@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _GROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def cores() -> int:
@@ -27,11 +28,14 @@ def cores_allowed() -> float:
 def _quotas() -> Iterator[float]:
     """Yield the limits in cores that the process's control group and those around it set."""
     try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        lines = _MEMBERSHIP.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, _, named = line.partition(":")
+        controllers, found, path = named.partition(":")
+        if not found:
+            continue
         if controllers == "":
             root, quota_of = _GROUPS, _quota
         elif "cpu" in controllers.split(","):
@@ -52,16 +56,16 @@ def _quota(group: Path) -> float | None:
     try:
         quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
         return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return None
 
 
 def _old_quota(group: Path) -> float | None:
     try:
         quota, period = (int((group / f"cpu.cfs_{name}_us").read_text("ascii")) for name in ("quota", "period"))
-    except (OSError, ValueError):
+        return quota / period if quota > 0 else None
+    except (OSError, ValueError, ZeroDivisionError):
         return None
-    return quota / period if quota > 0 else None
 
 
 class Usage:

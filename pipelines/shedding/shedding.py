@@ -105,13 +105,8 @@ class Shedding:
                 own, pictures = workers, part * workers
         busy = max(own, busy)
         self._lags.look(now_s, cameras, busy > BUSY)
-        decoded = [one for one in cameras if self._is_decoded(one)]
+        decoded = [one for one in cameras if self.demands.get(one.name, FULL).decode == "all"]
         return Load(busy, own, self._overtaken(decoded), self._lags.behind_s(decoded), pictures)
-
-    def _is_decoded(self, camera: CameraLoad) -> bool:
-        """Return whether a camera tells of the load: key frames are few, and what is skipped is lost on purpose."""
-        demand = self.demands.get(camera.name, FULL)
-        return demand.decode == "all" and camera.name not in self._lags.skipping
 
     def _overtaken(self, cameras: Sequence[CameraLoad]) -> float:
         before, self._frames = self._frames, {one.name: (one.offered, one.overtaken) for one in cameras}

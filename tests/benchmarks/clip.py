@@ -48,7 +48,7 @@ def encode_as_a_camera(frames: Iterable[av.VideoFrame], target: Path) -> None:
         stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
         stream.bit_rate = 4_000_000
         stream.options = {
-            "preset": "veryfast", "tune": "zerolatency", "bf": "0", "refs": "1", "g": "50",
+            "preset": "veryfast", "tune": "zerolatency", "bf": "0", "refs": "1", "g": "50", "sc_threshold": "0",
             "maxrate": "4M", "bufsize": "4M",
         }  # fmt: skip
         for number, frame in enumerate(frames):

@@ -16,6 +16,7 @@ from visaged.pipelines.source.demand import Decode, Demand
 
 _LONGEST_S = 4.5
 _SHORTEST_S = 0.3
+_ROUNDING = 0.001
 
 
 class Thinning:
@@ -51,7 +52,7 @@ class Thinning:
             self.fps = demand.capped(self._configured)
             return demand.decode
         self.fps = self._configured
-        return "all" if passed < demand.share(self._configured) else "key_frames"
+        return "all" if passed < demand.share(self._configured) - _ROUNDING else "key_frames"
 
     def _passed(self, stamp_s: float | None, is_key: bool) -> float | None:
         """Return which part of its group lies before a packet; None where that is not known, or groups are not fit."""
