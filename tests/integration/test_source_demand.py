@@ -42,7 +42,7 @@ def test_key_frames_alone_then_the_first_part_of_each_group_then_all(clip: Path)
             steps = steps_of(run, count + 1, count + 13)
             pauses = [step for step in steps if step > 0.7]
             assert 2 <= len(pauses) <= 4, "nothing is decoded in the rest of a group"
-            assert [step for step in steps if step <= 0.7] == pytest.approx([0.2] * (12 - len(pauses)), abs=0.041)
+            assert [step for step in steps if step <= 0.7] == pytest.approx([0.2] * (11 - len(pauses)), abs=0.041)
             demand = FULL
             count = len(run.frames)
             run.wait_for_frames(count + 7)
