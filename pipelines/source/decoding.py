@@ -79,14 +79,14 @@ class Decoding:
         rest: list[av.VideoFrame] = []
         if self.is_whole:  # what the decoder still holds comes first
             self.is_whole = False
-            rest = self._drain()
+            rest = self._drain(packet)
         if not packet.is_keyframe or not is_wanted:
             return rest
         self._leave_out(False)
         frames: list[av.VideoFrame] = []
         try:
             frames = self.context.decode(packet)
-            frames += self._drain()
+            frames += self._drain(packet)
         except Exception:
             self.context.flush_buffers()
             raise
@@ -109,8 +109,11 @@ class Decoding:
             self._leaves_out = leaves_out
             self.context.skip_frame = "NONREF" if leaves_out else "DEFAULT"
 
-    def _drain(self) -> list[av.VideoFrame]:
+    def _drain(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         try:
-            return self.context.decode(None)
+            frames = self.context.decode(None)
         finally:
             self.context.flush_buffers()
+        for frame in frames:
+            frame.time_base = packet.time_base  # PyAV takes it from a packet, and here is none
+        return frames

@@ -293,6 +293,8 @@ class VideoSource:
                     self._times.camera_clock.report(packet, container.start_time_realtime)
                 self._watch.packet(packet.is_keyframe, arrived_s)
                 self._observer.packet(packet, asked_s, arrived_s)
+                if self._idling.is_idle:
+                    self._times.stamps.begin_with(packet)
                 stamp = self._times.stamps.of_packet(packet)
                 if not self._take(Arrival(packet, stamp, asked_s, arrived_s), stream, stopping):
                     return
