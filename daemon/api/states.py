@@ -28,7 +28,7 @@ _STATE: dict[str, Any] = {
     "fps": _or_null({"type": "number"}, "Frames a second that are analysed at most now; null for every frame."),
     "reduced": _or_null(
         {"type": "string", "enum": ["idle", "overload"]},
-        "Why less is decoded and analysed than configured: nobody is there, or there is more to do than the machine can.",
+        "Why less is analysed than configured: nobody is there, or there is more to do than the machine can.",
     ),
     "analysed_fps": {"type": "number", "description": "Frames a second that were analysed in the last 10 s."},
     "age_ms": _or_null({"type": "number"}, "Age of the newest frame when it was analysed; null before the first."),

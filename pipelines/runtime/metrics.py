@@ -73,8 +73,8 @@ class Metrics:
         self._age = histogram("result_age_seconds", "From capture to hand-over to MQTT", "camera", buckets=_AGES)
         self._by_camera = (
             self._received, self._sampled, self._dropped, self._damaged, self._analysed, self._output_errors,
-            self._faces, self._tracks, self._state, self._reconnects, self._failures, self._idle, self._reduced, self._wakes,
-            self._pictures, self._age,
+            self._faces, self._tracks, self._state, self._reconnects, self._failures, self._idle, self._reduced,
+            self._wakes, self._pictures, self._age,
         )  # fmt: skip
 
         self.inference = histogram(
