@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from visaged.pipelines.shedding.load import CameraLoad, Load
 from visaged.pipelines.source.demand import FULL, Demand
 
-_ROOM = 0.8
+_ROOM = 0.85
 """Part of the processors up to which cameras are given more."""
 _FACE_S = 10.0
 """Seconds for which a camera counts as one with a face after it showed the last."""
@@ -41,7 +41,7 @@ _NEWEST = 0.05
 _FIRST_CUT = 0.1
 """Part of all cameras that the first step takes; each further one takes twice as many."""
 _LOWER = 0.8
-"""What the first step leaves of the others' share; each further one goes twice as far."""
+"""What the first two steps leave of the others' share; each further one goes twice as far."""
 _KEY_COST = 0.12
 """What a camera on key frames takes, compared with all of it: 1080p25 with a key frame every two seconds."""
 _LEAST_SHARE = 0.15
@@ -57,7 +57,7 @@ class Controller:
     def __init__(self) -> None:
         self._cut = 0  # cameras without a face that are on key frames
         self._share = 1.0  # of the frames of the others
-        self._stride, self._lower = _FIRST_CUT, _LOWER
+        self._stride, self._lowered = _FIRST_CUT, 0
         self._pressed_since_s: float | None = None
         self._calm_since_s = 0.0
         self._taken, self._looks = 0.0, 0  # of the machine, on average since then
@@ -110,8 +110,8 @@ class Controller:
             self._cut = min(len(without), self._cut + max(1, round(self._stride * len(cameras))))
             self._stride *= 2
         elif any(demand != KEY_FRAMES for demand in self._demands(without, cameras).values()):
-            self._share *= self._lower
-            self._lower = _LOWER**2
+            self._share *= _LOWER if self._lowered < 2 else _LOWER**2
+            self._lowered += 1
 
     def _relax(self, now_s: float, load: Load, without: Sequence[CameraLoad], cameras: Sequence[CameraLoad]) -> None:
         if load.lacks:
@@ -120,7 +120,7 @@ class Controller:
         self._taken += max(1 / self._looks, _NEWEST) * (load.taken - self._taken)
         if now_s - self._calm_since_s < self._hold_s:
             return
-        self._stride, self._lower = _FIRST_CUT, _LOWER
+        self._stride, self._lowered = _FIRST_CUT, 0
         if not self._cut and self._share == 1.0:
             self._hold_s = _HOLD_S
             return
