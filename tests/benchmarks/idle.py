@@ -198,7 +198,8 @@ def compare(full: Watched, lazy: Watched, gop_s: float, seconds: float) -> tuple
         if sum(shared for shared, _ in both) > (one.end_s - one.begin_s) / 2:
             later.append(min(two.told_s for _, two in both) - one.told_s)
         else:
-            print(f"    not found: {one.begin_s:.1f} to {one.end_s:.1f} s")
+            others = ", ".join(f"{two.begin_s:.1f} to {two.end_s:.1f}" for two in lazy.faces.values())
+            print(f"    not found: {one.begin_s:.1f} to {one.end_s:.1f} s; idle has {others}")
     return len(lasting), len(later), later
 
 
