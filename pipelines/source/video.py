@@ -418,6 +418,7 @@ class VideoSource:
             return arrival.arrived_s
         if self._idling.is_idle and self._idling.may_be_ahead(arrival, wait_s):
             return now_s + wait_s
+        self._idling.caught_up()
         return None if stopping.wait(wait_s) else self._clock()
 
     def _decode(self, arrival: Arrival, decode: Decode) -> list[av.VideoFrame]:

@@ -117,7 +117,7 @@ class Idling:
         attention = self._attention
         has_grown = self._sizes.add(packet.size, packet.is_keyframe, now_s, attention.present > 0)
         if self._late_until_s is not None and (now_s > self._late_until_s or now_s - arrival.asked_s > _WAITED_S):
-            self._be_late(None)
+            self.caught_up()
         if self.is_idle:
             if has_grown:
                 self._cause = self._cause or "sizes"
@@ -159,6 +159,10 @@ class Idling:
             self._blocks.searched()
         self._asked.append((lookout, arrival))
         return lookout
+
+    def caught_up(self) -> None:
+        """Reading had to wait: frames are as new as usual."""
+        self._be_late(None)
 
     def rest_s(self, arrival: Arrival) -> float:
         """Return how many seconds not to read: while the camera is idle, and no key frame is due."""
