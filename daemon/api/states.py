@@ -26,6 +26,10 @@ _STATE: dict[str, Any] = {
     "cause": _or_null({"type": "string"}, "A word for the error."),
     "tracks": {"type": "integer", "description": "Number of faces that are tracked now."},
     "fps": _or_null({"type": "number"}, "Frames a second that are analysed at most; null for every frame."),
+    "reduced": _or_null(
+        {"type": "string", "enum": ["idle"]},
+        "Why key frames alone are decoded: nobody is there (idle). Null while everything is decoded.",
+    ),
     "analysed_fps": {"type": "number", "description": "Frames a second that were analysed in the last 10 s."},
     "age_ms": _or_null({"type": "number"}, "Age of the newest frame when it was analysed; null before the first."),
     "last_face_at": _or_null(_TIME, "When a face was last seen since the start; null if none was."),
