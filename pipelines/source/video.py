@@ -296,7 +296,11 @@ class VideoSource:
                 if self._idling.is_idle:
                     self._times.stamps.begin_with(packet)
                 stamp = self._times.stamps.of_packet(packet)
-                if not self._take(Arrival(packet, stamp, asked_s, arrived_s), stream, stopping):
+                arrival = Arrival(packet, stamp, asked_s, arrived_s)
+                if not self._take(arrival, stream, stopping):
+                    return
+                rest_s = self._idling.rest_s(arrival)
+                if rest_s and stopping.wait(rest_s):
                     return
             handled_s = self._clock()
             if not self._is_recording:
@@ -332,6 +336,8 @@ class VideoSource:
         due = idling.keep(arrival)
         if due:
             self._decoding.rewind()
+            if stopping.wait(max(0.0, arrival.arrived_s - self._clock())):
+                return False
         return all(self._take_whole(one, "all", stream, stopping, is_kept=True) for one in due)
 
     @property
@@ -422,6 +428,9 @@ class VideoSource:
         wait_s = self._pace.wait_s(stamp, now_s, arrival.arrived_s - arrival.asked_s)
         if wait_s <= 0:
             return arrival.arrived_s
+        if self._idling.is_idle and self._idling.may_be_ahead(arrival, wait_s):
+            return now_s + wait_s
+        self._idling.caught_up()
         return None if stopping.wait(wait_s) else self._clock()
 
     def _decode(self, arrival: Arrival, decode: Decode) -> list[av.VideoFrame]:

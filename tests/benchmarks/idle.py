@@ -6,8 +6,9 @@ Two cameras play it at the same time, one that decodes everything and one with `
 workers, tracker and composing of its own, so that the processor time of each is that of its threads. Times are those at
 which the events were handed to the outputs. The same is done with a picture in which nobody is.
 
-An event of the first camera that lasts over one key-frame interval counts as found if the second has a track for over
-half of its time. How much later it was told is counted from when the first one told it.
+An event of the first camera that lasts over one key-frame interval counts as found if the second's event that begins
+most like it, by time and place, goes on for over half of its time. How much later it was told is counted from when the
+first one told it.
 """
 
 from __future__ import annotations
@@ -74,6 +75,12 @@ class Seen:
     begin_s: float
     told_s: float
     end_s: float
+    box: NDArray[np.float32]
+
+    def distance(self, other: Seen) -> float:
+        """Return how unlike the begins of two events are, in seconds and in heights of a face."""
+        apart = np.linalg.norm((self.box[:2] + self.box[2:] - other.box[:2] - other.box[2:]) / 2)
+        return abs(self.begin_s - other.begin_s) + float(apart / (self.box[3] - self.box[1]))
 
 
 @dataclass(slots=True)
@@ -160,7 +167,7 @@ class _Camera:
             face, now_s = event.face, time.time() - self._zero_at
             assert face.track is not None
             begin_s = event.started_at - self._zero_at
-            seen = self.told.faces.setdefault(face.track, Seen(begin_s, now_s, begin_s))
+            seen = self.told.faces.setdefault(face.track, Seen(begin_s, now_s, begin_s, face.shot.box))
             seen.end_s = begin_s + event.duration_s
 
 
@@ -190,15 +197,12 @@ def compare(full: Watched, lazy: Watched, gop_s: float, seconds: float) -> tuple
     lasting = [one for one in full.faces.values() if one.end_s - one.begin_s > gop_s and one.end_s < seconds - gop_s]
     later = []
     for one in lasting:
-        both = [
-            (min(one.end_s, two.end_s) - max(one.begin_s, two.begin_s), two)
-            for two in lazy.faces.values()
-            if min(one.end_s, two.end_s) > max(one.begin_s, two.begin_s)
-        ]
-        if sum(shared for shared, _ in both) > (one.end_s - one.begin_s) / 2:
-            later.append(min(two.told_s for _, two in both) - one.told_s)
+        two = min(lazy.faces.values(), key=one.distance, default=None)
+        if two and min(one.end_s, two.end_s) - max(one.begin_s, two.begin_s) > (one.end_s - one.begin_s) / 2:
+            later.append(two.told_s - one.told_s)
         else:
-            print(f"    not found: {one.begin_s:.1f} to {one.end_s:.1f} s")
+            others = ", ".join(f"{two.begin_s:.1f} to {two.end_s:.1f}" for two in lazy.faces.values())
+            print(f"    not found: {one.begin_s:.1f} to {one.end_s:.1f} s; idle has {others}")
     return len(lasting), len(later), later
 
 

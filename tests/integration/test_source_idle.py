@@ -256,10 +256,10 @@ def test_a_lost_answer_keeps_everything(clips: Callable[[str], Path]) -> None:
 
 
 def test_a_new_connection_begins_awake(rtsp_server: RtspServer) -> None:
-    idle = Idle(rtsp_server.url("normal"), idle_after_s=0.5)
+    idle = Idle(rtsp_server.url("/normal"), idle_after_s=0.5)
     with idle.run as run:
         run.wait_for(lambda: None in idle.causes)
         run.wait_for(lambda: len(idle.lookouts) >= 2)
-        rtsp_server.drop("normal")
+        rtsp_server.drop("/normal")
         run.wait_for(lambda: "ended" in idle.causes)
     assert idle.lookouts[0].clock == "camera"

@@ -36,6 +36,8 @@ _EARLY_S = 0.1  # by which a key frame may come early and still be looked at
 _SEARCH_S = 10.0
 # Reading waits for a packet of this many seconds ago at least: what had piled up has been read.
 _WAITED_S = 0.005
+# Packets of an idle camera are read in bursts: to wake a thread for each costs four times what is done with them.
+_REST_S = 0.2
 # Catching up takes longer only if the machine cannot keep up, and frames are then dropped as usual.
 _MOST_CATCHING_UP_S = 5.0
 
@@ -115,7 +117,7 @@ class Idling:
         attention = self._attention
         has_grown = self._sizes.add(packet.size, packet.is_keyframe, now_s, attention.present > 0)
         if self._late_until_s is not None and (now_s > self._late_until_s or now_s - arrival.asked_s > _WAITED_S):
-            self._be_late(None)
+            self.caught_up()
         if self.is_idle:
             if has_grown:
                 self._cause = self._cause or "sizes"
@@ -127,6 +129,8 @@ class Idling:
         self._key_s = now_s
         quiet_s = now_s - max(attention.news_s, self._since_s)
         if can_idle and quiet_s >= self._after_s and self._key_interval_s < MOST_S and self._late_until_s is None:
+            if attention.news_s < self._since_s:  # for nothing
+                self._blocks.was_nothing()
             self.is_idle, self._since_s, self._looked_s = True, now_s, -math.inf
             self._blocks.forget()
             self._on_idle(None)
@@ -156,6 +160,21 @@ class Idling:
         self._asked.append((lookout, arrival))
         return lookout
 
+    def caught_up(self) -> None:
+        """Reading had to wait: frames are as new as usual."""
+        self._be_late(None)
+
+    def rest_s(self, arrival: Arrival) -> float:
+        """Return how many seconds not to read: while the camera is idle, and no key frame is due."""
+        if not self.is_idle or arrival.arrived_s - arrival.asked_s <= _WAITED_S:
+            return 0.0
+        due_s = self._looked_s + max(self._key_interval_s, self._least_look_s) - arrival.arrived_s
+        return _REST_S if due_s > _REST_S + _EARLY_S else 0.0
+
+    def may_be_ahead(self, arrival: Arrival, wait_s: float) -> bool:
+        """Return whether a packet that will be due in `wait_s` seconds may be kept now: nothing is done with it yet."""
+        return not arrival.packet.is_keyframe and wait_s <= _REST_S
+
     def wake(self, cause: WakeCause) -> None:
         """Wake the camera with the next packet that is kept."""
         self._cause = cause
@@ -169,7 +188,7 @@ class Idling:
             if answer == "nothing":
                 self._kept.drop_before(asked)
             elif answer == "lost":
-                self._blocks.searched(found=True)
+                self._blocks.not_searched()
             else:
                 self._cause = answer
         if self._attention.news_s >= self._since_s:

@@ -72,7 +72,9 @@ def test_all_goes_on_at_the_next_key_frame_without_broken_pictures(clip: Path, t
         assert stamps[-1] == packets[keys[2]].pts
         for packet in packets[keys[2] + 5 : keys[3]]:
             assert not decoder.decode(packet), "nothing can be decoded before the next key frame"
-        rest = [frame for packet in packets[keys[3] :] for frame in decoder.decode(packet)] + decoder._drain(packets[-1])
+        rest = [frame for packet in packets[keys[3] :] for frame in decoder.decode(packet)] + decoder._drain(
+            packets[-1]
+        )
         begin = packets[keys[3]].pts
         assert [frame.pts for frame in rest] == [stamp for stamp in sorted(whole) if stamp >= begin]
         for frame in frames + rest:
@@ -87,7 +89,9 @@ def test_kept_packets_are_decoded_after_a_rewind(clip: Path, threads: int) -> No
         for packet in packets[: keys[2] + 1]:
             decoder.decode(packet, "key_frames")
         decoder.rewind()
-        frames = [frame for packet in packets[keys[1] :] for frame in decoder.decode(packet)] + decoder._drain(packets[-1])
+        frames = [frame for packet in packets[keys[1] :] for frame in decoder.decode(packet)] + decoder._drain(
+            packets[-1]
+        )
         assert [frame.pts for frame in frames] == [stamp for stamp in sorted(whole) if stamp >= packets[keys[1]].pts]
         assert all(np.array_equal(frame.to_ndarray(), whole[frame.pts]) for frame in frames)
 
