@@ -1,4 +1,4 @@
-"""Run the benchmarks: all (the soak takes half an hour), or those named; options behind the names are theirs."""
+"""Run the benchmarks: all (the soak takes half an hour), or those named; options go to the one that is named."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from tests.benchmarks import (
     decoding,
     first_picture,
     hostile,
+    idle,
     leaks,
     live,
     networks,
     open_page,
+    overload,
     pictures,
     sizes,
     spool,
@@ -33,6 +35,8 @@ def soak() -> None:
 ALL: dict[str, Callable[[], None]] = {
     "throughput": throughput.main,
     "capacity": capacity.main,
+    "idle": idle.main,
+    "overload": overload.main,
     "age": daemon.age,
     "tracker": bench_tracker.main,
     "pictures": pictures.main,
@@ -58,6 +62,8 @@ def main() -> None:
     unknown = set(names) - set(ALL)
     if unknown:
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
+    if options and len(names) != 1:
+        sys.exit("options can be given to one benchmark alone")
     sys.argv[1:] = options
     for name in names:
         print(f"== {name}", flush=True)

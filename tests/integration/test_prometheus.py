@@ -25,6 +25,7 @@ PERSON = DEMO_CLIP.with_name("person.jpg")
 EMPTY = {
     "visaged_output_lost_total": "no message was lost",
     "visaged_camera_failures_total": "no camera failed",
+    "visaged_camera_wakes_total": "no camera was idle",
     "visaged_http_refused_total": "no request was refused",
 }
 

@@ -65,6 +65,7 @@ export function inTrouble(camera) {
 /** The state of a camera in a word or two. */
 export function stateWords(camera) {
   if (inTrouble(camera)) return "in trouble";
+  if (camera.state === "streaming" && camera.reduced === "idle") return "idle";
   return { streaming: "live" }[camera.state] ?? camera.state;
 }
 

@@ -18,7 +18,8 @@ const STATES = { connecting: "Connecting", waiting: "Waiting for the next try", 
 
 /** How fast and how fresh a camera's analysis is. */
 export function paceWords(camera) {
-  const fps = camera.analysed_fps === undefined ? null : `${camera.analysed_fps.toFixed(1)} fps`;
+  const reduced = camera.reduced === "overload" ? ", reduced: too much to do" : "";
+  const fps = camera.analysed_fps === undefined ? null : `${camera.analysed_fps.toFixed(1)} fps${reduced}`;
   const age = camera.age_ms === null || camera.age_ms === undefined ? null : delay(camera.age_ms);
   return { fps, age, late: camera.age_ms > LATE_MS };
 }
