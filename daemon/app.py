@@ -44,6 +44,7 @@ from visaged.pipelines.outputs.output import FrameSink, Output
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import Progress, beat
 from visaged.pipelines.runtime.worker import Worker, not_joined
+from visaged.pipelines.shedding.shedding import Shedding
 from visaged.pipelines.source.errors import SourceError
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,10 @@ class Daemon:
         self._inference_workers = self._make_inference_workers(networks)
         self._engines = networks.engines
         self._engine_worker = self._worker("engines", self._engines.run)
+        workers = len(self._inference_workers) if self.detector.on_gpu else None
+        self._shedding = (
+            Shedding(self._cameras, self._batcher, workers, self.metrics) if settings.overload.shed else None
+        )
         self._live_worker = self._worker("live", self._live.run)
         self._http_worker = self._worker("http", self.web.run)
         self._main = Progress("main")
@@ -237,6 +242,8 @@ class Daemon:
         while not self._stop_wanted:
             beat()
             self._cameras.watch()
+            if self._shedding is not None:
+                self._shedding.tick()
             if self._once:
                 over, unreadable = self._cameras.over()
                 if over:

@@ -115,6 +115,9 @@ class CameraSettings(SourceConfig, _Login):
     `min_confidence`."""
     landmarks_106: bool = False
     """Whether every face is published with 106 points; they are then read in every analysed frame."""
+    priority: Annotated[int, Field(ge=-3, le=3), NotBoolean] = 0
+    """Who keeps more when there are more cameras than the machine can analyse: the lower are reduced first, and each
+    step keeps twice as many of its frames."""
 
     @field_validator("url")
     @classmethod
@@ -221,6 +224,14 @@ class InferenceSettings(StrictConfig):
         return self
 
 
+class OverloadSettings(StrictConfig):
+    """What happens when there is more to analyse than the machine can."""
+
+    shed: bool = True
+    """Reduce cameras without a face to their key frames, and then the rate of the others, until the rest is analysed in
+    time. False: every camera is decoded whole, and its results are late and few."""
+
+
 class LiveSettings(StrictConfig):
     """Live pictures and events over HTTP."""
 
@@ -268,6 +279,8 @@ class Settings(StrictConfig):
     """Which networks are used."""
     inference: InferenceSettings = InferenceSettings()
     """How networks run."""
+    overload: OverloadSettings = OverloadSettings()
+    """What happens when there is more to analyse than the machine can."""
     attributes: dict[str, bool] = Field(default={})
     """Attributes switched on or off for all cameras and the HTTP API; attributes that are not named are on."""
     min_confidence: dict[str, _Confidence] = Field(default={})

@@ -70,4 +70,4 @@ def _spec(settings: Settings, camera: CameraSettings, detector: Detector, heads:
     if camera.hardware == "cuda" and camera.hardware_device is None:
         given["hardware_device"] = decoding_device(camera.name, inference.devices)
     source = SourceConfig.model_validate(given)
-    return CameraSpec(source, tracking, camera.login(), inference.close_up)
+    return CameraSpec(source, tracking, camera.login(), inference.close_up, camera.priority)

@@ -2,8 +2,11 @@
 
 Between camera threads and inference workers there is one small lane for each camera, with a policy for frames that come
 faster than they are taken. A camera has at most one frame in flight: this keeps its frames in order without locks, and
-shares the machine fairly, because a camera gets its next turn only when its last frame is done. Single pictures have a
-queue of their own, and are taken in turn with the cameras.
+shares the machine fairly, because a camera gets its next turn only when its last frame is done.
+
+Single pictures have a queue of their own. While frames wait as well, the two share the workers' time in halves, and not
+in turns: a picture takes as long as ten frames, so in turns four clients left cameras a fifth of their frames. What
+frames do not take of their half, pictures get.
 
 A batch is filled from the jobs that are ready. Where batches are larger than 1 (on a GPU), it waits for more within a
 bound, and only while a live camera has no frame waiting or in flight.
@@ -18,6 +21,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from visaged.pipelines.jobs import Job, Overloaded
+
+_LEAST_COST_S = 0.001
+_COST_WEIGHT = 0.25
+"""Weight of the newest job in the averages of what a frame and a picture take."""
 
 
 class WhenFull(enum.Enum):
@@ -38,6 +45,7 @@ class Lane:
         self.jobs: deque[Job] = deque()
         self.in_flight: Job | None = None
         self.live = False
+        self.offered = self.overtaken = 0  # jobs so far
         self._batcher = batcher
 
     def set_policy(self, when_full: WhenFull, depth: int) -> None:
@@ -90,7 +98,10 @@ class Batcher:
         self._ready: deque[Lane] = deque()  # lanes with a job and none in flight, longest waiting first
         self._in_flight: dict[Job, Lane] = {}
         self._pictures: deque[Job] = deque()
-        self._picture_next = False
+        self._began_s: dict[Job, float] = {}  # when each job in flight was taken
+        self._frames_s = self._pictures_s = 0.0  # workers' time so far
+        self._frame_cost_s = self._picture_cost_s = _LEAST_COST_S  # of one, on average
+        self._owed_s = 0.0  # workers' time that pictures had more than frames, of what both wanted
         self._large: Job | None = None  # in flight
         self._closed = False
 
@@ -129,6 +140,7 @@ class Batcher:
     def done(self, batch: Sequence[Job]) -> None:
         """Note that a batch is finished, so that the next frames of its cameras can be taken."""
         with self._changed:
+            self._account(batch)
             for job in batch:
                 lane = self._in_flight.pop(job, None)
                 if lane is not None:
@@ -156,6 +168,11 @@ class Batcher:
         with self._changed:
             return sum(len(lane.jobs) for lane in self._lanes), len(self._pictures)
 
+    def spent(self) -> tuple[float, float]:
+        """Return the seconds that workers have spent on frames and on pictures so far."""
+        with self._changed:
+            return self._frames_s, self._pictures_s
+
     def _set_policy(self, lane: Lane, when_full: WhenFull, depth: int) -> None:
         with self._changed:
             lane.when_full, lane.depth = when_full, depth
@@ -178,6 +195,8 @@ class Batcher:
             dropped = []
             while len(lane.jobs) >= lane.depth:
                 dropped.append(lane.jobs.popleft())
+            lane.offered += 1
+            lane.overtaken += len(dropped)
             lane.jobs.append(job)
             if not waited and lane.in_flight is None:
                 self._ready.append(lane)
@@ -217,9 +236,9 @@ class Batcher:
         batch: list[Job] = []
         shape: tuple[int, int] | None = None
         while len(batch) < self._max_batch:
-            # Pictures and cameras in turn: neither starves the other.
             picture = self._next_picture()
-            if picture is not None and self._ready and not self._picture_next:
+            both = picture is not None and bool(self._ready)
+            if both and self._owed_s >= 0:
                 picture = None
             if picture is None and not self._ready:
                 break
@@ -231,9 +250,11 @@ class Batcher:
                 shape = job.shape
             elif shape != job.shape:
                 break
-            # Turns change only now, so that a lane or picture whose shape does not fit keeps its turn.
-            self._picture_next = picture is None
+            # Accounts change only now, so that a lane or picture whose shape does not fit keeps its turn.
+            if both:
+                self._owed_s += -self._frame_cost_s if picture is None else self._picture_cost_s
             batch.append(job)
+            self._began_s[job] = self._clock()
             if picture is None:
                 self._take_frame(job)
             else:
@@ -251,6 +272,18 @@ class Batcher:
         self._in_flight[job] = lane
         if lane.when_full is WhenFull.WAIT:
             self._changed.notify_all()
+
+    def _account(self, batch: Sequence[Job]) -> None:
+        now_s = self._clock()
+        for job in batch:
+            each_s = (now_s - self._began_s.pop(job, now_s)) / len(batch)
+            cost_s = _COST_WEIGHT * max(each_s, _LEAST_COST_S)
+            if job in self._in_flight:
+                self._frames_s += each_s
+                self._frame_cost_s = (1 - _COST_WEIGHT) * self._frame_cost_s + cost_s
+            else:
+                self._pictures_s += each_s
+                self._picture_cost_s = (1 - _COST_WEIGHT) * self._picture_cost_s + cost_s
 
     def _next_picture(self) -> Job | None:
         """Return the picture that has waited longest; large ones are left out while a large one is in flight."""

@@ -7,16 +7,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from visaged.models.search import Scales
+from visaged.pipelines.attention import Attention
 from visaged.pipelines.attributes import AttributeReader
 from visaged.pipelines.batcher import Batcher, Lane
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, EndReason, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import CameraMetrics, Metrics
 from visaged.pipelines.runtime.progress import beat
 from visaged.pipelines.runtime.worker import OnDeath, Worker
+from visaged.pipelines.shedding.load import CameraLoad
 from visaged.pipelines.source.camera import Camera, lane_policy
 from visaged.pipelines.source.config import SourceConfig
+from visaged.pipelines.source.demand import EVERY_FPS, FULL, Demand
 from visaged.pipelines.tracking.job import FrameStage
 from visaged.pipelines.tracking.tracks import CameraTracks, TrackingSpec
 
@@ -41,12 +45,14 @@ class CameraSpec:
         tracking: How faces are tracked and read.
         credentials: User and password, if they are not in the URL.
         close_up: Whether frames are searched on a small canvas too.
+        priority: -3..3: who keeps more frames when there are more than can be analysed.
     """
 
     source: SourceConfig
     tracking: TrackingSpec
     credentials: tuple[str | None, str | None] = field(default=(None, None), repr=False)
     close_up: bool = False
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,7 @@ class CameraOverview:
         status: Its status.
         tracks: Number of faces that are tracked now.
         fps: Frames a second that are analysed at most; None for every frame.
+        reduced: Why less is decoded than usual: `idle`, `overload`, or empty.
         next_try_at: When it is tried again, seconds since 1970; None unless it waits for that.
         trouble_since: Since when it has given no pictures, over all tries, seconds since 1970; None while it does.
     """
@@ -74,6 +81,7 @@ class CameraOverview:
     status: CameraStatus
     tracks: int
     fps: float | None
+    reduced: Literal["", "idle", "overload"]
     next_try_at: float | None
     trouble_since: float | None
 
@@ -208,12 +216,38 @@ class CameraSet:
             CameraOverview(
                 one.camera.status,
                 one.stage.tracks.present(),
-                one.spec.source.fps,
+                one.camera.demand.capped(one.spec.source.fps),
+                "idle" if one.camera.idle else "" if one.camera.demand == FULL else "overload",
                 one.camera.next_try_at,
                 one.camera.trouble_since,
             )
             for one in self._snapshot().values()
         ]
+
+    def loads(self) -> list[CameraLoad]:
+        """Return what the live cameras that stream do, for what sheds load.
+
+        Recordings are never reduced, and cameras that are idle are already.
+        """
+        now_s = self._clock()
+        return [
+            CameraLoad(
+                name,
+                one.spec.priority,
+                one.spec.source.fps or EVERY_FPS,
+                0.0 if one.stage.tracks.present() else now_s - one.stage.tracks.face_at_s(),
+                one.camera.lag_s,
+                one.lane.offered,
+                one.lane.overtaken,
+            )
+            for name, one in self._snapshot().items()
+            if one.camera.live and not one.camera.idle and one.camera.status.state == "streaming"
+        ]
+
+    def demand(self, demands: Mapping[str, Demand]) -> None:
+        """Ask this of the cameras, by name, and everything of those that are not named."""
+        for name, one in self._snapshot().items():
+            one.camera.demand = demands.get(name, FULL)
 
     def states(self) -> list[str]:
         """Return the state of every camera; takes no lock that is held while a frame is computed."""
@@ -243,7 +277,8 @@ class CameraSet:
     def _make(self, name: str, spec: CameraSpec, counters: CameraMetrics) -> _Running:
         tracks = CameraTracks(name, spec.tracking, self._reader, self._next_tracks.get(name, 1))
         close_up = self._scales if spec.close_up else None
-        stage = FrameStage(tracks, counters, self._metrics, self._sinks.on_result, close_up, self._clock)
+        attention = Attention(spec.tracking.min_confidence, self._clock)
+        stage = FrameStage(tracks, counters, self._metrics, self._sinks.on_result, close_up, self._clock, attention)
         lane = self._batcher.open_lane(*lane_policy(spec.source.live))
         camera = Camera(
             name,
@@ -256,6 +291,8 @@ class CameraSet:
             self._sinks.on_status,
             spec.credentials,
             clock=self._clock,
+            attention=attention,
+            unsearched=stage.pass_unsearched,
         )
         return _Running(spec, camera, lane, stage, Worker(f"camera-{name}", camera.run, self._on_death))
 

@@ -19,6 +19,24 @@ from visaged.models.types import FloatArray, Image
 from visaged.pipelines.presentation import Presentation
 
 Clock = Literal["camera", "arrival"]
+Answer = Literal["nothing", "doubtful", "face", "lost"]
+WakeCause = Literal["face", "doubtful", "motion", "sizes", "shape", "key_frames", "ended"]
+WAKE_CAUSES: tuple[WakeCause, ...] = ("face", "doubtful", "motion", "sizes", "shape", "key_frames", "ended")
+
+
+@dataclass(slots=True, eq=False)
+class Lookout:
+    """The question that a key frame of an idle camera carries: is there something?
+
+    The frame was decoded ahead of those before it. If there is something, all of them are decoded and come in their
+    order, and the frame comes again, without a question.
+
+    Attributes:
+        answer: None until it is known; `lost` if the frame was dropped, or could not be searched. A frame that has the
+            answer when it is made needs no search.
+    """
+
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,7 @@ class Frame:
         ready_s: Monotonic seconds when the frame was decoded, scaled and handed over.
         position_s: The frame's time stamp on the stream's own time line; None if it has none.
         release: Gives `image` back to its pool; must be called exactly once.
+        lookout: What is asked about a key frame of an idle camera; None for all other frames.
     """
 
     camera: str
@@ -58,6 +77,7 @@ class Frame:
     ready_s: float
     position_s: float | None
     release: Callable[[], None]
+    lookout: Lookout | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,39 +11,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from visaged.pipelines.shedding.processor import cores, cores_allowed
+
+__all__ = ["Disturbance", "Watch", "cores", "cores_allowed"]
+
 _MOST_OTHERS = 0.05
 """Part of this process's cores that other programs may take before the figures are called low."""
 _LEAST_IDLE = 0.1
 """Part of all cores that has to be idle for other programs not to matter, as on a large machine that is shared."""
 _MOST_STOLEN = 0.02
-
-
-def cores() -> int:
-    """Return the number of cores, as the daemon counts them."""
-    return os.cpu_count() or 1
-
-
-def cores_allowed() -> float:
-    """Return how many cores this process may use at a time, by its affinity and its control group."""
-    allowed = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores())
-    for path, quota_of in (("/sys/fs/cgroup/cpu.max", _quota), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", _old_quota)):
-        try:
-            quota = quota_of(Path(path).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue
-        if quota is not None:
-            allowed = min(allowed, quota)
-    return allowed
-
-
-def _quota(text: str) -> float | None:
-    quota, period = text.split()
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _old_quota(text: str) -> float | None:
-    period = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text(encoding="ascii"))
-    return int(text) / period if int(text) > 0 else None
 
 
 def processor() -> str:

@@ -26,6 +26,8 @@ from visaged.pipelines.inference import Inference
 from visaged.pipelines.records import FrameResult
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
+from visaged.pipelines.shedding.shedding import Shedding
+from visaged.pipelines.source.demand import Demand
 
 GPU_WORKERS = 2
 TICK_S = 0.2
@@ -126,9 +128,16 @@ class Rig:
         bench: The networks.
         cameras: The cameras, by name.
         submit: Takes each result; as in the daemon, it must not block.
+        shed: Whether cameras are reduced when there is too much to do. Not while it is measured how many are carried.
     """
 
-    def __init__(self, bench: Bench, cameras: Mapping[str, CameraSpec], submit: Callable[[FrameResult], None]) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        cameras: Mapping[str, CameraSpec],
+        submit: Callable[[FrameResult], None],
+        shed: bool = False,
+    ) -> None:
         self._bench = bench
         self._specs = cameras
         self._batcher = bench.batcher()
@@ -137,6 +146,8 @@ class Rig:
         scales = Scales.of(bench.detector, bench.settings.inference.long_side)
         sinks = Sinks(submit, lambda event: None, lambda status: None, lambda name: None)
         self._cameras = CameraSet(self._batcher, bench.reader, scales, self._metrics, sinks, bench.died)
+        workers = bench.workers if bench.detector.on_gpu else None
+        self._shedding = Shedding(self._cameras, self._batcher, workers, self._metrics) if shed else None
 
     def start(self, wait: Callable[[float], None] = time.sleep) -> None:
         """Start the workers, and the cameras one after another."""
@@ -163,8 +174,7 @@ class Rig:
         while (left := began + seconds - time.monotonic()) > 0:
             wait(min(TICK_S, left))
             memory.append(machine.resident_mb())
-            self._bench.check()
-            self._cameras.watch()
+            self.attend()
         passed = time.monotonic() - began
         after = self._counts()
         spent = {what: after[what] - old for what, old in before.items()}
@@ -186,6 +196,18 @@ class Rig:
             max(known, default=None),
             watch.disturbance(),
         )
+
+    def attend(self) -> None:
+        """Do what the daemon does twice a second beside its cameras."""
+        self._bench.check()
+        self._cameras.watch()
+        if self._shedding is not None:
+            self._shedding.tick()
+
+    @property
+    def demands(self) -> dict[str, Demand]:
+        """What is asked of each camera, by name; empty where no load is shed."""
+        return {} if self._shedding is None else self._shedding.demands
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Stop all threads and wait for them."""

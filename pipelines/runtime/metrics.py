@@ -67,12 +67,14 @@ class Metrics:
         )
         self._reconnects = counter("camera_reconnects", "Times that a camera was opened again", "camera")
         self._failures = counter("camera_failures", "Times that a camera's source broke", "camera", "cause")
+        self._idle = gauge("camera_idle", "1 while key frames alone are decoded, because nobody is there", "camera")
+        self._wakes = counter("camera_wakes", "Times that an idle camera was woken", "camera", "cause")
         self._pictures = counter("live_pictures", "Live pictures drawn and encoded, whoever looks at them", "camera")
         self._age = histogram("result_age_seconds", "From capture to hand-over to MQTT", "camera", buckets=_AGES)
         self._by_camera = (
             self._received, self._sampled, self._dropped, self._damaged, self._analysed, self._output_errors,
-            self._faces, self._tracks, self._state, self._hardware, self._reconnects, self._failures, self._pictures,
-            self._age,
+            self._faces, self._tracks, self._state, self._hardware, self._reconnects, self._failures, self._idle,
+            self._wakes, self._pictures, self._age,
         )  # fmt: skip
 
         self.inference = histogram(
@@ -94,6 +96,11 @@ class Metrics:
         )  # fmt: skip
         # Looked up once, and not for every frame.
         self.frame_stages = {name: self.stage.labels(name) for name in ("decode", "queue", "inference")}
+        self.cameras_reduced = gauge(
+            "cameras_reduced",
+            "Cameras of which less is analysed than configured, by what is left: key_frames, fps",
+            "to",
+        )
         self.waiting = gauge("waiting", "Items that wait for inference", "lane")
 
         self.mqtt_connected = gauge("mqtt_connected", "1 while the broker is connected")
@@ -188,6 +195,7 @@ class CameraMetrics:
         self.reconnects = metrics._reconnects.labels(camera)
         metrics._pictures.labels(camera)
         metrics._hardware.labels(camera)
+        metrics._idle.labels(camera)
         self.dropped("overtaken", 0)
 
     def dropped(self, cause: str, frames: int = 1) -> None:
@@ -201,6 +209,14 @@ class CameraMetrics:
         with self._lock:
             if not self._forgotten:
                 self._all._failures.labels(self._camera, cause).inc()
+
+    def idle(self, cause: str | None) -> None:
+        """Note that the camera is idle (None), or what woke it; `ended` is no wake."""
+        with self._lock:
+            if not self._forgotten:
+                self._all._idle.labels(self._camera).set(cause is None)
+                if cause not in (None, "ended"):
+                    self._all._wakes.labels(self._camera, cause).inc()
 
     def state(self, now: str, states: Sequence[str]) -> None:
         """Set the camera's state: 1 for `now`, and 0 for the other states."""

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from visaged.pipelines.attention import Attention
 from visaged.pipelines.batcher import Lane, WhenFull
 from visaged.pipelines.jobs import Job
-from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Frame
+from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Frame, WakeCause
 from visaged.pipelines.runtime.metrics import CameraMetrics
 from visaged.pipelines.source.demand import FULL, Demand
 from visaged.pipelines.source.tls import TLS_PORTS
@@ -75,6 +76,8 @@ class Camera:
         backoff: Waiting times between two tries.
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
+        attention: What is found in its frames.
+        unsearched: Takes frames whose result is known without a search.
     """
 
     # Seconds of pictures after which the waiting times begin again with the shortest.
@@ -98,12 +101,15 @@ class Camera:
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        attention: Attention | None = None,
+        unsearched: Callable[[Frame], None] = lambda frame: frame.release(),
     ) -> None:
         self.name = name
         self.config = config
         self._lane = lane
         self._job = job
         self._counters = counters
+        self._unsearched = unsearched
         self._on_status = on_status
         self._backoff = backoff or Backoff()
         self._clock = clock
@@ -119,6 +125,7 @@ class Camera:
         self._shape: tuple[str, int, int] = ("", 0, 0)
         self._shape_due_s = float("inf")
         self._demand = FULL
+        self._idle = False
         self._source = VideoSource(
             name,
             config,
@@ -134,6 +141,9 @@ class Camera:
             clock=clock,
             wall=wall,
             demand=lambda: self._demand,
+            attention=attention,
+            on_idle=self._idles,
+            on_late=self._is_late,
         )
 
     @property
@@ -163,9 +173,19 @@ class Camera:
             return self._trouble_since
 
     @property
+    def idle(self) -> bool:
+        """Whether key frames alone are decoded, because nobody is there."""
+        return self._idle
+
+    @property
     def live(self) -> bool:
         """Whether the source goes on without waiting for its reader; see `VideoSource.live`."""
         return self._source.live
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds by which the newest packet came later than by its stamp."""
+        return self._source.lag_s
 
     def silence(self) -> None:
         """Report no more status: the camera was removed, and another may have its name."""
@@ -250,6 +270,14 @@ class Camera:
         log.warning("camera %s: %s", self.name, reason)
         self._set(error=reason)
 
+    def _idles(self, cause: WakeCause | None) -> None:
+        self._idle = cause is None
+        self._counters.idle(cause)
+
+    def _is_late(self, late: bool) -> None:
+        # Frames that were kept while the camera was idle come all at once, and none may overtake another.
+        self._lane.set_policy(*lane_policy(self._source.live and not late))
+
     def _received(self, kept: bool) -> None:
         self._last_received = self._clock()
         if self._may_report_shape(self._last_received):
@@ -259,6 +287,9 @@ class Camera:
             self._counters.sampled.inc()
 
     def _deliver(self, frame: Frame, stopping: threading.Event) -> bool:
+        if frame.lookout is not None and frame.lookout.answer is not None:
+            self._unsearched(frame)
+            return not stopping.is_set()
         job = self._job(frame)
         if self._lane.offer(job, stopping):
             return True

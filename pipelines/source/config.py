@@ -56,6 +56,12 @@ class SourceConfig(StrictConfig):
     as this machine can."""
     loop: bool = False
     """Recordings only: start again at the end, for ever; one that loops at its own speed counts as a live camera."""
+    idle: Literal["off", "keyframes"] = "off"
+    """Live sources only: what is decoded while nobody is there. `keyframes`: key frames alone; what lies between them
+    is kept, and decoded and analysed afterwards when a face, motion or larger packets show that somebody may be there.
+    A face is then told later, by the time from key frame to key frame at most and half a second."""
+    idle_after_s: Annotated[float, Field(ge=0.001, le=86400)] = 10.0
+    """Seconds without a face after which a camera is idle."""
     decoder_threads: Annotated[int, Field(ge=1, le=16)] = 1
     """Decoder threads. Each further one delays frames by one frame; one decodes some 300 frames of 1080p a second."""
     hardware: Literal["off", "cuda", "qsv", "vaapi", "videotoolbox", "d3d11va"] = "off"

@@ -34,13 +34,14 @@ class Decoding:
         context: The decoder.
 
     Attributes:
+        context: The decoder.
         is_whole: Whether the decoder has all packets since a key frame, so that the next one can be decoded too.
         can_reduce: Whether key frames can be decoded alone, as far as is known.
     """
 
     def __init__(self, camera: str, context: VideoCodecContext) -> None:
         self._camera = camera
-        self._context = context
+        self.context = context
         self._empty = 0
         self._leaves_out = False
         self.is_whole = True
@@ -60,34 +61,34 @@ class Decoding:
         Raises:
             Exception: PyAV raised it, because of a bad packet.
         """
-        if decode == "key_frames" and self.can_reduce:
-            return self._decode_key(packet, is_wanted)
+        if decode != "all" and self.can_reduce:
+            return self._decode_key(packet, is_wanted and decode == "key_frames")
         if not self.is_whole:
             if not packet.is_keyframe:
                 return []
             self.is_whole = True
         self._leave_out(not is_wanted)
-        return self._context.decode(packet)
+        return self.context.decode(packet)
 
     def rewind(self) -> None:
         """Forget all packets: the next one is a key frame from which on all are to be decoded."""
-        self._context.flush_buffers()
+        self.context.flush_buffers()
         self.is_whole = True
 
     def _decode_key(self, packet: Packet[VideoStream], is_wanted: bool) -> list[av.VideoFrame]:
         rest: list[av.VideoFrame] = []
         if self.is_whole:  # what the decoder still holds comes first
             self.is_whole = False
-            rest = self._drain()
+            rest = self._drain(packet)
         if not packet.is_keyframe or not is_wanted:
             return rest
         self._leave_out(False)
         frames: list[av.VideoFrame] = []
         try:
-            frames = self._context.decode(packet)
-            frames += self._drain()
+            frames = self.context.decode(packet)
+            frames += self._drain(packet)
         except Exception:
-            self._context.flush_buffers()
+            self.context.flush_buffers()
             raise
         finally:
             self._note(bool(frames))
@@ -106,10 +107,13 @@ class Decoding:
         """Set whether to decode no pictures that no other refers to."""
         if leaves_out != self._leaves_out:
             self._leaves_out = leaves_out
-            self._context.skip_frame = "NONREF" if leaves_out else "DEFAULT"
+            self.context.skip_frame = "NONREF" if leaves_out else "DEFAULT"
 
-    def _drain(self) -> list[av.VideoFrame]:
+    def _drain(self, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         try:
-            return self._context.decode(None)
+            frames = self.context.decode(None)
         finally:
-            self._context.flush_buffers()
+            self.context.flush_buffers()
+        for frame in frames:
+            frame.time_base = packet.time_base  # PyAV takes it from a packet, and here is none
+        return frames

@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from visaged.models.search import Look, Scales
 from visaged.models.types import Detections
+from visaged.pipelines.attention import Attention
 from visaged.pipelines.attributes import Reading, Request
 from visaged.pipelines.jobs import DropCause
 from visaged.pipelines.records import EndReason, Frame, FrameResult, TrackEvent
@@ -32,6 +35,7 @@ class FrameStage:
         on_result: Takes every frame's result; must not block.
         close_up: Smaller scales at which frames are searched too; None for none.
         clock: Returns monotonic seconds.
+        attention: Is told what is found.
     """
 
     tracks: CameraTracks
@@ -40,12 +44,19 @@ class FrameStage:
     on_result: Callable[[FrameResult], None]
     close_up: Scales | None = None
     clock: Callable[[], float] = time.monotonic
+    attention: Attention = field(default_factory=Attention)
     # Held from when a result is made until it is handed on, so that no `end` event overtakes it.
     _order: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def job(self, frame: Frame) -> FrameJob:
         """Return the job of a frame of this camera."""
         return FrameJob(frame, self)
+
+    def pass_unsearched(self, frame: Frame) -> None:
+        """Hand on the result of a frame that needs no search, because nothing moved since one in which nothing was."""
+        frame.release()
+        nothing = Observation(frame, [], [], [], np.empty((0, 4), np.float32))
+        self.conclude(nothing, (), self.clock())
 
     def close(self, now_s: float, reason: EndReason) -> list[TrackEvent]:
         """End every track, and return the events. After this, no result is handed on any more.
@@ -69,6 +80,8 @@ class FrameStage:
             if self.tracks.closed:
                 return False
             faces, events = self.tracks.conclude(observation, readings)
+            if observation.frame.lookout is None:
+                self.attention.note(observation.found, self.tracks.present())
             result = FrameResult(observation.frame, faces, events, started_s, self.clock(), observation.found)
             self._count(result)
             self._hand_on(result)
@@ -136,6 +149,12 @@ class FrameJob:
 
     def observe(self, found: Detections) -> Sequence[Request]:
         """Track the faces; return those that are due to be read."""
+        lookout = self.frame.lookout
+        if lookout is not None:
+            # Nothing is tracked in frames that come out of turn. An idle camera has no track that could miss them.
+            self._observation = Observation(self.frame, [], [], [], found.boxes)
+            lookout.answer = self._stage.attention.judge(found)
+            return ()
         self._observation = self._stage.tracks.observe(self.frame, found)
         return self._observation.requests
 
@@ -145,15 +164,23 @@ class FrameJob:
         If the camera was removed in the meantime, the frame is dropped.
         """
         assert self._observation is not None
+        lookout = self.frame.lookout
+        if lookout is not None and lookout.answer != "nothing":
+            return  # the frame comes again, after those before it
         if not self._stage.conclude(self._observation, readings or (), started_s):
             self.drop("removed")
 
     def fail(self) -> None:
         """Count the frame as failed."""
-        self.release()
+        self._lose()
         self._stage.counters.dropped("failed")
 
     def drop(self, cause: DropCause) -> None:
         """Count the frame as dropped."""
-        self.release()
+        self._lose()
         self._stage.counters.dropped(cause)
+
+    def _lose(self) -> None:
+        self.release()
+        if self.frame.lookout is not None:
+            self.frame.lookout.answer = "lost"

@@ -98,6 +98,7 @@ class CameraTracks:
         self._tracks: dict[int, _Track] = {}
         self._stream = 0
         self._arrived_s = 0.0  # when the newest frame was ready, monotonic
+        self._face_s = -math.inf  # when the newest frame with a face was
         self._ended: list[TrackEvent] = []  # `end` events that have not been returned yet
 
     def observe(self, frame: Frame, detections: Detections) -> Observation:
@@ -131,6 +132,8 @@ class CameraTracks:
                     frame.presentation.scale,
                 )
                 seen.append((shot, None if number is None else self._see(number, shot, frame)))
+            if seen:
+                self._face_s = frame.ready_s
             due = self._due([track for _, track in seen if track is not None], frame.motion_s)
             requests = [request(track.newest, frame.surface) for track in due]
             return Observation(frame, seen, due, requests, detections.boxes)
@@ -210,6 +213,11 @@ class CameraTracks:
         """Return the number of tracks that are present."""
         with self._lock:
             return len(self._tracks)
+
+    def face_at_s(self) -> float:
+        """Return when the newest frame with a face was ready, monotonic seconds; with or without a track."""
+        with self._lock:
+            return self._face_s
 
     def _see(self, number: int, shot: Shot, frame: Frame) -> _Track:
         track = self._tracks.get(number)

@@ -1,4 +1,4 @@
-"""Run the benchmarks: all (the soak takes half an hour), or those named."""
+"""Run the benchmarks: all (the soak takes half an hour), or those named; options go to the one that is named."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tests.benchmarks import (
     capacity,
     daemon,
     hostile,
+    idle,
     leaks,
     live,
     open_page,
@@ -29,6 +30,7 @@ def soak() -> None:
 ALL: dict[str, Callable[[], None]] = {
     "throughput": throughput.main,
     "capacity": capacity.main,
+    "idle": idle.main,
     "age": daemon.age,
     "tracker": bench_tracker.main,
     "pictures": pictures.main,
@@ -45,11 +47,15 @@ ALL: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     """Run the benchmarks."""
-    names = sys.argv[1:] or list(ALL)
+    options = [word for word in sys.argv[1:] if word.startswith("-")]
+    first = sys.argv.index(options[0]) if options else len(sys.argv)
+    names, options = sys.argv[1:first] or list(ALL), sys.argv[first:]
     unknown = set(names) - set(ALL)
     if unknown:
         sys.exit(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ALL)}")
-    sys.argv[1:] = []
+    if options and len(names) != 1:
+        sys.exit("options can be given to one benchmark alone")
+    sys.argv[1:] = options
     for name in names:
         print(f"== {name}", flush=True)
         ALL[name]()

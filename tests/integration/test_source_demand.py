@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def steps_of(run: SourceRun, begin: int, end: int) -> list[float]:
     return [b - a for a, b in itertools.pairwise(positions)]
 
 
-def test_key_frames_alone_then_fewer_frames_then_all(clip: Path) -> None:
+def test_key_frames_alone_then_the_first_part_of_each_group_then_all(clip: Path) -> None:
     demand = Demand("key_frames")
     with ts_camera(clip) as url:
         # So short a timeout that a camera without pictures for the time from key frame to key frame would be given up.
@@ -35,14 +36,42 @@ def test_key_frames_alone_then_fewer_frames_then_all(clip: Path) -> None:
             run.wait_for_frames(3)
             assert steps_of(run, 0, 3) == pytest.approx([1.52, 1.52], abs=0.01)
             assert run.received == len(run.frames), "nothing else was decoded"
-            demand = Demand(fps=2.0)
-            run.wait_for_frames(7)
-            assert steps_of(run, 4, 7) == pytest.approx([0.5, 0.5], abs=0.041)
+            demand = Demand(fps=2.5)
+            count = len(run.frames)
+            run.wait_for_frames(count + 13)
+            steps = steps_of(run, count + 1, count + 13)
+            pauses = [step for step in steps if step > 0.7]
+            assert 2 <= len(pauses) <= 4, "nothing is decoded in the rest of a group"
+            assert [step for step in steps if step <= 0.7] == pytest.approx([0.2] * (11 - len(pauses)), abs=0.041)
             demand = FULL
             count = len(run.frames)
             run.wait_for_frames(count + 7)
             assert steps_of(run, count + 2, count + 7) == pytest.approx([0.2] * 4, abs=0.041)
     assert run.damaged == 0
+
+
+def test_a_camera_that_is_far_behind_decodes_nothing_and_goes_on_at_a_key_frame(clip: Path) -> None:
+    demand = FULL
+    with ts_camera(clip) as url:
+        run = SourceRun(url, fps=None, arguments={"demand": lambda: demand})
+        with run:
+            run.wait_for_frames(5)
+            demand = Demand("none")
+            received = wait_until_quiet(run)
+            demand = FULL
+            run.wait_for_frames(received + 5)
+        first = run.frames[received].position_s or 0.0
+    assert first / 1.52 == pytest.approx(round(first / 1.52), abs=0.03)
+    assert run.damaged == 0
+
+
+def wait_until_quiet(run: SourceRun, seconds: float = 0.5) -> int:
+    """Return the number of frames once no more have come for a while."""
+    count = -1
+    while count != len(run.frames):
+        count = len(run.frames)
+        time.sleep(seconds)
+    return count
 
 
 def test_a_recording_is_analysed_whole(clip: Path) -> None:

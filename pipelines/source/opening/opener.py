@@ -239,7 +239,8 @@ def _has_length(container: InputContainer) -> bool:
 def pace_of(config: SourceConfig, container: InputContainer, is_recording: bool) -> Pace:
     """Return the pace at which the frames of an open source are delivered."""
     if is_recording:
-        return FilePace(bool(container.format.flags & _MAY_HAVE_CUTS)) if config.pace == "realtime" else Unpaced()
+        may_have_cuts = bool(container.format.flags & _MAY_HAVE_CUTS)
+        return FilePace(may_have_cuts, is_camera=config.loop) if config.pace == "realtime" else Unpaced()
     if container.format.name in _SEGMENTED:
         return SegmentPace()
     return LeadPace() if config.address.scheme in ("http", "https", "rtmp", "rtmps", "tcp") else Unpaced()

@@ -43,12 +43,15 @@ class FilePace:
 
     Args:
         may_have_cuts: Whether the format may have steps in its stamps, which are then not waited for.
+        is_camera: Whether it stands for a camera, which would send on while it is not read: it catches up with more.
     """
 
     _MOST_BEHIND_S = 1.0
+    _CAMERA_BEHIND_S = 20.0
 
-    def __init__(self, may_have_cuts: bool = False) -> None:
+    def __init__(self, may_have_cuts: bool = False, is_camera: bool = False) -> None:
         self._may_have_cuts = may_have_cuts
+        self._most_behind_s = self._CAMERA_BEHIND_S if is_camera else self._MOST_BEHIND_S
         self._start: float | None = None  # monotonic seconds of stamp 0
         self._last_s = 0.0
 
@@ -59,7 +62,7 @@ class FilePace:
         self._last_s = stamp_s
         if self._start is None or is_cut:
             self._start = start
-        self._start = max(self._start, start - self._MOST_BEHIND_S)
+        self._start = max(self._start, start - self._most_behind_s)
         return max(0.0, self._start + stamp_s - now_s)
 
 

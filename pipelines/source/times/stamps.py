@@ -33,9 +33,19 @@ class Stamps:
             return None
         return float(packet.pts * packet.time_base) + self._shift
 
+    def begin_with(self, packet: Packet[VideoStream]) -> None:
+        """Take a round's first packet for its first frame, where its frames are not decoded."""
+        if self._shift is None and packet.pts is not None:
+            self._shift = self._follows - float(packet.pts * packet.time_base)
+
+    @property
+    def _follows(self) -> float:
+        """The stamp of a frame that follows the last one."""
+        return 0.0 if self._last is None else self._last + self.interval_s
+
     def of_frame(self, position_s: float | None, arrived_s: float) -> float:
         """Return a frame's stamp in seconds; to be called once for every frame, in order."""
-        follows = 0.0 if self._last is None else self._last + self.interval_s
+        follows = self._follows
         if position_s is not None and self.trusted:
             if self._shift is None:
                 self._shift = follows - position_s

@@ -120,6 +120,15 @@ class Timeline:
         """
         return stamp_s * self._real_per_stamp + self._shift_s
 
+    def late_s(self, stamp_s: float, arrival_s: float) -> float:
+        """Return by how many seconds a packet comes later than the fastest ones did; 0 before the first frame.
+
+        May be called for packets whose frames are not decoded.
+        """
+        if self._line_s is None:
+            return 0.0
+        return max(0.0, arrival_s - self._line_s - self._real_per_stamp * (stamp_s - self._last_stamp))
+
     def capture(self, stamp_s: float | None, arrival_s: float) -> float:
         """Return the monotonic time of a frame's capture, never after its arrival or before that of the last frame.
 
@@ -131,6 +140,13 @@ class Timeline:
         capture = arrival_s if stamp_s is None else self._follow(stamp_s, arrival_s)
         self._last_capture = max(min(capture, arrival_s), self._last_capture)
         return self._last_capture
+
+    def foresee(self, stamp_s: float, arrival_s: float) -> tuple[float, float]:
+        """Return the times of capture and of the scene that a frame will have, whose predecessors are not known yet."""
+        if self._line_s is None:
+            return arrival_s, arrival_s
+        passed_s = self._real_per_stamp * (stamp_s - self._last_stamp)
+        return max(min(self._line_s + passed_s, arrival_s), self._last_capture), self.scene_s + max(0.0, passed_s)
 
     def _advance_scene(self, stamp_s: float | None, arrival_s: float) -> None:
         if math.isnan(self._last_arrival):

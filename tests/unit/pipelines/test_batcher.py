@@ -43,8 +43,13 @@ class Camera:
         return self.lane.offer(fakes.Job(self.name, time_s, canvas, on_drop=self._on_drop), stopping)
 
 
-def batcher(max_batch: int = 1, max_wait_s: float = 0.0, max_pictures: int = 8) -> Batcher:
-    return Batcher(max_batch, max_wait_s, max_pictures)
+def batcher(
+    max_batch: int = 1,
+    max_wait_s: float = 0.0,
+    max_pictures: int = 8,
+    clock: Callable[[], float] = time.monotonic,
+) -> Batcher:
+    return Batcher(max_batch, max_wait_s, max_pictures, clock)
 
 
 def live(
@@ -268,8 +273,8 @@ def test_a_fast_camera_does_not_starve_a_slow_one() -> None:
     assert served.count("slow") == 4
 
 
-def test_pictures_and_cameras_take_turns() -> None:
-    b = batcher(max_pictures=10)
+def test_pictures_and_cameras_that_take_as_long_take_turns() -> None:
+    b = batcher(max_pictures=10, clock=lambda: 0.0)
     one, other = file(b, "a"), file(b, "b")
     for _ in range(3):
         one.offer()
@@ -278,6 +283,44 @@ def test_pictures_and_cameras_take_turns() -> None:
         b.submit(picture())
     served = [serve(b)[0] for _ in range(12)]
     assert served == ["a", "picture", "b", "picture"] * 3
+
+
+@pytest.mark.parametrize(("picture_s", "most"), [(0.05, 0.55), (0.005, 0.55), (0.5, 0.6)])
+def test_pictures_and_cameras_share_the_time_and_not_the_turns(picture_s: float, most: float) -> None:
+    now_s = 0.0
+    b = batcher(max_pictures=2, clock=lambda: now_s)
+    camera = file(b, "a")
+    for _ in range(2000):
+        if len(camera.lane.jobs) < 4:
+            camera.offer()
+        if b.waiting()[1] < 2:
+            b.submit(picture())
+        batch = b.take(0)
+        now_s += picture_s if names(batch) == ["picture"] else 0.005
+        b.done(batch)
+    frames_s, pictures_s = b.spent()
+    assert frames_s + pictures_s == pytest.approx(now_s)
+    assert 1 - most < pictures_s / now_s < most
+
+
+def test_pictures_take_what_cameras_do_not_want_of_their_half() -> None:
+    now_s = 0.0
+    b = batcher(max_pictures=1, clock=lambda: now_s)
+    camera = live(b)
+    asked = served = 0
+    while now_s < 100:
+        if now_s >= 0.2 * asked:  # five frames a second
+            asked += 1
+            camera.offer()
+        if not b.waiting()[1]:
+            b.submit(picture())
+        batch = b.take(0)
+        is_picture = names(batch) == ["picture"]
+        served += not is_picture
+        now_s += 0.05 if is_picture else 0.005
+        b.done(batch)
+    assert served >= 0.99 * asked, "frames are not overtaken beside pictures"
+    assert b.spent()[1] > 0.95 * 97.5
 
 
 def test_pictures_alone_are_served_in_order() -> None:
@@ -292,7 +335,7 @@ def test_pictures_alone_are_served_in_order() -> None:
 @pytest.mark.parametrize("first", ["camera", "picture"])
 def test_pictures_and_cameras_of_different_shapes_take_turns_too(first: str) -> None:
     """Neither starves the other when they never fit into one batch."""
-    b = batcher(max_batch=4, max_pictures=50)
+    b = batcher(max_batch=4, max_pictures=50, clock=lambda: 0.0)
     cameras = [file(b, "a"), file(b, "b")]
     if first == "picture":
         b.submit(picture(fakes.TALL))

@@ -52,6 +52,7 @@ def test_every_key_frame_comes_out_at_once(clip: Path, threads: int) -> None:
         for packet in packets:
             frames = decoder.decode(packet, "key_frames")
             assert [frame.pts for frame in frames] == ([packet.pts] if packet.is_keyframe else [])
+            assert all(frame.time == packet.pts * packet.time_base for frame in frames)
             assert all(np.array_equal(frame.to_ndarray(), whole[frame.pts]) for frame in frames)
         assert sum(packet.is_keyframe for packet in packets) == 4
 
@@ -71,7 +72,7 @@ def test_all_goes_on_at_the_next_key_frame_without_broken_pictures(clip: Path, t
         assert stamps[-1] == packets[keys[2]].pts
         for packet in packets[keys[2] + 5 : keys[3]]:
             assert not decoder.decode(packet), "nothing can be decoded before the next key frame"
-        rest = [frame for packet in packets[keys[3] :] for frame in decoder.decode(packet)] + decoder._drain()
+        rest = [frame for packet in packets[keys[3] :] for frame in decoder.decode(packet)] + decoder._drain(packets[-1])
         begin = packets[keys[3]].pts
         assert [frame.pts for frame in rest] == [stamp for stamp in sorted(whole) if stamp >= begin]
         for frame in frames + rest:
@@ -86,7 +87,7 @@ def test_kept_packets_are_decoded_after_a_rewind(clip: Path, threads: int) -> No
         for packet in packets[: keys[2] + 1]:
             decoder.decode(packet, "key_frames")
         decoder.rewind()
-        frames = [frame for packet in packets[keys[1] :] for frame in decoder.decode(packet)] + decoder._drain()
+        frames = [frame for packet in packets[keys[1] :] for frame in decoder.decode(packet)] + decoder._drain(packets[-1])
         assert [frame.pts for frame in frames] == [stamp for stamp in sorted(whole) if stamp >= packets[keys[1]].pts]
         assert all(np.array_equal(frame.to_ndarray(), whole[frame.pts]) for frame in frames)
 
