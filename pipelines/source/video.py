@@ -449,7 +449,7 @@ class VideoSource:
                 self._idling.end()  # as little is decoded without it
         thinning, packet = self._thinning, arrival.packet
         before = thinning.fps
-        decode = thinning.heed(demand, arrival.stamp_s, packet.is_keyframe, self._decoding.context.is_hwaccel)
+        decode = thinning.heed(demand, arrival.stamp_s, packet.is_keyframe, self._hardware.is_used)
         if thinning.fps != before and not self._is_still:  # pictures by URL are asked for at that rate
             self._sampler.set_fps(thinning.fps)
         return decode
