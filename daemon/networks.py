@@ -175,13 +175,14 @@ def _load(manifest: Manifest, wanted: ModelSettings, config: SessionConfig, floo
     try:
         pair = load(config)
         found = difference(reference, pair, _person(), long_side)
+        trouble = f"it tells otherwise of a picture, {found}" if found else ""
     except ProviderError:
         raise
     except Exception as error:  # OpenVINO and ONNX Runtime raise many types of their own, all from Exception
-        found = str(error)
-    if found:
-        log.warning("networks run on ONNX Runtime, not on OpenVINO, which does not tell the same: %s", found)
-    return reference if found else pair
+        trouble = str(error)
+    if trouble:
+        log.warning("networks run on ONNX Runtime, not on OpenVINO: %s", trouble)
+    return reference if trouble else pair
 
 
 def _load_detector(manifest: Manifest, name: str | None, config: SessionConfig, floor: float) -> Detector:

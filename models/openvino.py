@@ -18,6 +18,8 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import math
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visaged.models.errors import ModelError, ProviderError
-from visaged.models.shapes import SessionSet, Shape
+from visaged.models.shapes import Shape
 
 Precision = Literal["auto", "float32", "bfloat16"]
 INSTALL = "pip install 'visaged[openvino]'"
@@ -36,9 +38,10 @@ INSTALL = "pip install 'visaged[openvino]'"
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 _CPUINFO = Path("/proc/cpuinfo")
 
-_OFTEN = 20
-"""Runs after which a shape has a network compiled for it: with a camera at 5 fps, four seconds."""
-_MOST_COUNTED = 256
+_OFTEN, _PERIOD = 20, 4096
+"""A shape that was met more often than this in so many runs has a network compiled for it, while there is room: with a
+camera at 5 fps, after four seconds. It keeps that through the next runs, so that shapes in turns, however many, have
+few networks compiled."""
 _MOST_SHAPES = 8
 _MOST_VALUES = 8 * 640 * 640 * 3
 """Values of the inputs of all shapes that have a network: some 160 MB for each caller with detector-v4."""
@@ -103,6 +106,8 @@ class OpenVinoSession:
         self.precision: str = precision
         self._lock = threading.Lock()
         self._seen: Counter[Shape] = Counter()
+        self._runs = 0
+        self._own: dict[Shape, _Requests] = {}
         try:
             self._model = _read(path)
             if not self._model.outputs:  # what it makes of an empty file
@@ -113,7 +118,6 @@ class OpenVinoSession:
             raise ModelError(f"{path} cannot be loaded as a network by OpenVINO: {text[:400]}") from error
         self._any = _Requests(self._request)
         self._any.free.append(first)
-        self._often = SessionSet(lambda: _Requests(self._request_for), _MOST_SHAPES, _MOST_VALUES)
         self._ports = {port.get_any_name(): port for port in self._model.inputs}
         self._dtypes = {name: port.element_type.to_dtype() for name, port in self._ports.items()}
         self.inputs: dict[str, list[int | str | None]] = {
@@ -141,13 +145,23 @@ class OpenVinoSession:
         values = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         if sum(value.nbytes for value in values.values()) > _LARGE_INPUT:
             return _Requests(self._request).run(outputs, values)
-        shape = tuple(value.shape for value in values.values())
+        return self._requests(tuple(value.shape for value in values.values())).run(outputs, values)
+
+    def _requests(self, shape: Shape) -> _Requests:
+        """Count a run of a shape, and return what is compiled for it alone or for any."""
         with self._lock:
-            if shape not in self._seen and len(self._seen) >= _MOST_COUNTED:
+            self._runs += 1
+            if self._runs % _PERIOD == 0:
+                self._own = {one: requests for one, requests in self._own.items() if self._seen[one] > _OFTEN}
                 self._seen.clear()
             self._seen[shape] += 1
-            often = self._seen[shape] > _OFTEN
-        return (self._often.get(shape) if often else self._any).run(list(outputs), values)
+            own = self._own.get(shape)
+            if own is None and self._seen[shape] > _OFTEN and self._has_room(shape):
+                own = self._own[shape] = _Requests(self._request_for)
+            return own or self._any
+
+    def _has_room(self, shape: Shape) -> bool:
+        return len(self._own) < _MOST_SHAPES and sum(map(_values, (*self._own, shape))) <= _MOST_VALUES
 
     def _check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         # OpenVINO would turn numbers of another type into the network's, and the network into one of another shape.
@@ -194,21 +208,30 @@ class _Requests:
         self._build = build
         self.free: list[Any] = []
 
-    def run(self, output_names: Sequence[str], input_feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """Return copies of the outputs of these names."""
         try:
             request = self.free.pop()
         except IndexError:
-            request = self._build(input_feed)
-        request.infer(dict(input_feed), share_inputs=True)
-        results = [np.array(request.get_tensor(name).data) for name in output_names]
+            request = self._build(inputs)
+        request.infer(dict(inputs), share_inputs=True)
+        results = [np.array(request.get_tensor(name).data) for name in outputs]
         # One that failed does not come back.
         self.free.append(request)
         return results
 
 
+def _values(shape: Shape) -> int:
+    return sum(map(math.prod, shape))
+
+
 @functools.cache
-def _package() -> Any:
+def package() -> Any:
+    """Return the module openvino, imported so that it reports to nobody; raises `ProviderError`."""
+    # Its tools for converting networks, which it imports if they are there, make an id of this machine in the home
+    # folder and send that to Google Analytics with the version and the system, from a fork of the process.
+    for part in ("openvino.tools.ovc", "openvino_telemetry"):
+        sys.modules.setdefault(part, None)  # type: ignore[arg-type]
     try:
         return importlib.import_module("openvino")
     except ImportError as error:
@@ -221,11 +244,11 @@ def _package() -> Any:
 
 @functools.cache
 def _core() -> Any:
-    return _package().Core()
+    return package().Core()
 
 
 def _read(path: Path) -> Any:
     """Return the network of an ONNX file, whatever its name: by itself OpenVINO would try to read other formats too."""
     importlib.import_module("openvino.frontend")
-    frontend = _package().frontend.FrontEndManager().load_by_framework("onnx")
+    frontend = package().frontend.FrontEndManager().load_by_framework("onnx")
     return frontend.convert(frontend.load(str(path)))

@@ -20,6 +20,7 @@ from visaged.models.detector import Detector
 from visaged.models.engines import build_one
 from visaged.models.errors import ModelError
 from visaged.models.manifest import PACKAGED, DetectorEntry, Entry, Manifest
+from visaged.models.openvino import Precision
 from visaged.models.preprocess import canvas_for
 from visaged.models.self_test import self_test
 from visaged.models.session import Provider, SessionConfig
@@ -88,13 +89,17 @@ def show_command(name: _Name, manifest: _File = _OWN) -> None:
 
 
 @app.command("verify")
-def verify_command(names: _Names = None, manifest: _File = _OWN) -> None:
+def verify_command(
+    names: _Names = None,
+    manifest: _File = _OWN,
+    provider: Annotated[Provider, typer.Option(help="What to run on; all but openvino are ONNX Runtime's.")] = "cpu",
+) -> None:
     """Compare every file with the hash in the manifest, load it, and test that it behaves as its entry says."""
     found, entries = _entries(manifest, names)
     damaged = False
     for entry in entries:
         try:
-            self_test(_load(found, entry, SessionConfig(provider="cpu")))
+            self_test(_load(found, entry, SessionConfig(provider)))
         except ModelError as error:
             damaged = True
             err.print(str(error), style="red", markup=False, soft_wrap=True)
@@ -108,7 +113,8 @@ def verify_command(names: _Names = None, manifest: _File = _OWN) -> None:
 def bench_command(
     names: _Names = None,
     manifest: _File = _OWN,
-    provider: Annotated[Provider, typer.Option(help="ONNX Runtime provider to run on.")] = "auto",
+    provider: Annotated[Provider, typer.Option(help="What to run on; all but openvino are ONNX Runtime's.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="What OpenVINO computes in.")] = "auto",
     long_side: Annotated[int, typer.Option(min=160, max=3840, help="Long side of the detector's input, pixels.")] = 640,
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds of measurement for each line.")] = 3.0,
 ) -> None:
@@ -119,7 +125,7 @@ def bench_command(
     )
     for entry in entries:
         try:
-            model = _load(found, entry, SessionConfig(provider=provider))
+            model = _load(found, entry, SessionConfig(provider, precision=precision))
             if model.provider == "tensorrt":
                 build_one(model, long_side, max(_BATCHES))
         except ModelError as error:
@@ -133,8 +139,9 @@ def bench_command(
                     f"{entry.name} fails on {size} x {shape} ({error}); `visaged models verify` says more", EXIT_DAMAGED
                 )
             median = float(np.median(each))
+            on = model.provider if model.precision is None else f"{model.provider} {model.precision}"
             row = (f"{median:.2f}", f"{each[len(each) // 10]:.2f}", f"{1000 / median:.0f}")
-            table.add_row(entry.name, model.provider, shape, str(size), *row)
+            table.add_row(entry.name, on, shape, str(size), *row)
     out.print(table)
 
 

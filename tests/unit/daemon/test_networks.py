@@ -1,18 +1,22 @@
-"""Which networks are loaded, and on which devices."""
+"""Which networks are loaded."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
-from visaged.daemon.config.document import SettingsError
+from tests.support import tiny_networks
 from visaged.daemon.errors import StartError
 from visaged.daemon.networks import Networks, load_networks
-from visaged.daemon.settings import InferenceSettings, ModelSettings, parse
-from visaged.daemon.specs import camera_specs, decoding_device
+from visaged.daemon.settings import InferenceSettings, ModelSettings
 from visaged.models.manifest import Manifest
+from visaged.models.openvino import has_bfloat16
 from visaged.models.session import nvidia_driver_present
 from visaged.pipelines.runtime.metrics import Metrics
 
@@ -40,67 +44,97 @@ def test_a_detector_that_is_named_is_used_wherever_it_runs() -> None:
     assert loaded(made_for_gpus, "cpu").detector.name == made_for_gpus
 
 
-def test_gpus_that_are_named_are_without_effect_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:
-    settings = InferenceSettings.model_validate({"provider": "cpu", "devices": [0, 1]})
-    with caplog.at_level(logging.INFO):
-        networks = load_networks(ModelSettings(analyzer=None), settings, 0.2, Metrics())
-    assert "inference.devices is without effect: the networks run on cpu" in caplog.text
-    assert networks.by_device() == [(networks.detector, networks.reader)]
-    assert networks.engines.document() is None
+without_gpu = pytest.mark.skipif(nvidia_driver_present(), reason="this machine has a GPU")
 
 
-@pytest.mark.skipif(nvidia_driver_present(), reason="this machine has a GPU")
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_gpus_that_are_named_need_one(provider: str) -> None:
-    settings = InferenceSettings.model_validate({"provider": provider, "devices": [1]})
-    with pytest.raises(StartError, match="no NVIDIA driver answers"):
-        load_networks(ModelSettings(analyzer=None), settings, 0.2, Metrics())
+def with_precision(models: ModelSettings, precision: str, provider: str = "auto") -> tuple[Networks, Metrics]:
+    inference = InferenceSettings.model_validate({"provider": provider, "precision": precision})
+    metrics = Metrics()
+    return load_networks(models, inference, 0.2, metrics), metrics
 
 
-def test_a_camera_stays_on_its_gpu_when_others_come() -> None:
-    assert decoding_device("door", [0]) is None
-    assert decoding_device("door", [2]) == "2"
-    names = [f"camera-{number}" for number in range(64)]
-    used = Counter(decoding_device(name, [0, 3]) for name in names)
-    assert set(used) == {"0", "3"}
-    assert max(used.values()) <= 45
+@without_gpu
+def test_openvino_is_taken_if_it_finds_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    """Asked for bfloat16, `auto` takes it on any CPU: imitated where the CPU has none, with the same numbers."""
+    caplog.set_level(logging.INFO)
+    networks, metrics = with_precision(ModelSettings(), "bfloat16")
+    assert (networks.detector.provider, networks.detector.precision) == ("openvino", "bfloat16")
+    assert f"{networks.detector.name} runs on openvino in bfloat16: openvino " in caplog.text
+    assert ("OpenVINO imitates it" in caplog.text) != has_bfloat16()
+    labels = [sample.labels for metric in metrics.provider.collect() for sample in metric.samples]
+    assert {label["provider"] for label in labels} == {"openvino"}
 
 
-@pytest.mark.parametrize(
-    ("camera", "device"),
-    [
-        ({"hardware": "cuda"}, True),
-        ({"hardware": "cuda", "hardware_device": 0}, "0"),
-        ({"hardware": "vaapi", "hardware_device": "/dev/dri/renderD129"}, "/dev/dri/renderD129"),
-        ({"hardware": "vaapi"}, None),
-        ({}, None),
-    ],
-)
-def test_the_device_of_a_hardware_decoder(camera: dict[str, object], device: str | bool | None) -> None:
-    document = {
-        "node": "n",
-        "cameras": [{"name": "door", "url": "rtsp://h/x", **camera}],
-        "inference": {"devices": [2, 3]},
-    }
-    settings = parse(document)
-    spec = camera_specs(settings, loaded(None, "cpu").detector, {})["door"]
-    assert spec.source.hardware_device == (decoding_device("door", [2, 3]) if device is True else device)
+@without_gpu
+def test_in_float32_auto_stays_with_onnx_runtime() -> None:
+    networks, _ = with_precision(ModelSettings(analyzer=None), "float32")
+    assert networks.detector.provider == "cpu"
+    networks, _ = with_precision(ModelSettings(analyzer=None), "float32", "openvino")
+    assert (networks.detector.provider, networks.detector.precision) == ("openvino", "float32")
 
 
-@pytest.mark.parametrize(
-    ("document", "path"),
-    [
-        ({"inference": {"devices": []}}, "inference.devices"),
-        ({"inference": {"devices": [0, 0]}}, "inference.devices"),
-        ({"inference": {"devices": [-1]}}, "inference.devices[0]"),
-        ({"inference": {"devices": 1}}, "inference.devices"),
-        ({"inference": {"cuda_graphs": "on"}}, "inference.cuda_graphs"),
-        ({"cameras": [{"name": "a", "url": "x.mp4", "hardware_device": "gpu"}]}, "cameras[0].hardware_device"),
-        ({"cameras": [{"name": "a", "url": "x.mp4", "hardware_device": -1}]}, "cameras[0].hardware_device"),
-        ({"cameras": [{"name": "a", "url": "x.mp4", "hardware": "cuda", "hardware_device": "/dev/x"}]}, "cameras[0]"),
-    ],
-)
-def test_devices_that_cannot_be_are_refused(document: dict[str, object], path: str) -> None:
-    with pytest.raises(SettingsError) as caught:
-        parse(document)
-    assert [problem.path for problem in caught.value.problems] == [path]
+def of_one_file(folder: Path, model: Any) -> ModelSettings:
+    """Return settings for a network that stands in for the packaged detector."""
+    entry = Manifest().default_detector(on_gpu=False)
+    onnx.save(model, str(folder / "changed.onnx"))
+    said = entry.model_dump(mode="json", exclude={"sha256", "card"}, exclude_none=True) | {"file": "changed.onnx"}
+    return ModelSettings(manifest=tiny_networks.manifest(folder, said), analyzer=None)
+
+
+def packaged() -> Any:
+    manifest = Manifest()
+    return onnx.load(str(manifest.file(manifest.default_detector(on_gpu=False))))
+
+
+def make_fragile(model: Any) -> None:
+    """Add a thousand to what the last convolutions see and take it off their results: bfloat16 has three digits."""
+    graph = model.graph
+    weights = {weight.name: weight for weight in graph.initializer}
+    ends = {node.input[0] for node in graph.node if node.output[0].startswith("cells_")}
+    for node in [node for node in graph.node if node.op_type == "Conv" and node.output[0] in ends]:
+        kernel, bias = (numpy_helper.to_array(weights[name]) for name in node.input[1:])
+        assert kernel.shape[2:] == (1, 1)
+        channels, name = kernel.shape[1], f"{node.output[0]}_moved"
+        added = {
+            f"{name}_same": np.eye(channels, dtype=np.float32)[:, :, None, None],
+            f"{name}_thousand": np.full(channels, 1000, np.float32),
+            f"{name}_bias": (bias - 1000 * kernel.sum((1, 2, 3))).astype(np.float32),
+        }
+        graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in added.items())
+        inputs = [node.input[0], f"{name}_same", f"{name}_thousand"]
+        graph.node.insert(list(graph.node).index(node), helper.make_node("Conv", inputs, [name]))
+        node.input[0], node.input[2] = name, f"{name}_bias"
+
+
+@without_gpu
+def test_openvino_is_left_if_it_finds_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = packaged()
+    make_fragile(model)
+    wanted = of_one_file(tmp_path, model)
+    networks, _ = with_precision(wanted, "bfloat16")
+    assert (networks.detector.provider, networks.detector.precision) == ("cpu", None)
+    assert "networks run on ONNX Runtime, not on OpenVINO: it tells otherwise of a picture, the face at " in caplog.text
+    assert with_precision(wanted, "float32", "openvino")[0].detector.provider == "openvino"
+
+
+@without_gpu
+def test_openvino_is_left_if_it_cannot_read_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = packaged()
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    middle = next(node for node in model.graph.node if node.op_type == "Relu").output[0]
+    model.graph.node.append(helper.make_node("Binarizer", [middle], ["unused"], domain="ai.onnx.ml"))
+    model.graph.output.append(helper.make_tensor_value_info("unused", onnx.TensorProto.FLOAT, None))
+    wanted = of_one_file(tmp_path, model)
+    with pytest.raises(StartError, match="No conversion rule found"):
+        with_precision(wanted, "float32", "openvino")
+    assert with_precision(wanted, "bfloat16")[0].detector.provider == "cpu"
+    assert "networks run on ONNX Runtime, not on OpenVINO: " in caplog.text
+    assert "No conversion rule found" in caplog.text
+
+
+@pytest.mark.parametrize("provider", ["cpu", "cuda", "tensorrt"])
+def test_a_precision_that_is_not_the_providers_is_refused(provider: str) -> None:
+    with pytest.raises(ValueError, match=f"precision bfloat16 is for provider openvino, and provider is {provider}"):
+        InferenceSettings.model_validate({"provider": provider, "precision": "bfloat16"})
+    with pytest.raises(ValueError, match="'auto', 'float32' or 'bfloat16'"):
+        InferenceSettings.model_validate({"precision": "int8"})

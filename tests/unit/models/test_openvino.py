@@ -103,7 +103,7 @@ def test_what_another_network_tells_is_a_difference() -> None:
 
 
 def test_many_callers_with_pictures_of_many_shapes(session: OpenVinoSession) -> None:
-    pictures = [noise(1, 64, width, 3) for width in (64, 96, 128, 160)] + [noise(2, 64, 64, 3)]
+    pictures = [noise(1, 64, 64, 3), noise(1, 64, 96, 3), noise(2, 64, 64, 3)]
     alone = [session.run(["cells_8"], {"image": picture})[0] for picture in pictures]
     wrong: list[int] = []
     done: list[int] = []
@@ -116,12 +116,12 @@ def test_many_callers_with_pictures_of_many_shapes(session: OpenVinoSession) -> 
                 wrong.append(index)
         done.append(first)
 
-    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(6)]
+    threads = [threading.Thread(target=work, args=(index,), daemon=True) for index in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert (wrong, sorted(done)) == ([], list(range(6)))
+    assert (wrong, sorted(done)) == ([], list(range(4)))
 
 
 def test_a_batch_gives_what_its_pictures_give_alone(session: OpenVinoSession) -> None:
@@ -212,7 +212,7 @@ def test_networks_of_others_pass_their_self_test(tmp_path: Path, style: str) -> 
     (found,), (expected,) = (d.detect(red) for d in (detector, Detector.load(Manifest(path), "red", CPU)))
     assert len(found) == len(expected) > 0
     np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
-    entry["input"]["dtype"] = "uint8"  # type: ignore[index]
+    entry["input"] = {"name": "in", "layout": "NCHW", "dtype": "uint8"}
     with pytest.raises(ModelError, match=r"in takes float32; it was given uint8; compare its entry's input"):
         self_test(Detector.load(Manifest(tiny_networks.manifest(tmp_path, entry)), "red", FLOAT32))
 
@@ -299,14 +299,16 @@ except ProviderError as error:
 
 
 def test_loading_and_running_writes_nothing_home_and_keeps_quiet(tmp_path: Path, network: Path) -> None:
-    """The package brings one that could report its use; nothing of that runs here."""
+    """By itself the package makes an id of the machine there, and sends it to Google Analytics when it is imported."""
     code = f"""import numpy as np, psutil
 from visaged.models.session import *
 s = Session(Path({str(network)!r}), SessionConfig("openvino"))
 s.run(s.outputs, {{"image": np.zeros((1, 64, 64, 3), np.uint8)}})
-assert psutil.Process().net_connections() == []
+import sys
+assert sys.modules["openvino_telemetry"] is None
+assert psutil.Process().net_connections() == psutil.Process().children() == []
 """
-    environment = os.environ | {"HOME": str(tmp_path)}
+    environment = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert list(tmp_path.rglob("*")) == []

@@ -14,6 +14,7 @@ import pytest
 
 from visaged.models.errors import ModelError, ProviderError
 from visaged.models.manifest import Manifest
+from visaged.models.openvino import has_bfloat16
 from visaged.models.session import Session, SessionConfig, nvidia_driver_present
 
 without_gpu = pytest.mark.skipif(nvidia_driver_present(), reason="this machine has an NVIDIA driver")
@@ -60,7 +61,7 @@ def test_auto_without_a_driver_runs_on_the_cpu_whatever_the_wheel_lists(network:
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime was built without CUDA")
     session = Session(network, SessionConfig(provider="auto"))
-    assert (session.provider, session.on_gpu) == ("cpu", False)
+    assert (session.provider, session.on_gpu) == ("openvino" if has_bfloat16() else "cpu", False)
 
 
 @without_gpu
@@ -82,10 +83,10 @@ def test_a_required_gpu_and_the_cpu_contradict(network: Path) -> None:
 
 
 def test_a_provider_that_this_build_lacks_is_refused_with_those_it_has(network: Path) -> None:
-    if "OpenVINOExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime has OpenVINO")
-    with pytest.raises(ProviderError, match=r"no provider openvino \(it has .*CPUExecutionProvider"):
-        Session(network, SessionConfig(provider="openvino"))
+    if "TensorrtExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has TensorRT")
+    with pytest.raises(ProviderError, match=r"no provider tensorrt \(it has .*CPUExecutionProvider"):
+        Session(network, SessionConfig(provider="tensorrt"))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"this is no network" * 50])

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import openvino as ov  # type: ignore[import-not-found,unused-ignore]
 from numpy.typing import NDArray
 
+from visaged.models import openvino
 from visaged.models.alignment import Matrix, invert, transform
 from visaged.models.training.analyzer.heads import MIRROR_106, QUALITY_SIZES
 from visaged.models.training.analyzer.labelling.crops import Face, FloatArray, Image, chain, cut
@@ -40,7 +40,7 @@ class Network:
     """
 
     def __init__(self, path: Path, batch: int = 32, threads: int = 1) -> None:
-        core = ov.Core()
+        core = openvino.package().Core()
         model = core.read_model(str(path))
         shape = list(model.inputs[0].partial_shape)
         model.reshape({model.inputs[0]: [batch, *(d.get_length() for d in shape[1:])]})

@@ -69,6 +69,7 @@ def test_every_shipped_network_has_a_card_that_tells_its_terms() -> None:
 def test_verify_tells_whole_from_damaged(tmp_path: Path, foreign: Path) -> None:
     assert invoke("verify").stdout.count(": whole") == len(OWN)
     assert invoke("verify", "red", "--manifest", foreign).exit_code == 0
+    assert "red: whole" in invoke("verify", "red", "--manifest", foreign, "--provider", "openvino").stdout
     with (tmp_path / "red.onnx").open("ab") as file:
         file.write(b"x")
     done = invoke("verify", "--manifest", foreign)
@@ -87,7 +88,8 @@ def test_verify_finds_what_is_no_network(tmp_path: Path) -> None:
 
 
 def test_bench_times_what_it_is_asked_for(foreign: Path) -> None:
-    done = invoke("bench", "red", "--manifest", foreign, "--seconds", "0.1", "--long-side", "320")
+    asked = ("--manifest", foreign, "--seconds", "0.1", "--long-side", "320")
+    done = invoke("bench", "red", "--provider", "cpu", *asked)
     assert done.exit_code == 0
     lines = [line.split() for line in done.stdout.splitlines() if line.strip().startswith("red")]
     assert [line[1:4] for line in lines] == [["cpu", "320x192", "1"], ["cpu", "320x192", "8"]]
@@ -95,6 +97,10 @@ def test_bench_times_what_it_is_asked_for(foreign: Path) -> None:
         median, fastest, rate = map(float, line[4:])
         assert 0 < fastest <= median
         assert rate == pytest.approx(1000 / median, rel=0.2, abs=1)
+    done = invoke("bench", "red", "--provider", "openvino", "--precision", "float32", *asked)
+    assert done.stdout.count("openvino float32") == 2
+    done = invoke("bench", "red", "--provider", "cpu", "--precision", "bfloat16", *asked)
+    assert (done.exit_code, "bfloat16 is OpenVINO's alone" in done.stderr) == (3, True)
 
 
 @pytest.mark.parametrize("command", ["show", "verify", "bench"])
