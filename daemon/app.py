@@ -353,6 +353,7 @@ class Daemon:
                 **status_document(one.status),
                 "tracks": one.tracks,
                 "fps": one.fps,
+                "reduced": one.reduced or None,
                 "next_try_at": None if one.next_try_at is None else timestamp(one.next_try_at),
                 "trouble_since": None if one.trouble_since is None else timestamp(one.trouble_since),
                 **self._pulse.of(one.status.camera).document(),

@@ -247,7 +247,10 @@ class CameraSet:
     def demand(self, demands: Mapping[str, Demand]) -> None:
         """Ask this of the cameras, by name, and everything of those that are not named."""
         for name, one in self._snapshot().items():
-            one.camera.demand = demands.get(name, FULL)
+            demand = demands.get(name, FULL)
+            if demand != one.camera.demand:
+                one.camera.demand = demand
+                one.stage.counters.reduced(demand != FULL)
 
     def states(self) -> list[str]:
         """Return the state of every camera; takes no lock that is held while a frame is computed."""

@@ -25,7 +25,11 @@ _STATE: dict[str, Any] = {
     "error": _or_null({"type": "string"}, "Why it gives no pictures; null while it does."),
     "cause": _or_null({"type": "string"}, "A word for the error."),
     "tracks": {"type": "integer", "description": "Number of faces that are tracked now."},
-    "fps": _or_null({"type": "number"}, "Frames a second that are analysed at most; null for every frame."),
+    "fps": _or_null({"type": "number"}, "Frames a second that are analysed at most now; null for every frame."),
+    "reduced": _or_null(
+        {"type": "string", "enum": ["idle", "overload"]},
+        "Why less is analysed than configured: nobody is there, or there is more to do than the machine can.",
+    ),
     "analysed_fps": {"type": "number", "description": "Frames a second that were analysed in the last 10 s."},
     "age_ms": _or_null({"type": "number"}, "Age of the newest frame when it was analysed; null before the first."),
     "last_face_at": _or_null(_TIME, "When a face was last seen since the start; null if none was."),

@@ -68,13 +68,16 @@ class Metrics:
         self._reconnects = counter("camera_reconnects", "Times that a camera was opened again", "camera")
         self._failures = counter("camera_failures", "Times that a camera's source broke", "camera", "cause")
         self._idle = gauge("camera_idle", "1 while key frames alone are decoded, because nobody is there", "camera")
+        self._reduced = gauge(
+            "camera_reduced", "1 while less is analysed than configured, because there is too much to do", "camera"
+        )
         self._wakes = counter("camera_wakes", "Times that an idle camera was woken", "camera", "cause")
         self._pictures = counter("live_pictures", "Live pictures drawn and encoded, whoever looks at them", "camera")
         self._age = histogram("result_age_seconds", "From capture to hand-over to MQTT", "camera", buckets=_AGES)
         self._by_camera = (
             self._received, self._sampled, self._dropped, self._damaged, self._analysed, self._output_errors,
             self._faces, self._tracks, self._state, self._hardware, self._reconnects, self._failures, self._idle,
-            self._wakes, self._pictures, self._age,
+            self._reduced, self._wakes, self._pictures, self._age,
         )  # fmt: skip
 
         self.inference = histogram(
@@ -98,9 +101,11 @@ class Metrics:
         self.frame_stages = {name: self.stage.labels(name) for name in ("decode", "queue", "inference")}
         self.cameras_reduced = gauge(
             "cameras_reduced",
-            "Cameras of which less is analysed than configured, by what is left: key_frames, fps",
+            "Cameras of which less is analysed because there is too much to do, by what is left: key_frames, fps",
             "to",
         )
+        for left in ("key_frames", "fps"):
+            self.cameras_reduced.labels(left)
         self.waiting = gauge("waiting", "Items that wait for inference", "lane")
 
         self.mqtt_connected = gauge("mqtt_connected", "1 while the broker is connected")
@@ -196,6 +201,7 @@ class CameraMetrics:
         metrics._pictures.labels(camera)
         metrics._hardware.labels(camera)
         metrics._idle.labels(camera)
+        metrics._reduced.labels(camera)
         self.dropped("overtaken", 0)
 
     def dropped(self, cause: str, frames: int = 1) -> None:
@@ -217,6 +223,12 @@ class CameraMetrics:
                 self._all._idle.labels(self._camera).set(cause is None)
                 if cause not in (None, "ended"):
                     self._all._wakes.labels(self._camera, cause).inc()
+
+    def reduced(self, is_reduced: bool) -> None:
+        """Note whether less is analysed than configured, because there is too much to do."""
+        with self._lock:
+            if not self._forgotten:
+                self._all._reduced.labels(self._camera).set(is_reduced)
 
     def state(self, now: str, states: Sequence[str]) -> None:
         """Set the camera's state: 1 for `now`, and 0 for the other states."""

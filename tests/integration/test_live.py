@@ -220,7 +220,7 @@ def test_cameras_tell_how_they_do(daemon: RunningDaemon) -> None:
 
     until(settled, PATIENCE_S)
     still, never = (daemon.client.get(f"/v1/cameras/{name}").json() for name in ("still", "never"))
-    assert (still["fps"], still["next_try_at"], still["trouble_since"]) == (5, None, None)
+    assert (still["fps"], still["reduced"], still["next_try_at"], still["trouble_since"]) == (5, None, None, None)
     assert 0 < still["age_ms"] < 10_000
     assert (never["analysed_fps"], never["age_ms"], never["last_face_at"]) == (0, None, None)
 

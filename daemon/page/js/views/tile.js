@@ -16,9 +16,13 @@ export function troubleLines(camera) {
 
 const STATES = { connecting: "Connecting", waiting: "Waiting for the next try", ended: "The recording has been over", stopped: "Stopped" };
 
+// Why a camera is analysed less than configured.
+const REDUCED = { idle: ", idle", overload: ", reduced: too much to do" };
+
 /** How fast and how fresh a camera's analysis is. */
 export function paceWords(camera) {
-  const fps = camera.analysed_fps === undefined ? null : `${camera.analysed_fps.toFixed(1)} fps`;
+  const reduced = REDUCED[camera.reduced] ?? "";
+  const fps = camera.analysed_fps === undefined ? null : `${camera.analysed_fps.toFixed(1)} fps${reduced}`;
   const age = camera.age_ms === null || camera.age_ms === undefined ? null : delay(camera.age_ms);
   return { fps, age, late: camera.age_ms > LATE_MS };
 }
