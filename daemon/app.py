@@ -158,15 +158,9 @@ class Daemon:
         self._inference_workers = self._make_inference_workers(networks)
         self._engines = networks.engines
         self._engine_worker = self._worker("engines", self._engines.run)
+        workers = len(self._inference_workers) if self.detector.on_gpu else None
         self._shedding = (
-            Shedding(
-                self._cameras,
-                self._batcher,
-                len(self._inference_workers) if self.detector.on_gpu else None,
-                self.metrics,
-            )
-            if settings.overload.shed
-            else None
+            Shedding(self._cameras, self._batcher, workers, self.metrics) if settings.overload.shed else None
         )
         self._live_worker = self._worker("live", self._live.run)
         self._http_worker = self._worker("http", self.web.run)

@@ -38,6 +38,9 @@ class Hardware:
         name: FFmpeg's name of the decoder, or `off`.
         device: FFmpeg's name of the device, such as `1` or `/dev/dri/renderD129`; None for its first.
         on_decoder: Called when pictures come with whether hardware decodes them.
+
+    Attributes:
+        is_used: Whether it decoded the pictures that came last.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Hardware:
         self._name = name
         self._device = device
         self._on_decoder = on_decoder
+        self.is_used = False
         self._warned = False
 
     def decoder(self) -> HWAccel | None:
@@ -75,11 +79,11 @@ class Hardware:
 
         Must be called again when the size of the pictures changes: the decoder begins anew then.
         """
-        is_hardware = context.pix_fmt == _FORMATS.get(self._name, self._name)
-        self._on_decoder(is_hardware)
+        self.is_used = context.pix_fmt == _FORMATS.get(self._name, self._name)
+        self._on_decoder(self.is_used)
         if self._name == "off":
             return
-        if not is_hardware:
+        if not self.is_used:
             reason = "it has no session or memory left, or does not know this stream" if context.is_hwaccel else None
             self._warn(_missing(self._name) or reason, f"{context.name}, {context.profile}, {context.pix_fmt}")
         elif self._warned:

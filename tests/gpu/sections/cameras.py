@@ -67,6 +67,7 @@ def _measure(daemon: Daemon, cameras: int, options: Options) -> dict[str, Value]
         "cores": gained("process_cpu_seconds_total") / seconds,
         "resident mb": after["process_resident_memory_bytes"] / 1e6,
         "faces/s": gained("visaged_faces_detected_total") / seconds,
+        "decoded by hardware": after.get("visaged_camera_hardware", 0),
         "failed batches": gained("visaged_failed_batches_total"),
     }
     for stage in ("decode", "queue", "inference", "publish"):
