@@ -36,7 +36,8 @@ log = logging.getLogger(__name__)
 _SLOW = 2.0
 _PATIENCE = {"tensorrt": 60.0, "cuda": 4.0, "openvino": 4.0}
 """How many times as long as usual a step of a batch may take, by provider, before the worker counts as stalled. For
-each new shape TensorRT builds an engine, which takes minutes; the others search for their fastest algorithms."""
+each new shape TensorRT builds an engine, which takes minutes; CUDA searches for its fastest algorithms, and OpenVINO
+compiles the network."""
 
 
 @dataclass(slots=True, eq=False)

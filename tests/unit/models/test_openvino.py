@@ -346,7 +346,7 @@ Session(Path({str(network)!r}), SessionConfig("openvino"))
 
 def test_memory_does_not_grow_with_shapes_and_runs(network: Path) -> None:
     session = OpenVinoSession(network, "float32")
-    shapes = [(1 + i // 4, 32 * (1 + i % 2), 32 * (1 + i // 2 % 2), 3) for i in range(12)]
+    shapes = [(1 + i // 6, 32 * (1 + i % 2), 32 * (1 + i // 2 % 3), 3) for i in range(12)]
     pictures = [noise(*shape) for shape in shapes]
 
     def work(runs: int) -> float:
