@@ -38,6 +38,9 @@ INSTALL = "pip install 'visaged[openvino]'"
 _BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 _CPUINFO = Path("/proc/cpuinfo")
 
+_NO_CODE = "can't protect"
+"""What it says where memory that was written must not be run."""
+
 _OFTEN, _PERIOD = 20, 4096
 """A shape that was met more often than this in so many runs has a network compiled for it, while there is room: with a
 camera at 5 fps, after four seconds. It keeps that through the next runs, so that shapes in turns, however many, have
@@ -114,8 +117,10 @@ class OpenVinoSession:
                 raise ValueError("it has no outputs")
             first = self._request()
         except Exception as error:  # OpenVINO raises many types of its own, all from Exception
-            text = " ".join(str(error).split())
-            raise ModelError(f"{path} cannot be loaded as a network by OpenVINO: {text[:400]}") from error
+            text = " ".join(str(error).split())[:400]
+            if _NO_CODE in text:
+                text += " (OpenVINO makes code as it runs: with systemd it needs MemoryDenyWriteExecute=no)"
+            raise ModelError(f"{path} cannot be loaded as a network by OpenVINO: {text}") from error
         self._any = _Requests(self._request)
         self._any.free.append(first)
         self._ports = {port.get_any_name(): port for port in self._model.inputs}

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 _SLOW = 2.0
 _PATIENCE = {"tensorrt": 4.0, "cuda": 4.0, "openvino": 4.0}
 """How many times as long as usual a step of a batch may take, by provider, before the worker counts as stalled: for
-each new shape these search for their fastest algorithms."""
+each new shape CUDA and TensorRT search for their fastest algorithms, and OpenVINO compiles the network."""
 
 
 @dataclass(slots=True, eq=False)
