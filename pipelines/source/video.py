@@ -291,13 +291,8 @@ class VideoSource:
         return pictures
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-        source = packets(container, stream, is_recording=self._is_recording, is_still=self._is_still)
-        while True:
-            with self._blaming():
-                packet = next(source, None)
-            if packet is None:
-                return
-            yield packet
+        with self._blaming():  # whoever takes the packets raises no exception in here
+            yield from packets(container, stream, is_recording=self._is_recording, is_still=self._is_still)
 
     def _decode(self, context: VideoCodecContext, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
         try:

@@ -31,7 +31,8 @@ class Stamps:
         """Return the stamp in seconds that the packet's frame will have; None if it is not known."""
         if packet.pts is None or self._shift is None or not self.trusted:
             return None
-        return float(packet.pts * packet.time_base) + self._shift
+        base = packet.time_base  # arithmetic of fractions takes as long as all the rest here
+        return packet.pts * base.numerator / base.denominator + self._shift
 
     def of_frame(self, position_s: float | None, arrived_s: float) -> float:
         """Return a frame's stamp in seconds; to be called once for every frame, in order."""
