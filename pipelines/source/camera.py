@@ -124,6 +124,7 @@ class Camera:
         self._streaming_since = self._last_received = 0.0
         self._shape: tuple[str, int, int] = ("", 0, 0)
         self._shape_due_s = float("inf")
+        self._shape_waits = False
         self._demand = FULL
         self._idle = False
         self._source = VideoSource(
@@ -257,7 +258,8 @@ class Camera:
         status, now_s = self.status, self._clock()
         is_new = status.state != "streaming"
         is_same = self._shape == (status.codec, status.width, status.height)
-        if not is_new and (is_same or not self._may_report_shape(now_s)):
+        self._shape_waits = not is_new and not is_same and not self._may_report_shape(now_s)
+        if not is_new and (is_same or self._shape_waits):
             return
         self._shape_due_s = (now_s if is_new else max(self._shape_due_s, now_s)) + self._SHAPE_S
         log.info("camera %s: streaming %s %dx%d", self.name, codec, width, height)
@@ -280,7 +282,7 @@ class Camera:
 
     def _received(self, kept: bool) -> None:
         self._last_received = self._clock()
-        if self._may_report_shape(self._last_received):
+        if self._shape_waits and self._may_report_shape(self._last_received):
             self._report_shape()
         self._counters.received.inc()
         if kept:

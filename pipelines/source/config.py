@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -181,7 +182,7 @@ class SourceConfig(StrictConfig):
         """Whether the source goes on without waiting for its reader, as far as that is known before it is open."""
         return not self.is_file or (self.loop and self.pace == "realtime")
 
-    @property
+    @cached_property
     def is_file(self) -> bool:
         """Whether the source is a file on this machine."""
         return self._address.kind == "file"

@@ -187,13 +187,8 @@ class Reading:
                 self._watch.check(arrived_s)
 
     def _packets(self, container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
-        source = packets(container, stream, is_recording=self.is_recording, is_still=self.is_still)
-        while True:
-            with blaming(self._config, opened=True):
-                packet = next(source, None)
-            if packet is None:
-                return
-            yield packet
+        with blaming(self._config, opened=True):  # whoever takes the packets raises no exception in here
+            yield from packets(container, stream, is_recording=self.is_recording, is_still=self.is_still)
 
     def _take(self, arrival: Arrival, stream: VideoStream, stopping: threading.Event) -> bool:
         """Decode a packet, or keep it while nobody is there; return whether to go on."""

@@ -37,7 +37,7 @@ class Display:
 
     The rotation comes from the container with every frame, or from the codec's own headers, with key frames alone: it
     then holds until the next key frame, which may come without it. The shape of the pixels is the container's where it
-    has one of its own, and else the codec's, which may change too.
+    has one of its own, and else the codec's, which may change with a key frame too.
 
     Args:
         camera: Name of the camera, for the log.
@@ -54,6 +54,7 @@ class Display:
         self._container_aspect = None if container == self._context.sample_aspect_ratio else container
         self._warned = False
         self._last = last
+        self._shown: Presentation | None = None
 
     def of(self, frame: av.VideoFrame) -> Presentation:
         """Return how a frame is shown that this stream's decoder has just returned."""
@@ -62,7 +63,10 @@ class Display:
             last.turn = Turn(self._config.rotate)
         elif last.rotation is None or (frame.key_frame and frame.rotation != last.rotation):
             last.rotation, last.turn = frame.rotation, _turn(frame)
-        return Presentation(frame.width, frame.height, last.turn, self._aspect(frame.width, frame.height))
+        shown, width, height = self._shown, frame.width, frame.height
+        if shown is None or frame.key_frame or (shown.stored_width, shown.stored_height) != (width, height):
+            self._shown = shown = Presentation(width, height, last.turn, self._aspect(width, height))
+        return shown
 
     def _aspect(self, width: int, height: int) -> float:
         """Return the width of a stored pixel relative to its height."""

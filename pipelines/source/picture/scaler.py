@@ -96,9 +96,9 @@ class _Buffers:
         rows, columns = self._luma.shape
         while luma.shape[0] >= 2 * rows or luma.shape[1] >= 2 * columns:
             luma = self._halve(luma)
-        cv2.resize(luma, (columns, rows), self._luma, interpolation=cv2.INTER_LINEAR)
+        _interpolate(luma, self._luma)
         for plane, small in zip(chroma, self._chroma, strict=True):
-            cv2.resize(plane, (columns // 2, rows // 2), small, interpolation=cv2.INTER_LINEAR)
+            _interpolate(plane, small)
         if is_full_range(frame):
             cv2.LUT(self._luma, LUMA_TO_LIMITED, self._luma)
             cv2.LUT(self._planar[rows:], CHROMA_TO_LIMITED, self._planar[rows:])
@@ -125,3 +125,14 @@ class _Buffers:
             threads=1,  # there are other cameras for the other cores
         )
         target[:] = plane_rows(scaled.planes[0])[:, : width * 3].reshape(height, width, 3)
+
+
+def _interpolate(plane: NDArray[np.uint8], small: NDArray[np.uint8]) -> None:
+    """Scale a plane to the size of `small`, linearly."""
+    down, across = (now // wanted for now, wanted in zip(plane.shape, small.shape, strict=True))
+    if down % 2 and across % 2 and plane.shape == (down * small.shape[0], across * small.shape[1]):
+        # The middle of every small pixel is the middle of a large one: the chroma of 1080p on 640, and what is not
+        # scaled at all. The same values in a third of the time.
+        small[:] = plane[down // 2 :: down, across // 2 :: across]
+    else:
+        cv2.resize(plane, small.shape[::-1], small, interpolation=cv2.INTER_LINEAR)

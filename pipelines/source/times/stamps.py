@@ -31,7 +31,8 @@ class Stamps:
         """Return the stamp in seconds that the packet's frame will have; None if it is not known."""
         if packet.pts is None or self._shift is None or not self.trusted:
             return None
-        return float(packet.pts * packet.time_base) + self._shift
+        base = packet.time_base  # arithmetic of fractions takes as long as all the rest here
+        return packet.pts * base.numerator / base.denominator + self._shift
 
     def begin_with(self, packet: Packet[VideoStream]) -> None:
         """Take a round's first packet for its first frame, where its frames are not decoded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_one_reading_is_told_as_it_is() -> None:
         "confidence": round(math.erf(7.5 / (5 * math.sqrt(2))), 3),
         "age_ms": 500,
     }
+
+
+def test_a_value_only_gets_older_until_the_next_reading() -> None:
+    for head, one, other in ((EMOTION, [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]), (AGE, [30.0, 5.0], [40.0, 5.0])):
+        asked = estimate(head, (one, 0.9, 10.0))
+        first = asked.value(10.0)
+        assert asked.value(12.5) == replace(first, age_s=2.5)
+        asked.add(np.array(other, np.float32), 0.9, 13.0)
+        assert asked.value(13.5) == estimate(head, (one, 0.9, 10.0), (other, 0.9, 13.0)).value(13.5)
+        assert asked.value(13.5) != replace(first, age_s=0.5)
 
 
 def test_ages_are_weighted_by_the_inverse_of_their_variance() -> None:

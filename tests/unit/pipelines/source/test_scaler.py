@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import av
+import cv2
 import numpy as np
 import pytest
 from av.video.reformatter import Interpolation
@@ -11,7 +12,7 @@ from tests.unit import fakes
 from visaged.models.preprocess import canvas_for
 from visaged.models.types import Image
 from visaged.pipelines.presentation import UPRIGHT
-from visaged.pipelines.source.picture.scaler import Scaler
+from visaged.pipelines.source.picture.scaler import Scaler, _interpolate
 
 
 def scaled(frame: av.VideoFrame, long_side: int = 320) -> tuple[Image, Image]:
@@ -53,3 +54,11 @@ def test_the_next_frame_of_another_kind_is_scaled_too() -> None:
     scaler.scale(frame, UPRIGHT, canvas, first)
     scaler.scale(frame.reformat(format="nv12"), UPRIGHT, canvas, second)
     assert np.abs(first.astype(int) - second).mean() < 3
+
+
+@pytest.mark.parametrize("small", [(180, 320), (540, 960), (108, 192), (270, 480), (181, 322), (60, 960)])
+def test_planes_are_scaled_linearly_to_the_last_bit(small: tuple[int, int]) -> None:
+    plane = np.random.default_rng(1).integers(0, 256, (540, 1024), np.uint8)[:, :960]
+    scaled = np.empty(small, np.uint8)
+    _interpolate(plane, scaled)
+    np.testing.assert_array_equal(scaled, cv2.resize(plane, small[::-1], interpolation=cv2.INTER_LINEAR))
