@@ -14,10 +14,9 @@ import onnxruntime
 import uvicorn
 from fastapi import Body, FastAPI
 
+from tests.benchmarks.plain_detector import PlainDetector
 from visaged.daemon.settings import ModelSettings
 from visaged.models.alignment import similarity
-from visaged.models.decoders import DECODERS, Batch
-from visaged.models.detector import suppress
 from visaged.models.manifest import Manifest
 from visaged.models.types import Detections, Image
 
@@ -28,31 +27,13 @@ class PlainNetworks:
     def __init__(self, names: ModelSettings | None = None) -> None:
         names = names or ModelSettings()
         manifest = Manifest()
-        self.detector = manifest.detector(names.detector) if names.detector else manifest.default_detector(on_gpu=False)
         assert names.analyzer is not None
         self.analyzer = manifest.analyzer(names.analyzer)
-        self._detect, self._analyze = (
-            onnxruntime.InferenceSession(str(manifest.file(entry)), providers=["CPUExecutionProvider"])
-            for entry in (self.detector, self.analyzer)
+        self.detect = PlainDetector(names.detector).detect
+        self._analyze = onnxruntime.InferenceSession(
+            str(manifest.file(self.analyzer)), providers=["CPUExecutionProvider"]
         )
         self._template = np.array(self.analyzer.input.template)
-
-    def detect(self, image: Image) -> Detections:
-        """Return the faces of an (H, W, 3) BGR picture, in its pixels."""
-        scale = 640 / max(image.shape[:2])
-        width, height = round(image.shape[1] * scale), round(image.shape[0] * scale)
-        canvas = np.zeros((-height % 32 + height, -width % 32 + width, 3), np.uint8)
-        canvas[:height, :width] = cv2.resize(image, (width, height))
-        decoder = DECODERS[self.detector.decoder]
-        names = self.detector.output_names(decoder.kinds)
-        values = self._detect.run(names, {self.detector.input.name: canvas[None]})
-        keys = [(kind, stride) for kind in decoder.kinds for stride in self.detector.strides]
-        batch = Batch(1, *canvas.shape[:2])
-        (found,) = decoder.decode(
-            dict(zip(keys, values, strict=True)), self.detector.strides, batch, self.detector.threshold
-        )
-        found = suppress(found, self.detector.nms_iou)
-        return Detections(found.boxes / scale, found.confidences, found.landmarks / scale)
 
     def read(self, image: Image, faces: Detections) -> dict[str, Any]:
         """Return the analyzer's raw outputs for the faces of a picture."""
