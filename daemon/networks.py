@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from visaged.daemon.errors import StartError
 from visaged.daemon.settings import InferenceSettings, ModelSettings
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
+from visaged.models.device import Device
 from visaged.models.errors import ModelError
+from visaged.models.graphs.check import checked_graphs
+from visaged.models.graphs.frames import FrameGraphs
 from visaged.models.manifest import PACKAGED, Manifest
 from visaged.models.search import prepare
 from visaged.models.self_test import self_test
@@ -28,11 +32,13 @@ class Networks:
         detector: Finds faces.
         reader: Reads the attributes of faces.
         versions: Versions of the detector and of the analyzer in the manifest; the second is None without an analyzer.
+        graphs: Work on frames that a decoder leaves on the GPU of the networks; None where these run elsewhere.
     """
 
     detector: Detector
     reader: AttributeReader
     versions: tuple[str, str | None]
+    graphs: FrameGraphs | None
 
 
 def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: float, metrics: Metrics) -> Networks:
@@ -72,7 +78,18 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
     for model in loaded:
         log.info("%s runs on %s", model.name, model.provider)
         metrics.provider.labels(model.name, model.provider).set(1)
-    return Networks(detector, reader, versions)
+    return Networks(detector, reader, versions, _graphs(loaded, config))
+
+
+def _graphs(networks: Sequence[Detector | Analyzer], config: SessionConfig) -> FrameGraphs | None:
+    """Return the graphs for frames on the GPU; None where they cannot be used, with a warning if they should be."""
+    if any(network.provider != "cuda" or not network.takes_device_batches for network in networks):
+        return None
+    try:
+        return checked_graphs(Device("cuda"), config)
+    except (ModelError, OSError, RuntimeError) as error:
+        log.warning("frames that are decoded on the GPU are copied to this machine's own memory: %s", error)
+        return None
 
 
 def _load_detector(manifest: Manifest, name: str | None, config: SessionConfig, floor: float) -> Detector:

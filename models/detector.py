@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from visaged.models.decoders import DECODERS, Batch
+from visaged.models.device import Array
 from visaged.models.errors import ModelError
 from visaged.models.manifest import DetectorEntry, Manifest
-from visaged.models.preprocess import tensor
+from visaged.models.preprocess import is_plain, tensor
 from visaged.models.session import GPU_BATCHES, Session, SessionConfig
 from visaged.models.types import Detections, Image
 
@@ -60,6 +61,8 @@ class Detector:
         floor: Smallest confidence that is reported at all.
         nms_iou: Two boxes that overlap by more than this intersection over union are one face.
         fixed_size: Whether the file takes pictures of one size only.
+        takes_device_batches: Whether batches may be on the device on which the network runs.
+        longest_batch: Most pictures that are computed at once; batches on a device need room for multiples of it.
     """
 
     def __init__(self, session: Session, entry: DetectorEntry, floor: float | None = None) -> None:
@@ -78,6 +81,8 @@ class Detector:
         shape = session.inputs.get(entry.input.name, [])
         sides = shape[1:3] if entry.input.layout == "NHWC" else shape[2:4]
         self.fixed_size = any(isinstance(side, int) for side in sides)
+        self.takes_device_batches = is_plain(entry.input)
+        self.longest_batch = max(session.batches)
         require(session, entry.name, [entry.input.name], self._outputs)
 
     @classmethod
@@ -100,11 +105,11 @@ class Detector:
         """
         self._session.prepare(self._entry.input.name, tensor(canvas, self._entry.input), most)
 
-    def detect(self, canvases: Image) -> list[Detections]:
+    def detect(self, canvases: Array) -> list[Detections]:
         """Find the faces of a batch.
 
         Args:
-            canvases: (B, H, W, 3) uint8 BGR, sides multiples of `multiple_of`.
+            canvases: (B, H, W, 3) uint8 BGR, sides multiples of `multiple_of`; may be on the network's device.
 
         Returns:
             For every picture its faces in canvas pixels, best first.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from visaged.models.graphs.frames import FrameGraphs
 from visaged.models.search import Scales
 from visaged.pipelines.attributes import AttributeReader
 from visaged.pipelines.batcher import Batcher, Lane
@@ -117,6 +118,7 @@ class CameraSet:
         sinks: Callbacks for results, events and states.
         on_death: Called with name and exception when the thread of a camera dies.
         clock: Returns monotonic seconds.
+        graphs: Work on frames that a decoder leaves on the networks' device; None where all go to host memory.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class CameraSet:
         sinks: Sinks,
         on_death: OnDeath,
         clock: Callable[[], float] = time.monotonic,
+        graphs: FrameGraphs | None = None,
     ) -> None:
         self._batcher = batcher
         self._reader = reader
@@ -136,6 +139,7 @@ class CameraSet:
         self._sinks = sinks
         self._on_death = on_death
         self._clock = clock
+        self._graphs = graphs
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
         self._leaving: list[Worker] = []  # threads of removed cameras that may not have ended yet
@@ -256,6 +260,7 @@ class CameraSet:
             self._sinks.on_status,
             spec.credentials,
             clock=self._clock,
+            graphs=self._graphs,
         )
         return _Running(spec, camera, lane, stage, Worker(f"camera-{name}", camera.run, self._on_death))
 

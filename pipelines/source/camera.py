@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from visaged.models.graphs.frames import FrameGraphs
 from visaged.pipelines.batcher import Lane, WhenFull
 from visaged.pipelines.jobs import Job
 from visaged.pipelines.records import CAMERA_STATES, CameraStatus, Frame
@@ -74,6 +75,7 @@ class Camera:
         backoff: Waiting times between two tries.
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
+        graphs: Work on the frames that a decoder leaves on their device; None where all frames go to host memory.
     """
 
     # Seconds of pictures after which the waiting times begin again with the shortest.
@@ -97,6 +99,7 @@ class Camera:
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        graphs: FrameGraphs | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -130,6 +133,7 @@ class Camera:
             multiple_of=multiple_of,
             clock=clock,
             wall=wall,
+            graphs=graphs,
         )
 
     @property

@@ -34,7 +34,10 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
+from visaged.models.graphs.frames import FrameGraphs
 from visaged.models.preprocess import Canvas, canvas_for
+from visaged.models.surface import DeviceCanvas, Surface
+from visaged.models.types import Image
 from visaged.pipelines.presentation import Presentation
 from visaged.pipelines.records import Clock, Frame
 from visaged.pipelines.source.config import SourceConfig
@@ -46,6 +49,7 @@ from visaged.pipelines.source.opening.opener import Opener, has_end, pace_of
 from visaged.pipelines.source.picture.canvases import CanvasPool
 from visaged.pipelines.source.picture.display import Display, LastTurn
 from visaged.pipelines.source.picture.limit import PictureLimit
+from visaged.pipelines.source.picture.on_device import Plans, downloaded
 from visaged.pipelines.source.picture.scaler import Scaler
 from visaged.pipelines.source.picture.surface import VideoSurface
 from visaged.pipelines.source.times.camera_clock import CameraClock
@@ -93,6 +97,7 @@ class VideoSource:
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
         observer: Looks on while the source is read.
+        graphs: Work on the frames that a decoder leaves on their device; None where all frames go to host memory.
     """
 
     def __init__(
@@ -110,6 +115,7 @@ class VideoSource:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         observer: SourceObserver | None = None,
+        graphs: FrameGraphs | None = None,
     ) -> None:
         self._camera = camera
         self._config = config
@@ -133,7 +139,9 @@ class VideoSource:
         self._opened = False
         self._camera_clock = CameraClock(camera)
         self._rate_warned = False
-        self._hardware = Hardware(camera, config.hardware)
+        self._graphs = graphs
+        stays = graphs is not None and config.hardware == graphs.device.kind
+        self._hardware = Hardware(camera, config.hardware, stays)
         self._opener = Opener(config, credentials, self._hardware, self._observer.connected)
         self._limit = PictureLimit(config)
         self._presentation: Presentation | None = None
@@ -141,6 +149,7 @@ class VideoSource:
         self._canvas: Canvas
         self._pool: CanvasPool
         self._scaler: Scaler
+        self._plans: Plans | None
 
     @property
     def live(self) -> bool:
@@ -333,11 +342,8 @@ class VideoSource:
             return True
         position_s = frame.time if self._stamps.trusted else None
         captured_s, captured_at, clock = self._capture_time(position_s, due_s, arrived_s)
-        surface = VideoSurface(frame, presentation, self._scaler)
-        pool = self._pool
-        image = pool.take()
         with self._blaming():
-            surface.scale_onto(self._canvas, image)
+            surface, image, release = self._on_canvas(frame, presentation)
         self._wanted = self._deliver(
             Frame(
                 camera=self._camera,
@@ -353,17 +359,33 @@ class VideoSource:
                 arrived_s=arrived_s,
                 ready_s=self._clock(),
                 position_s=position_s,
-                release=lambda: pool.give(image),
+                release=release,
             ),
             stopping,
         )
         return self._wanted
+
+    def _on_canvas(
+        self, frame: av.VideoFrame, shown: Presentation
+    ) -> tuple[Surface, Image | DeviceCanvas, Callable[[], None]]:
+        """Return a frame as a surface, the detector's canvas with it, and what gives the canvas back."""
+        if self._plans is not None:
+            there = self._plans.surface(frame)
+            if there is not None:
+                return there, DeviceCanvas(there, self._canvas), lambda: None
+            frame = downloaded(frame)
+        surface = VideoSurface(frame, shown, self._scaler)
+        pool = self._pool
+        image = pool.take()
+        surface.scale_onto(self._canvas, image)
+        return surface, image, lambda: pool.give(image)
 
     def _reshape(self, shown: Presentation, stream: VideoStream) -> None:
         previous, self._presentation = self._presentation, shown
         self._canvas = canvas_for(shown.square_width, shown.square_height, self._long_side, self._multiple_of)
         self._pool = CanvasPool(self._canvas)
         self._scaler = Scaler()
+        self._plans = None if self._graphs is None else Plans(self._graphs, shown)
         if previous is None or (previous.width, previous.height) != (shown.width, shown.height):
             self._on_open(stream.codec_context.name, shown.width, shown.height)
 

@@ -29,11 +29,13 @@ class Hardware:
     Args:
         camera: Name of the camera, for the log.
         name: FFmpeg's name of the decoder, or `off`.
+        stays: Whether frames stay in the decoder's memory, and are not copied to this machine's own.
     """
 
-    def __init__(self, camera: str, name: str) -> None:
+    def __init__(self, camera: str, name: str, stays: bool = False) -> None:
         self._camera = camera
         self._name = name
+        self._stays = stays
         self._works = False
         self._warned = False
 
@@ -41,7 +43,8 @@ class Hardware:
         """Return the decoder to give to `av.open`; None for software. Logs once if the decoder cannot be used."""
         if self._name == "off":
             return None
-        hardware = HWAccel(self._name, allow_software_fallback=True, options=_OPTIONS.get(self._name))
+        options = _OPTIONS.get(self._name)
+        hardware = HWAccel(self._name, allow_software_fallback=True, options=options, is_hw_owned=self._stays)
         if not self._works:
             try:
                 # Without a GPU this raises; within `av.open` that would look like a failure of the camera.
