@@ -78,7 +78,7 @@ def load_networks(wanted: ModelSettings, inference: InferenceSettings, floor: fl
     for model in loaded:
         log.info("%s runs on %s", model.name, model.provider)
         metrics.provider.labels(model.name, model.provider).set(1)
-    return Networks(detector, reader, versions, _graphs(loaded, config))
+    return Networks(detector, reader, versions, _graphs(loaded, config) if inference.gpu_frames else None)
 
 
 def _graphs(networks: Sequence[Detector | Analyzer], config: SessionConfig) -> FrameGraphs | None:
@@ -86,7 +86,9 @@ def _graphs(networks: Sequence[Detector | Analyzer], config: SessionConfig) -> F
     if any(network.provider != "cuda" or not network.takes_device_batches for network in networks):
         return None
     try:
-        return checked_graphs(Device("cuda"), config)
+        graphs = checked_graphs(Device("cuda"), config)
+        log.info("frames that are decoded on the GPU stay there")
+        return graphs
     except (ModelError, OSError, RuntimeError) as error:
         log.warning("frames that are decoded on the GPU are copied to this machine's own memory: %s", error)
         return None

@@ -174,6 +174,9 @@ class InferenceSettings(StrictConfig):
     gpu_memory_mb: Annotated[int, Field(ge=256, le=1_000_000)] | None = None
     """Most GPU memory in MiB for weights and work of all networks together; null for no limit. CUDA itself takes half a
     gigabyte more. Where that does not do for a batch, smaller ones are computed."""
+    gpu_frames: bool = True
+    """Leave frames that a camera's `hardware: cuda` decodes on the GPU until boxes and attributes come back, where the
+    networks run on CUDA. Tested on CPUs, and never run on a GPU so far: false copies every frame to host memory."""
     cache: Path | None = None
     """Folder for TensorRT's engines, which take minutes to build."""
     long_side: Annotated[int, Field(ge=160, le=3840)] = 640

@@ -56,7 +56,7 @@ class Analyzer:
             head.deviation for head in entry.heads if head.deviation is not None
         ]
         self.takes_device_batches = is_plain(entry.input)
-        self.longest_batch = max(session.batches)
+        self.longest_batch = max(session.batches, default=1)
         require(session, entry.name, [self._input.name], self._outputs)
 
     @classmethod

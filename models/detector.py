@@ -82,7 +82,7 @@ class Detector:
         sides = shape[1:3] if entry.input.layout == "NHWC" else shape[2:4]
         self.fixed_size = any(isinstance(side, int) for side in sides)
         self.takes_device_batches = is_plain(entry.input)
-        self.longest_batch = max(session.batches)
+        self.longest_batch = max(session.batches, default=1)
         require(session, entry.name, [entry.input.name], self._outputs)
 
     @classmethod

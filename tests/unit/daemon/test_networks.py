@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
+from visaged.daemon import networks
 from visaged.daemon.networks import Networks, load_networks
 from visaged.daemon.settings import InferenceSettings, ModelSettings
 from visaged.models.manifest import Manifest
-from visaged.models.session import nvidia_driver_present
+from visaged.models.session import SessionConfig, nvidia_driver_present
 from visaged.pipelines.runtime.metrics import Metrics
 
 
@@ -17,11 +20,12 @@ def loaded(detector: str | None, provider: str) -> Networks:
 
 
 def test_a_cpu_gets_the_detector_made_for_it() -> None:
-    networks = loaded(None, "cpu")
-    entry = Manifest().detector(networks.detector.name)
+    found = loaded(None, "cpu")
+    entry = Manifest().detector(found.detector.name)
     assert not entry.gpu
-    assert networks.versions == (entry.version, None)
-    assert networks.detector.provider == "cpu"
+    assert found.versions == (entry.version, None)
+    assert found.detector.provider == "cpu"
+    assert found.graphs is None
 
 
 @pytest.mark.skipif(nvidia_driver_present(), reason="this machine has a GPU")
@@ -32,3 +36,26 @@ def test_without_a_gpu_the_choice_is_the_one_for_a_cpu() -> None:
 def test_a_detector_that_is_named_is_used_wherever_it_runs() -> None:
     made_for_gpus = next(entry.name for entry in Manifest().entries if entry.task == "detector" and entry.gpu)
     assert loaded(made_for_gpus, "cpu").detector.name == made_for_gpus
+
+
+@dataclass
+class OnCuda:
+    """What is asked of a network that runs on CUDA, where there is none."""
+
+    provider: str = "cuda"
+    takes_device_batches: bool = True
+
+
+@pytest.mark.skipif(nvidia_driver_present(), reason="this machine has a GPU")
+def test_frames_are_copied_where_the_gpu_does_not_take_them(caplog: pytest.LogCaptureFixture) -> None:
+    assert networks._graphs([OnCuda()], SessionConfig()) is None  # type: ignore[list-item]
+    (said,) = caplog.messages
+    assert said.startswith("frames that are decoded on the GPU are copied to this machine's own memory: libcuda.so.1")
+
+
+@pytest.mark.parametrize("network", [OnCuda(provider="cpu"), OnCuda(takes_device_batches=False)])
+def test_frames_are_copied_for_networks_elsewhere_and_of_another_form(
+    caplog: pytest.LogCaptureFixture, network: OnCuda
+) -> None:
+    assert networks._graphs([OnCuda(), network], SessionConfig()) is None  # type: ignore[list-item]
+    assert not caplog.messages
