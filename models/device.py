@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -231,7 +232,7 @@ def _default_stream(index: int) -> Callable[[], None]:
         RuntimeError: The driver says that there is no such GPU.
         OSError: There is no driver.
     """
-    driver = ctypes.CDLL("libcuda.so.1")
+    driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
 
     def call(name: str, *arguments: Any) -> None:
         status = getattr(driver, name)(*arguments)

@@ -25,7 +25,7 @@ SECTIONS: dict[str, tuple[str, float]] = {
     "machine": ("machine:machine", 20),
     "sessions": ("networks:sessions", 45),
     "equality": ("equality:equality", 45),
-    "frames": ("frames:frames", 40),
+    "frames": ("frames:frames", 60),
     "turns": ("turns:turns", 30),
     "decoding": ("decoding:decoding", 60),
     "batches": ("networks:batches", 60),
