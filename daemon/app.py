@@ -121,7 +121,7 @@ class Daemon:
             state_folder,
             settings.http.long_side,
         )
-        self.detector, self._reader = networks.detector, networks.reader
+        self.detector, self._reader, self._graphs = networks.detector, networks.reader, networks.graphs
         self._batcher = self._make_batcher()
         self._epoch = int(time.time() * 1000) if epoch is None else epoch
         composer = Composer(settings.node, self._epoch)
@@ -330,7 +330,7 @@ class Daemon:
         out = self._delivery.fan_out
         sinks = Sinks(out.submit, out.submit_event, out.submit_status, out.forget)
         scales = Scales.of(self.detector, self.settings.inference.long_side)
-        return CameraSet(self._batcher, self._reader, scales, self.metrics, sinks, self._died)
+        return CameraSet(self._batcher, self._reader, scales, self.metrics, sinks, self._died, graphs=self._graphs)
 
     def _make_pictures(self) -> Pictures:
         settings, heads = self.settings, self._reader.heads

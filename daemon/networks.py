@@ -16,8 +16,11 @@ from visaged.daemon.settings import InferenceSettings, ModelSettings
 from visaged.models.agreement import Pair, difference
 from visaged.models.analyzer import Analyzer
 from visaged.models.detector import Detector
+from visaged.models.device import Device
 from visaged.models.engines import tasks as engine_tasks
 from visaged.models.errors import ModelError, ProviderError
+from visaged.models.graphs.check import checked_graphs
+from visaged.models.graphs.frames import FrameGraphs
 from visaged.models.manifest import PACKAGED, Manifest
 from visaged.models.nvidia.driver import check_devices, devices
 from visaged.models.openvino import has_bfloat16
@@ -43,6 +46,7 @@ class Networks:
         versions: Versions of the detector and of the analyzer in the manifest; the second is None without an analyzer.
         others: The same networks on each further GPU.
         engines: Builds TensorRT's engines for all of them; does nothing with other providers.
+        graphs: Work on frames that a decoder leaves on the GPU of the networks; None where these run elsewhere.
     """
 
     detector: Detector
@@ -50,6 +54,7 @@ class Networks:
     versions: tuple[str, str | None]
     others: Sequence[tuple[Detector, AttributeReader]] = ()
     engines: EngineBuilder = field(default_factory=EngineBuilder)
+    graphs: FrameGraphs | None = None
 
     def by_device(self) -> list[tuple[Detector, AttributeReader]]:
         """Return the networks of each GPU, the first one's first."""
@@ -121,7 +126,22 @@ def load_networks(
         versions,
         [(one.detector, reader) for one, reader in zip(others, readers[1:], strict=True)],
         _engines([pair, *others], inference, config.cache, largest, most),
+        # A frame lies on one GPU, and any worker of any GPU may get it.
+        _graphs(loaded, config) if inference.gpu_frames and not others else None,
     )
+
+
+def _graphs(networks: Sequence[Detector | Analyzer], config: SessionConfig) -> FrameGraphs | None:
+    """Return the graphs for frames on the GPU; None where they cannot be used, with a warning if they should be."""
+    if any(network.provider != "cuda" or not network.takes_device_batches for network in networks):
+        return None
+    try:
+        graphs = checked_graphs(Device("cuda", config.device), config)
+        log.info("frames that are decoded on the GPU stay there")
+        return graphs
+    except (ModelError, OSError, RuntimeError) as error:
+        log.warning("frames that are decoded on the GPU are copied to this machine's own memory: %s", error)
+        return None
 
 
 def _others(manifest: Manifest, first: Pair, config: SessionConfig, devices: Sequence[int]) -> list[Pair]:

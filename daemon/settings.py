@@ -189,6 +189,9 @@ class InferenceSettings(StrictConfig):
     cuda_graphs: Literal["auto", "off"] = "auto"
     """`auto` records the runs of the shapes that most cameras send, which saves the processor's time; where that cannot
     be done, or with `gpu_memory_mb`, they run without, as with `off`."""
+    gpu_frames: bool = True
+    """Leave frames that a camera's `hardware: cuda` decodes on the GPU until boxes and attributes come back, where the
+    networks run on CUDA. Tested on CPUs, and never run on a GPU so far: false copies every frame to host memory."""
     cache: Path | None = None
     """Folder for TensorRT's engines, which take minutes to build; null for `tensorrt` in `state_dir`."""
     long_side: Annotated[int, Field(ge=160, le=3840)] = 640

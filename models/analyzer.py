@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from visaged.models.alignment import Aligner
 from visaged.models.detector import require
+from visaged.models.device import Array
 from visaged.models.manifest import AnalyzerEntry, Head, Manifest
 from visaged.models.nvidia.tensorrt import Profile
-from visaged.models.preprocess import tensor
+from visaged.models.preprocess import is_plain, tensor
 from visaged.models.session import Session, SessionConfig
-from visaged.models.types import FloatArray, Image
+from visaged.models.types import FloatArray
 
 _GPU_BATCHES = (1, 8, 32)
 """On an H200, 32 crops take a tenth longer than one."""
@@ -39,6 +40,8 @@ class Analyzer:
         template: Where the five points go, in crop pixels.
         no_face: How much each sign speaks against a crop's being a face; None where the manifest says nothing of it.
         doubts: Whether the manifest has `no_face`, or a `doubt` for any head.
+        takes_device_batches: Whether batches may be on the device on which the network runs.
+        longest_batch: Most crops that are computed at once; batches on a device need room for multiples of it.
     """
 
     def __init__(self, session: Session, entry: AnalyzerEntry) -> None:
@@ -55,6 +58,8 @@ class Analyzer:
         self._outputs = [head.output for head in entry.heads] + [
             head.deviation for head in entry.heads if head.deviation is not None
         ]
+        self.takes_device_batches = is_plain(entry.input)
+        self.longest_batch = max(session.batches, default=1)
         require(session, entry.name, [self._input.name], self._outputs)
 
     @classmethod
@@ -93,11 +98,11 @@ class Analyzer:
         """The head that gives landmarks, if there is one."""
         return next((head for head in self.heads.values() if head.kind == "points"), None)
 
-    def analyze(self, crops: Image) -> list[dict[str, FloatArray]]:
+    def analyze(self, crops: Array) -> list[dict[str, FloatArray]]:
         """Read a batch of faces.
 
         Args:
-            crops: (B, size, size, 3) uint8 BGR.
+            crops: (B, size, size, 3) uint8 BGR; may be on the network's device.
 
         Returns:
             For every crop, by attribute name, what the head gave in a form that can be averaged: `points` (N, 2) crop

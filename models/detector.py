@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from visaged.models.decoders import DECODERS, Batch
+from visaged.models.device import Array
 from visaged.models.errors import ModelError
 from visaged.models.manifest import DetectorEntry, Manifest
 from visaged.models.nvidia.tensorrt import Profile
-from visaged.models.preprocess import tensor
+from visaged.models.preprocess import is_plain, tensor
 from visaged.models.session import GPU_BATCHES, Session, SessionConfig
 from visaged.models.types import Detections, Image
 
@@ -64,6 +65,8 @@ class Detector:
         sides: Height and width of the pictures that the file takes, None where any will do.
         fixed_size: Whether the file takes pictures of one size only.
         precision: What OpenVINO computes in; None on other providers.
+        takes_device_batches: Whether batches may be on the device on which the network runs.
+        longest_batch: Most pictures that are computed at once; batches on a device need room for multiples of it.
     """
 
     def __init__(self, session: Session, entry: DetectorEntry, floor: float | None = None) -> None:
@@ -84,6 +87,8 @@ class Detector:
         sides = shape[1:3] if entry.input.layout == "NHWC" else shape[2:4]
         self.sides = tuple(side if isinstance(side, int) else None for side in sides)
         self.fixed_size = any(side is not None for side in self.sides)
+        self.takes_device_batches = is_plain(entry.input)
+        self.longest_batch = max(session.batches, default=1)
         require(session, entry.name, [entry.input.name], self._outputs)
 
     @classmethod
@@ -128,11 +133,11 @@ class Detector:
         """Detect on the engine of `on_engine` from now on, where the profile covers a batch."""
         self._session.use_engine(self._entry.input.name, profile, other._session)
 
-    def detect(self, canvases: Image) -> list[Detections]:
+    def detect(self, canvases: Array) -> list[Detections]:
         """Find the faces of a batch.
 
         Args:
-            canvases: (B, H, W, 3) uint8 BGR, sides multiples of `multiple_of`.
+            canvases: (B, H, W, 3) uint8 BGR, sides multiples of `multiple_of`; may be on the network's device.
 
         Returns:
             For every picture its faces in canvas pixels, best first.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import math
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -119,6 +120,15 @@ class Device:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.index}"
+
+    def is_of(self, hardware: str, device: str | None) -> bool:
+        """Return whether it is what a hardware decoder uses.
+
+        Args:
+            hardware: FFmpeg's name of the decoder.
+            device: FFmpeg's name of the decoder's device; None for its first.
+        """
+        return hardware == self.kind and (device or "0") == str(self.index)
 
     def at(self, pointer: int, shape: Sequence[int], dtype: DTypeLike, owner: object) -> DeviceArray:
         """Return an array over memory that somebody else keeps, for as long as `owner` lives."""
@@ -231,7 +241,7 @@ def _default_stream(index: int) -> Callable[[], None]:
         RuntimeError: The driver says that there is no such GPU.
         OSError: There is no driver.
     """
-    driver = ctypes.CDLL("libcuda.so.1")
+    driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
 
     def call(name: str, *arguments: Any) -> None:
         status = getattr(driver, name)(*arguments)

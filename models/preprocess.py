@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from visaged.models.device import Array, DeviceArray
 from visaged.models.manifest import AnalyzerInput, DetectorInput
 from visaged.models.types import Detections, Image
 
+_Value = TypeVar("_Value", bound=np.generic)
 _SHORT_SIDES = (3 / 5, 3 / 4, 1.0)
 
 
@@ -49,8 +51,8 @@ class Canvas:
         """Return a black canvas, (height, width, 3) uint8."""
         return np.zeros((self.height, self.width, 3), np.uint8)
 
-    def part(self, image: Image) -> Image:
-        """Return the part of an image on this canvas, (height, width, 3), that the picture covers, without copying."""
+    def part(self, image: NDArray[_Value]) -> NDArray[_Value]:
+        """Return the part of an image on this canvas, (height, width, ...), with the picture, without copying."""
         return image[self.top : self.top + self.picture_height, self.left : self.left + self.picture_width]
 
     def to_picture(self, detections: Detections) -> Detections:
@@ -101,8 +103,25 @@ def scale_onto(image: Image, canvas: Canvas, target: Image) -> None:
     cv2.resize(image, (canvas.picture_width, canvas.picture_height), view, interpolation=_interpolation(shrink))
 
 
-def tensor(images: Image, form: DetectorInput | AnalyzerInput) -> NDArray[Any]:
-    """Return a batch (B, H, W, 3) uint8 BGR in the layout, type, colours and scale that a network takes."""
+def is_plain(form: DetectorInput | AnalyzerInput) -> bool:
+    """Return whether a network takes (B, H, W, 3) uint8 BGR as it is; only such take batches on a device."""
+    return (form.layout, form.dtype, form.colour) == ("NHWC", "uint8", "BGR")
+
+
+@overload
+def tensor(images: Image, form: DetectorInput | AnalyzerInput) -> NDArray[Any]: ...
+@overload
+def tensor(images: Array, form: DetectorInput | AnalyzerInput) -> Array: ...
+def tensor(images: Array, form: DetectorInput | AnalyzerInput) -> Array:
+    """Return a batch (B, H, W, 3) uint8 BGR in the layout, type, colours and scale that a network takes.
+
+    Raises:
+        ValueError: The batch is on a device, and the network takes another form.
+    """
+    if isinstance(images, DeviceArray):
+        if not is_plain(form):
+            raise ValueError("a batch on a device cannot be brought into another form")
+        return images
     values: NDArray[Any] = images if form.colour == "BGR" else images[..., ::-1]
     if form.dtype == "float32":
         values = (values.astype(np.float32) - np.float32(form.mean)) * np.float32(form.scale)

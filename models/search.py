@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from visaged.models.detector import Detector, suppress
 from visaged.models.preprocess import Canvas, canvas_for, place, round_up
-from visaged.models.surface import Surface
+from visaged.models.surface import DeviceCanvas, Surface, batch_of_canvases
 from visaged.models.types import Detections, Image
 
 SMALL = 256
@@ -54,15 +54,17 @@ class Look:
     """A picture on one canvas.
 
     Attributes:
-        image: (canvas.height, canvas.width, 3) uint8 BGR.
+        image: (canvas.height, canvas.width, 3) uint8 BGR; or one that is to be made on a device.
         canvas: Where the picture lies in it.
     """
 
-    image: Image
+    image: Image | DeviceCanvas
     canvas: Canvas
 
     def smaller(self, canvas: Canvas) -> Look:
         """Return the same picture on a smaller canvas."""
+        if isinstance(self.image, DeviceCanvas):
+            return Look(DeviceCanvas(self.image.surface, canvas), canvas)
         return Look(place(self.canvas.part(self.image), canvas), canvas)
 
 
@@ -146,15 +148,18 @@ def find(detector: Detector, pictures: Sequence[Sequence[Look]]) -> list[Detecti
         detector: The network.
         pictures: For each picture its looks at the canvases to search, at least one, largest first.
     """
-    shapes: dict[tuple[int, ...], list[tuple[int, int]]] = {}  # picture and canvas
+    # By shape, and by whether they are on a device: picture and canvas.
+    shapes: dict[tuple[tuple[int, ...], bool], list[tuple[int, int]]] = {}
     for index, looks in enumerate(pictures):
         for level, look in enumerate(looks):
-            shapes.setdefault(look.image.shape, []).append((index, level))
+            kind = look.image.shape, isinstance(look.image, DeviceCanvas)
+            shapes.setdefault(kind, []).append((index, level))
     parts = [[Detections.empty()] * len(looks) for looks in pictures]
-    for (height, width, _), places in shapes.items():
+    for ((height, width, _), _), places in shapes.items():
         for run in _batched(places, max(1, MOST_PIXELS // (height * width))):
             images = [pictures[index][level].image for index, level in run]
-            found = detector.detect(images[0][None] if len(images) == 1 else np.stack(images))
+            with batch_of_canvases(images, detector.longest_batch) as batch:
+                found = detector.detect(batch)
             for (index, level), detections in zip(run, found, strict=True):
                 believed = detections[best_shown(detections, [look.canvas for look in pictures[index]], level)]
                 parts[index][level] = pictures[index][level].canvas.to_picture(believed)

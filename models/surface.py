@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import cv2
 import numpy as np
 
 from visaged.models.alignment import Matrix, invert
-from visaged.models.preprocess import Canvas, scale_onto
+from visaged.models.device import Array, Device, DeviceArray
+from visaged.models.preprocess import Canvas, round_up, scale_onto
 from visaged.models.types import Image
 
 
 class Surface(Protocol):
     """A picture, upright and with square pixels; all methods are thread-safe.
 
-    Surfaces of this package hold their pixels in host memory. A surface of a GPU would keep them there: `scale_onto`
-    would write to a canvas on the device, and `crops` would return a tensor of the device. Nothing here asks for the
-    picture's pixels as such.
+    Nothing here asks for the picture's pixels as such: they may be in this machine's own memory or on a device.
     """
 
     @property
@@ -67,6 +67,47 @@ class Surface(Protocol):
             (N, size, size, 3) uint8 BGR, in the order of `matrices`; what lies outside of the picture is black.
         """
         ...
+
+
+class DeviceSurface(Surface, Protocol):
+    """A picture in the memory of a device, where canvases and crops can stay too."""
+
+    @property
+    def device(self) -> Device:
+        """The device."""
+        ...
+
+    def scale_onto(self, canvas: Canvas, slot: Array) -> None:
+        """Scale the whole picture onto a canvas, on the device or not; all of `slot` is set, black beside it."""
+        ...
+
+    def crops_onto(self, matrices: Sequence[Matrix], target: DeviceArray) -> None:
+        """Cut faces out, as `crops` does, into (N, size, size, 3) uint8 on the device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceCanvas:
+    """A canvas on a device, which is made when a batch takes it: at its place there, so that nothing is copied.
+
+    Attributes:
+        surface: The picture.
+        canvas: Where it lies.
+    """
+
+    surface: DeviceSurface
+    canvas: Canvas
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        return self.canvas.height, self.canvas.width, 3
+
+    def on_host(self) -> Image:
+        """Return the canvas in this machine's own memory, for those who look at its pixels."""
+        image = self.canvas.blank()
+        self.surface.scale_onto(self.canvas, image)
+        return image
 
 
 class HostSurface(ABC):
@@ -132,6 +173,56 @@ class ImageSurface(HostSurface):
         scale_onto(self._image, canvas, slot)
 
 
+@contextlib.contextmanager
+def batch_of_canvases(canvases: Sequence[Image | DeviceCanvas], room: int) -> Iterator[Array]:
+    """Lend canvases of one shape, at least one, as one batch.
+
+    Args:
+        canvases: (H, W, 3) uint8 BGR each; all of them on one device, or none.
+        room: Batches on a device have room for a multiple of so many.
+
+    Yields:
+        (B, H, W, 3) uint8 BGR.
+    """
+    on_device = [one for one in canvases if isinstance(one, DeviceCanvas)]
+    if not on_device:
+        images = [one for one in canvases if not isinstance(one, DeviceCanvas)]
+        yield images[0][None] if len(images) == 1 else np.stack(images)
+        return
+    count = len(on_device)
+    device = on_device[0].surface.device
+    with device.borrowed((count, *on_device[0].shape), np.uint8, round_up(count, room)) as batch:
+        for index, one in enumerate(on_device):
+            one.surface.scale_onto(one.canvas, batch.row(index))
+        yield batch
+
+
+@contextlib.contextmanager
+def lent_crops(faces: Sequence[tuple[Surface, Matrix]], size: int, room: int) -> Iterator[Array]:
+    """Lend the crops of faces from any number of pictures as one batch, on the device that holds all the pictures.
+
+    Args:
+        faces: As for `batch_of_crops`.
+        size: Side of a crop in pixels.
+        room: Batches on a device have room for a multiple of so many.
+
+    Yields:
+        (N, size, size, 3) uint8 BGR, in the order of `faces`.
+    """
+    devices = {id(device): device for surface, _ in faces if (device := getattr(surface, "device", None)) is not None}
+    if len(devices) != 1 or any(getattr(surface, "device", None) is None for surface, _ in faces):
+        yield batch_of_crops(faces, size)
+        return
+    (device,) = devices.values()
+    with device.borrowed((len(faces), size, size, 3), np.uint8, round_up(len(faces), room)) as batch:
+        begin = 0
+        for surface, matrices in _by_picture(faces):
+            end = begin + len(matrices)
+            cast(DeviceSurface, surface).crops_onto(matrices, batch[begin:end])
+            begin = end
+        yield batch
+
+
 def batch_of_crops(faces: Sequence[tuple[Surface, Matrix]], size: int) -> Image:
     """Return the crops of faces from any number of pictures as one batch.
 
@@ -140,13 +231,17 @@ def batch_of_crops(faces: Sequence[tuple[Surface, Matrix]], size: int) -> Image:
         size: Side of a crop in pixels.
 
     Returns:
-        (N, size, size, 3) uint8 BGR, in the order of `faces`. Crops on a device would be put together on it here.
+        (N, size, size, 3) uint8 BGR, in the order of `faces`.
     """
-    parts = []
+    parts = [surface.crops(matrices, size) for surface, matrices in _by_picture(faces)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _by_picture(faces: Sequence[tuple[Surface, Matrix]]) -> Iterator[tuple[Surface, list[Matrix]]]:
+    """Yield each picture with its faces, which follow each other."""
     for _, group in itertools.groupby(faces, key=lambda face: id(face[0])):
         cut = list(group)
-        parts.append(cut[0][0].crops([matrix for _, matrix in cut], size))
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        yield cut[0][0], [matrix for _, matrix in cut]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from visaged.models import geometry, trust
 from visaged.models.alignment import Matrix, invert, transform
 from visaged.models.analyzer import Analyzer
+from visaged.models.device import Array, DeviceArray
 from visaged.models.manifest import Head
-from visaged.models.surface import Surface, batch_of_crops
+from visaged.models.surface import Surface, lent_crops
 from visaged.models.types import FloatArray, Image
 from visaged.pipelines.records import AttributeValue, Shot
 from visaged.pipelines.runtime.metrics import Metrics
@@ -128,11 +129,12 @@ class AnalyzerReader:
         for start in range(0, len(requests), self._max_batch):
             chunk = requests[start : start + self._max_batch]
             matrices = [aligner.matrix(request.landmarks) for request in chunk]
-            surfaces = [request.surface for request in chunk]
-            crops = batch_of_crops(list(zip(surfaces, matrices, strict=True)), aligner.size)
-            began = self._clock()
-            values = self._analyzer.analyze(crops)
-            self._seconds.observe(self._clock() - began)
+            faces = list(zip([request.surface for request in chunk], matrices, strict=True))
+            with lent_crops(faces, aligner.size, self._analyzer.longest_batch) as batch:
+                began = self._clock()
+                values = self._analyzer.analyze(batch)
+                self._seconds.observe(self._clock() - began)
+                crops = self._seen(batch)
             self._sizes.observe(len(chunk))
             seen: list[NDArray[np.float64] | None] = [None] * len(chunk)
             if self._analyzer.doubts:
@@ -147,6 +149,12 @@ class AnalyzerReader:
                 readings.append(Reading(known, matrix, request.quality, face))
         return readings
 
+    def _seen(self, batch: Array) -> Sequence[Image | None]:
+        """Return the crops to look at besides the network, each None where nobody looks at one on a device."""
+        if not isinstance(batch, DeviceArray):
+            return list(batch)
+        return [None] * len(batch) if "blur" in self._analyzer.heads else list(batch.numpy())
+
     def points(self, reading: Reading, landmarks: FloatArray) -> FloatArray | None:
         """Return the (N, 2) landmarks of a reading, moved to where the face's five points are now."""
         if self._points is None or self._points not in reading.values:
@@ -154,7 +162,7 @@ class AnalyzerReader:
         return transform(reading.values[self._points], invert(self._analyzer.aligner.matrix(landmarks)))
 
     def _signs(
-        self, request: Request, matrix: Matrix, crop: Image, found: Mapping[str, FloatArray]
+        self, request: Request, matrix: Matrix, crop: Image | None, found: Mapping[str, FloatArray]
     ) -> NDArray[np.float64]:
         """Return the signs that a crop is unreliable, for `trust`; `found` has the pose relative to the crop."""
         five = transform(request.landmarks, matrix)
@@ -164,12 +172,12 @@ class AnalyzerReader:
             five,
             self._analyzer.template,
             found["head_pose"] if "head_pose" in found else geometry.head_pose(five),
-            float(found["blur"][0]) if "blur" in found else geometry.blur(crop),
+            float(found["blur"][0]) if "blur" in found else _blur(crop),
             float(found["quality"][0]) if "quality" in found else None,
         )
 
     def _compute(
-        self, request: Request, matrix: Matrix, crop: Image, found: Mapping[str, FloatArray]
+        self, request: Request, matrix: Matrix, crop: Image | None, found: Mapping[str, FloatArray]
     ) -> dict[str, FloatArray]:
         values: dict[str, FloatArray] = {}
         if "head_pose" in self._computed:
@@ -177,8 +185,13 @@ class AnalyzerReader:
             pose_points = request.landmarks if points is None else transform(points, invert(matrix))
             values["head_pose"] = np.array(geometry.head_pose(pose_points), np.float32)
         if "blur" in self._computed:
-            values["blur"] = np.array([geometry.blur(crop)], np.float32)
+            values["blur"] = np.array([_blur(crop)], np.float32)
         return values
+
+
+def _blur(crop: Image | None) -> float:
+    assert crop is not None  # `AnalyzerReader._seen` brought it
+    return geometry.blur(crop)
 
 
 def _to_picture(name: str, values: list[dict[str, FloatArray]], to_crop: Sequence[Matrix]) -> None:

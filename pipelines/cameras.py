@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from visaged.models.graphs.frames import FrameGraphs
 from visaged.models.search import Scales
 from visaged.pipelines.attention import Attention
 from visaged.pipelines.attributes import AttributeReader
@@ -131,6 +132,7 @@ class CameraSet:
         sinks: Callbacks for results, events and states.
         on_death: Called with name and exception when the thread of a camera dies.
         clock: Returns monotonic seconds.
+        graphs: Work on frames that a decoder leaves on the networks' device; None where all go to host memory.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class CameraSet:
         sinks: Sinks,
         on_death: OnDeath,
         clock: Callable[[], float] = time.monotonic,
+        graphs: FrameGraphs | None = None,
     ) -> None:
         self._batcher = batcher
         self._reader = reader
@@ -150,6 +153,7 @@ class CameraSet:
         self._sinks = sinks
         self._on_death = on_death
         self._clock = clock
+        self._graphs = graphs
         self._lock = threading.Lock()
         self._running: dict[str, _Running] = {}
         self._leaving: list[Worker] = []  # threads of removed cameras that may not have ended yet
@@ -302,6 +306,7 @@ class CameraSet:
             clock=self._clock,
             attention=attention,
             unsearched=stage.pass_unsearched,
+            graphs=self._graphs,
         )
         return _Running(spec, camera, lane, stage, Worker(f"camera-{name}", camera.run, self._on_death, nice=_NICE))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from visaged.models.geometry import HeadPose
 from visaged.models.preprocess import Canvas
-from visaged.models.surface import Surface
+from visaged.models.surface import DeviceCanvas, Surface
 from visaged.models.types import FloatArray, Image
 from visaged.pipelines.presentation import Presentation
 
@@ -47,8 +47,8 @@ class Frame:
         camera: Name of the camera.
         stream: Number of the camera's connection; tracks end with their connection.
         canvas: Where the picture lies in `image`.
-        image: The detector's input, (canvas.height, canvas.width, 3) uint8 BGR. It belongs to a pool, and must not be
-            read after `release`.
+        image: The detector's input, (canvas.height, canvas.width, 3) uint8 BGR, which belongs to a pool, and must not
+            be read after `release`; or what makes it on a device.
         surface: The full picture, upright and with square pixels; stays valid after `release`.
         presentation: Size and turn of the picture as stored and as shown.
         captured_s: Monotonic seconds of capture, for the frame's age.
@@ -66,7 +66,7 @@ class Frame:
     camera: str
     stream: int
     canvas: Canvas
-    image: Image
+    image: Image | DeviceCanvas
     surface: Surface
     presentation: Presentation
     captured_s: float

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from visaged.models.detector import Detector
-from visaged.models.types import Detections, FloatArray, Image
+from visaged.models.device import Array
+from visaged.models.types import Detections, FloatArray
 from visaged.pipelines.attributes import AttributeReader, Reading, Request
 
 _Result = TypeVar("_Result")
@@ -50,7 +51,7 @@ class TimedDetector(Detector):
         self._inner = inner
         self.meter = Meter()
 
-    def detect(self, canvases: Image) -> list[Detections]:
+    def detect(self, canvases: Array) -> list[Detections]:
         """Return the faces on each canvas of a batch."""
         return self.meter.timed(lambda: self._inner.detect(canvases))
 

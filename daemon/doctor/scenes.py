@@ -17,6 +17,7 @@ from visaged.daemon.doctor.report import Faces, Light
 from visaged.models.detector import Detector
 from visaged.models.geometry import blur
 from visaged.models.search import Look, Scales, find
+from visaged.models.surface import DeviceCanvas
 from visaged.models.types import Detections, FloatArray
 from visaged.pipelines.records import Frame
 
@@ -130,7 +131,8 @@ class Scenes:
         return found[found.confidences >= self._least]
 
     def _measure_light(self, look: Look) -> None:
-        grey = cv2.cvtColor(look.canvas.part(look.image), cv2.COLOR_BGR2GRAY)
+        image = look.image.on_host() if isinstance(look.image, DeviceCanvas) else look.image
+        grey = cv2.cvtColor(look.canvas.part(image), cv2.COLOR_BGR2GRAY)
         self._seen.means.append(float(grey.mean()) / 2.55)
         self._seen.darks.append(float((grey <= _DARK).mean()) * 100)
         self._seen.brights.append(float((grey >= _BRIGHT).mean()) * 100)

@@ -163,8 +163,8 @@ def _crop_inputs(
     known = [cut for cut in cuts if cut is not None]
     factor = known[0].factor if known else 1
     rows, columns = max([2, *(cut.rows for cut in known)]), max([2, *(cut.columns for cut in known)])
-    places = {name: np.zeros((len(cuts), length, factor), np.int32)
-              for name, length in (("rows", rows), ("columns", columns), ("uv_rows", rows), ("uv_columns", columns))}  # fmt: skip
+    lengths = {"rows": rows, "columns": columns, "uv_rows": rows, "uv_columns": columns}
+    places = {name: np.zeros((len(cuts), length, factor), np.int32) for name, length in lengths.items()}
     row_weights = np.zeros((len(cuts), rows, factor), np.float32)
     column_weights = np.zeros((len(cuts), columns, factor), np.float32)
     theta = np.zeros((len(cuts), 2, 3), np.float32)
@@ -180,9 +180,9 @@ def _crop_inputs(
             x, y = stored(x, y, *upright)
             places[axis][index, : len(x)] = y * pitch + x
             places[f"uv_{axis}"][index, : len(x)] = y // 2 * (pitch // 2) + x // 2
-        x, y = (int(value) for value in stored(np.array(0), np.array(0), *upright))  # in both parts so far
-        places["columns"][index, : cut.columns] -= y * pitch + x
-        places["uv_columns"][index, : cut.columns] -= y // 2 * (pitch // 2) + x // 2
+        first_x, first_y = (int(value) for value in stored(np.array(0), np.array(0), *upright))  # in both parts so far
+        places["columns"][index, : cut.columns] -= first_y * pitch + first_x
+        places["uv_columns"][index, : cut.columns] -= first_y // 2 * (pitch // 2) + first_x // 2
         row_weights[index, : cut.rows] = column_weights[index, : cut.columns] = 1 / factor
         theta[index] = invert(cut.matrix) * [[2 / (columns - 1)], [2 / (rows - 1)]] - [[0, 0, 1], [0, 0, 1]]
     return {

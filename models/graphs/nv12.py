@@ -2,7 +2,7 @@
 
 They compute what the path through host memory does (`pipelines/source/picture`, `models/surface.py`), step for step and
 rounded where that rounds, so that their results differ from its by 2 of 255 levels at most. Every node has a kernel in
-ONNX Runtime's CUDA provider for its types (docs/OperatorKernels.md, version 1.31); convolutions and matrix products are
+ONNX Runtime's CUDA provider for its types (its docs/OperatorKernels.md); convolutions and matrix products are
 avoided, since those would be computed with the ten bits of TF32.
 
 All that depends on a size, a turn or a place comes in as indices and weights (`taps.py`), so there is one graph of each

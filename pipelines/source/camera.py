@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from visaged.models.graphs.frames import FrameGraphs
 from visaged.pipelines.attention import Attention
 from visaged.pipelines.batcher import Lane, WhenFull
 from visaged.pipelines.jobs import Job
@@ -78,6 +79,7 @@ class Camera:
         wall: Returns seconds since 1970.
         attention: What is found in its frames.
         unsearched: Takes frames whose result is known without a search.
+        graphs: Work on the frames that a decoder leaves on their device; None where all frames go to host memory.
     """
 
     # Seconds of pictures after which the waiting times begin again with the shortest.
@@ -103,6 +105,7 @@ class Camera:
         wall: Callable[[], float] = time.time,
         attention: Attention | None = None,
         unsearched: Callable[[Frame], None] = lambda frame: frame.release(),
+        graphs: FrameGraphs | None = None,
     ) -> None:
         self.name = name
         self.config = config
@@ -145,6 +148,7 @@ class Camera:
             attention=attention,
             on_idle=self._idles,
             on_late=self._is_late,
+            graphs=graphs,
         )
 
     @property

@@ -16,7 +16,9 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from visaged.models.graphs.frames import FrameGraphs
 from visaged.models.preprocess import Canvas, canvas_for
+from visaged.models.surface import DeviceCanvas, Surface
 from visaged.models.types import Image
 from visaged.pipelines.attention import Attention
 from visaged.pipelines.presentation import Presentation
@@ -33,6 +35,7 @@ from visaged.pipelines.source.opening.hardware import Hardware
 from visaged.pipelines.source.picture.canvases import CanvasPool
 from visaged.pipelines.source.picture.display import Display, LastTurn
 from visaged.pipelines.source.picture.limit import PictureLimit
+from visaged.pipelines.source.picture.on_device import Plans, downloaded
 from visaged.pipelines.source.picture.scaler import Scaler
 from visaged.pipelines.source.picture.surface import VideoSurface
 from visaged.pipelines.source.times.frame_times import FrameTimes
@@ -55,6 +58,21 @@ class Told:
     on_late: Callable[[bool], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A frame on the detector's canvas.
+
+    Attributes:
+        surface: The whole frame.
+        image: The canvas, (H, W, 3) uint8 BGR, or what puts the frame on it where the frame is.
+        release: Gives the canvas back.
+    """
+
+    surface: Surface
+    image: Image | DeviceCanvas
+    release: Callable[[], None] = lambda: None
+
+
 class Reading:
     """Reads one source, connection after connection.
 
@@ -69,6 +87,7 @@ class Reading:
         demand: Returns what is wanted of the stream.
         attention: What is found in the frames.
         hardware: The hardware decoder.
+        graphs: Work on the frames that it leaves on its device; None where all frames go to host memory.
         clock: Returns monotonic seconds.
 
     Attributes:
@@ -93,6 +112,7 @@ class Reading:
         demand: Callable[[], Demand],
         attention: Attention,
         hardware: Hardware,
+        graphs: FrameGraphs | None,
         clock: Callable[[], float],
     ) -> None:
         self._camera = camera
@@ -103,6 +123,7 @@ class Reading:
         self._observer = observer
         self._asked = demand
         self._hardware = hardware
+        self._graphs = graphs
         self._clock = clock
         self._idling = Idling(camera, config, attention, self._let_go, told.on_idle, told.on_late)
         self._stream = 0
@@ -117,6 +138,7 @@ class Reading:
         self._canvas: Canvas
         self._pool: CanvasPool
         self._scaler: Scaler
+        self._plans: Plans | None
 
     @property
     def live(self) -> bool:
@@ -268,14 +290,16 @@ class Reading:
             if self._display.of(frame) != self._presentation:
                 self._idling.wake("shape")
                 continue
-            surface, image = self._on_canvas(frame)
-            lookout = self._idling.look(arrival, self._canvas.part(image))
+            with blaming(self._config, opened=True):
+                placed = self._in_memory(frame)
+            assert not isinstance(placed.image, DeviceCanvas)
+            lookout = self._idling.look(arrival, self._canvas.part(placed.image))
             if lookout is None:
-                self._pool.give(image)
+                placed.release()
                 continue
             self._told.on_received(True)
             due_s, scene_s = self.times.timeline.foresee(arrival.stamp_s or 0.0, arrival.arrived_s)
-            if not self._hand_over(frame, surface, image, due_s, scene_s, arrival.arrived_s, stopping, lookout):
+            if not self._hand_over(frame, placed, due_s, scene_s, arrival.arrived_s, stopping, lookout):
                 return False
         if not self._decoding.can_reduce:
             self._idling.wake("key_frames")
@@ -356,23 +380,29 @@ class Reading:
         self._told.on_received(kept)
         if not kept:
             return True
-        surface, image = self._on_canvas(frame)
-        return self._hand_over(frame, surface, image, due_s, times.timeline.scene_s, arrived_s, stopping)
-
-    def _on_canvas(self, frame: av.VideoFrame) -> tuple[VideoSurface, Image]:
-        """Return a frame's full picture, and a canvas of the pool with it."""
-        assert self._presentation is not None
-        surface = VideoSurface(frame, self._presentation, self._scaler)
-        image = self._pool.take()
         with blaming(self._config, opened=True):
-            surface.scale_onto(self._canvas, image)
-        return surface, image
+            placed = self._on_canvas(frame)
+        return self._hand_over(frame, placed, due_s, times.timeline.scene_s, arrived_s, stopping)
+
+    def _on_canvas(self, frame: av.VideoFrame) -> _Placed:
+        """Return a frame on the detector's canvas; on its device if it is there and the graphs know it."""
+        there = None if self._plans is None else self._plans.surface(frame)
+        return self._in_memory(frame) if there is None else _Placed(there, DeviceCanvas(there, self._canvas))
+
+    def _in_memory(self, frame: av.VideoFrame) -> _Placed:
+        """Return a frame on a canvas of the pool, both in this machine's memory."""
+        assert self._presentation is not None
+        if self._plans is not None:
+            frame = downloaded(frame)
+        surface, pool = VideoSurface(frame, self._presentation, self._scaler), self._pool
+        image = pool.take()
+        surface.scale_onto(self._canvas, image)
+        return _Placed(surface, image, lambda: pool.give(image))
 
     def _hand_over(
         self,
         frame: av.VideoFrame,
-        surface: VideoSurface,
-        image: Image,
+        placed: _Placed,
         due_s: float,
         scene_s: float,
         arrived_s: float,
@@ -380,7 +410,6 @@ class Reading:
         lookout: Lookout | None = None,
     ) -> bool:
         assert self._presentation is not None
-        pool = self._pool
         position_s = frame.time if self.times.stamps.trusted else None
         captured_s, captured_at, clock = self.times.captured(position_s, due_s if self.live else arrived_s, arrived_s)
         self.is_wanted = self._told.deliver(
@@ -388,8 +417,8 @@ class Reading:
                 camera=self._camera,
                 stream=self._stream,
                 canvas=self._canvas,
-                image=image,
-                surface=surface,
+                image=placed.image,
+                surface=placed.surface,
                 presentation=self._presentation,
                 captured_s=captured_s,
                 motion_s=scene_s,
@@ -398,7 +427,7 @@ class Reading:
                 arrived_s=arrived_s,
                 ready_s=self._clock(),
                 position_s=position_s,
-                release=lambda: pool.give(image),
+                release=placed.release,
                 lookout=lookout,
             ),
             stopping,
@@ -411,5 +440,6 @@ class Reading:
         self._canvas = canvas_for(shown.square_width, shown.square_height, self._long_side, self._multiple_of)
         self._pool = CanvasPool(self._canvas)
         self._scaler = Scaler()
+        self._plans = None if self._graphs is None else Plans(self._graphs, shown)
         if previous is None or (previous.width, previous.height) != (shown.width, shown.height):
             self._told.on_open(stream.codec_context.name, shown.width, shown.height)

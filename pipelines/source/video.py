@@ -26,6 +26,7 @@ from collections.abc import Callable
 
 from av.video.stream import VideoStream
 
+from visaged.models.graphs.frames import FrameGraphs
 from visaged.pipelines.attention import Attention
 from visaged.pipelines.records import Frame, WakeCause
 from visaged.pipelines.source.config import SourceConfig
@@ -78,6 +79,7 @@ class VideoSource:
         on_idle: Called with None when key frames alone are decoded from now on because nobody is there, and with the
             cause when that is over.
         on_late: Called with whether frames come late and all at once, none of which may be left out.
+        graphs: Work on the frames that a decoder leaves on their device; None where all frames go to host memory.
     """
 
     def __init__(
@@ -100,20 +102,22 @@ class VideoSource:
         attention: Attention | None = None,
         on_idle: Callable[[WakeCause | None], None] = lambda cause: None,
         on_late: Callable[[bool], None] = lambda late: None,
+        graphs: FrameGraphs | None = None,
     ) -> None:
         self._config = config
         self._clock = clock
         self._demand = demand
         self._on_damaged = on_damaged
         self._observer = observer or SourceObserver()
-        self._hardware = Hardware(camera, config.hardware, config.hardware_device, on_decoder)
+        stays = graphs is not None and graphs.device.is_of(config.hardware, config.hardware_device)
+        self._hardware = Hardware(camera, config.hardware, config.hardware_device, on_decoder, stays=stays)
         self._opener = Opener(config, credentials, self._hardware, self._observer.connected)
         self._limit = PictureLimit(config)
         self._times = FrameTimes(camera, clock, wall)
         told = Told(deliver, on_open, on_received, on_damaged, on_waiting, on_idle, on_late)
         self._reading = Reading(
             camera, config, (long_side, multiple_of), told, self._times, self._limit, self._observer, demand,
-            attention or Attention(), self._hardware, clock,
+            attention or Attention(), self._hardware, graphs, clock,
         )  # fmt: skip
 
     @property

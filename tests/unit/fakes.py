@@ -253,6 +253,7 @@ class Detector:
     provider = "cpu"
     nms_iou = 0.45
     multiple_of = 32
+    longest_batch = 16
 
     def __init__(self, find: Callable[[int], Detections] = lambda index: Detections.empty()) -> None:
         self.find = find

@@ -38,6 +38,7 @@ class Hardware:
         name: FFmpeg's name of the decoder, or `off`.
         device: FFmpeg's name of the device, such as `1` or `/dev/dri/renderD129`; None for its first.
         on_decoder: Called when pictures come with whether hardware decodes them.
+        stays: Whether frames stay in the decoder's memory, and are not copied to this machine's own.
 
     Attributes:
         is_used: Whether it decoded the pictures that came last.
@@ -49,11 +50,14 @@ class Hardware:
         name: str,
         device: str | None = None,
         on_decoder: Callable[[bool], None] = lambda is_hardware: None,
+        *,
+        stays: bool = False,
     ) -> None:
         self._camera = camera
         self._name = name
         self._device = device
         self._on_decoder = on_decoder
+        self._stays = stays
         self.is_used = False
         self._warned = False
 
@@ -63,7 +67,9 @@ class Hardware:
             return None
         options = _OPTIONS.get(self._name)
         try:
-            hardware = HWAccel(self._name, self._device, allow_software_fallback=True, options=options)
+            hardware = HWAccel(
+                self._name, self._device, allow_software_fallback=True, options=options, is_hw_owned=self._stays
+            )
             # Within `av.open` this would look like a failure of the camera: there may be no GPU, or no memory now.
             hardware.create(av.Codec("h264", "r"))
         except NotImplementedError:

@@ -1,9 +1,9 @@
 """Decoded frames that stay on the device that decoded them: ONNX graphs put them on canvases and cut faces out.
 
 What the graphs do not know goes through host memory as ever: pixels that are not square, odd sizes, and formats other
-than NV12, which ten bits a value come in. FFmpeg copies each frame out of NVDEC's few surfaces (unless it is told not
-to, `unsafe_output`), so a frame may be kept without stopping the decoder; it takes 1.5 bytes a pixel of the GPU's memory.
-A camera has four at most: one that waits, one or two in work, and the one that people last looked at.
+than NV12, which ten bits a value come in. FFmpeg copies each frame out of NVDEC's few surfaces, unless it is told not
+to (`unsafe_output`), so frames may be kept without stopping the decoder. Each takes 1.5 bytes a pixel of the GPU's
+memory, and a camera has four at most: the newest, one that waits, one in work, and the one that people last looked at.
 """
 
 from __future__ import annotations

@@ -22,12 +22,18 @@ def software(report: Report, options: Options) -> None:
 
 
 def hardware(report: Report, options: Options) -> None:
-    """Cameras that NVDEC decodes."""
+    """Cameras that NVDEC decodes, whose frames are copied to the host's memory."""
+    _steps(report, options, "cuda", stays=False)
+
+
+def stays(report: Report, options: Options) -> None:
+    """Cameras that NVDEC decodes, whose frames stay on the GPU."""
     _steps(report, options, "cuda")
 
 
-def _steps(report: Report, options: Options, decoder: str) -> None:
-    with running(options.scratch, options.provider) as daemon:
+def _steps(report: Report, options: Options, decoder: str, stays: bool = True) -> None:
+    inference = {"provider": options.provider, "gpu_frames": stays}
+    with running(options.scratch, options.provider, inference=inference) as daemon:
         for count in (1, 2) if options.quick else _STEPS:
             cameras = [
                 {"name": f"camera{index}", "url": str(options.clip), "loop": True, "fps": FPS, "hardware": decoder}
@@ -39,7 +45,11 @@ def _steps(report: Report, options: Options, decoder: str) -> None:
             report.row(f"{count} cameras, decoder {decoder}", **values)
             if float(values["analysed fps each"] or 0) < FPS / 2:  # it will not get better with more
                 break
-        warned = [line for line in daemon.process.lines if "not usable" in line or "error" in line.lower()]
+        warned = [
+            line
+            for line in daemon.process.lines
+            if "not usable" in line or "error" in line.lower() or "on the GPU" in line
+        ]
         report.row("said", lines=len(warned), first=warned[0][-400:] if warned else "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import pytest
 from onnx import helper, numpy_helper
 
 from tests.support import tiny_networks
+from visaged.daemon import networks
 from visaged.daemon.errors import StartError
 from visaged.daemon.networks import Networks, load_networks
 from visaged.daemon.settings import InferenceSettings, ModelSettings
 from visaged.models.manifest import Manifest
 from visaged.models.openvino import has_bfloat16
-from visaged.models.session import nvidia_driver_present
+from visaged.models.session import SessionConfig, nvidia_driver_present
 from visaged.pipelines.runtime.metrics import Metrics
 
 
@@ -27,11 +29,12 @@ def loaded(detector: str | None, provider: str) -> Networks:
 
 
 def test_a_cpu_gets_the_detector_made_for_it() -> None:
-    networks = loaded(None, "cpu")
-    entry = Manifest().detector(networks.detector.name)
+    found = loaded(None, "cpu")
+    entry = Manifest().detector(found.detector.name)
     assert not entry.gpu
-    assert networks.versions == (entry.version, None)
-    assert networks.detector.provider == "cpu"
+    assert found.versions == (entry.version, None)
+    assert found.detector.provider == "cpu"
+    assert found.graphs is None
 
 
 @pytest.mark.skipif(nvidia_driver_present(), reason="this machine has a GPU")
@@ -138,3 +141,26 @@ def test_a_precision_that_is_not_the_providers_is_refused(provider: str) -> None
         InferenceSettings.model_validate({"provider": provider, "precision": "bfloat16"})
     with pytest.raises(ValueError, match="'auto', 'float32' or 'bfloat16'"):
         InferenceSettings.model_validate({"precision": "int8"})
+
+
+@dataclass
+class OnCuda:
+    """What is asked of a network that runs on CUDA, where there is none."""
+
+    provider: str = "cuda"
+    takes_device_batches: bool = True
+
+
+@pytest.mark.skipif(nvidia_driver_present(), reason="this machine has a GPU")
+def test_frames_are_copied_where_the_gpu_does_not_take_them(caplog: pytest.LogCaptureFixture) -> None:
+    assert networks._graphs([OnCuda()], SessionConfig()) is None  # type: ignore[list-item]
+    (said,) = caplog.messages
+    assert said.startswith("frames that are decoded on the GPU are copied to this machine's own memory: libcuda.so.1")
+
+
+@pytest.mark.parametrize("network", [OnCuda(provider="cpu"), OnCuda(takes_device_batches=False)])
+def test_frames_are_copied_for_networks_elsewhere_and_of_another_form(
+    caplog: pytest.LogCaptureFixture, network: OnCuda
+) -> None:
+    assert networks._graphs([OnCuda(), network], SessionConfig()) is None  # type: ignore[list-item]
+    assert not caplog.messages

@@ -147,3 +147,14 @@ def test_stripes_become_grey_where_one_side_alone_is_much_too_large() -> None:
     frame = av.VideoFrame.from_ndarray(stripes, format="bgr24").reformat(format="yuv420p")
     VideoSurface(frame).scale_onto(canvas, image)
     assert canvas.part(image).std() < 16
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_points_of_the_upright_picture_lie_where_turning_it_takes_them_from(rotation: Rotation, mirrored: bool) -> None:
+    turn = Turn(rotation, mirrored)
+    stored = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
+    upright = turn.apply(stored)
+    height, width = upright.shape[:2]
+    x, y = turn.stored_points(np.arange(width)[None], np.arange(height)[:, None], width, height)
+    assert np.array_equal(stored[y, x], upright)
