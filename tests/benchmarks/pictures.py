@@ -172,8 +172,8 @@ def beside(minutes: float = 2.0, cameras: int = 2, clients: int = 32) -> None:
         load = closed(port, FACES, body, clients, minutes * 60)
         loaded = (_analysed(port, cameras) - count) / (time.monotonic() - began)
         late = _resident_mb(process.pid)
-    print(f"{clients} clients for {minutes:g} minutes beside {cameras} cameras at 5 analysed fps: {len(load.seconds)} answers, "
-          f"{load.refused} refused with Retry-After, {len(load.failed)} errors; "
+    print(f"{clients} clients for {minutes:g} minutes beside {cameras} cameras at 5 analysed fps: "
+          f"{len(load.seconds)} answers, {load.refused} refused with Retry-After, {len(load.failed)} errors; "
           f"analysed frames {alone:.2f} -> {loaded:.2f} a second ({100 * (loaded / alone - 1):+.1f} %); "
           f"memory {early:.0f} -> {late:.0f} MB")  # fmt: skip
     for text in load.failed[:3]:
