@@ -103,7 +103,9 @@ class Carried:
     disturbances: list[Disturbance | None] = field(default_factory=list)
 
 
-def run_cameras(bench: Bench, clip: Clip, cameras: int, seconds: float, settle_s: float = SETTLE_S) -> Try:
+def run_cameras(
+    bench: Bench, clip: Clip, cameras: int, seconds: float, settle_s: float = SETTLE_S, **options: object
+) -> Try:
     """Try whether a number of cameras is carried.
 
     Args:
@@ -112,8 +114,9 @@ def run_cameras(bench: Bench, clip: Clip, cameras: int, seconds: float, settle_s
         cameras: How many.
         seconds: How long it is measured.
         settle_s: How long they run before that.
+        options: More keys of each camera's configuration.
     """
-    specs = bench.specs([_camera(index, clip, "realtime") for index in range(cameras)])
+    specs = bench.specs([_camera(index, clip, "realtime") | options for index in range(cameras)])
     with composing(bench.died) as out:
         rig = Rig(bench, specs, out.submit)
         rig.start()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import av.error
 
 from visaged.pipelines.runtime.redact import redact
@@ -60,6 +63,17 @@ _FILE_CAUSES: tuple[tuple[type[Exception], str, str], ...] = (
     (av.error.EOFError, "invalid", "ends before its first picture"),
     (PermissionError, "not_found", "may not be read: permission denied"),
 )
+
+
+@contextmanager
+def blaming(config: SourceConfig, *, opened: bool) -> Iterator[None]:
+    """Turn any exception into a `SourceError`: a camera must never end the daemon."""
+    try:
+        yield
+    except SourceError:
+        raise
+    except Exception as error:
+        raise explain(error, config, opened) from None
 
 
 def explain(error: Exception, config: SourceConfig, opened: bool) -> SourceError:

@@ -96,7 +96,7 @@ class Watched:
 class _Camera:
     """One camera with workers of its own."""
 
-    def __init__(self, networks: Bench, name: str, path: Path, idle: str) -> None:
+    def __init__(self, networks: Bench, name: str, path: Path, idle: str, after_s: float) -> None:
         self.told = Watched()
         self._networks, self._name = networks, name
         self._zero_at: float | None = None  # when the video's beginning was captured
@@ -106,7 +106,7 @@ class _Camera:
         work = Inference(self._batcher, networks.detector, networks.reader, networks.metrics)
         self._workers = [Worker(f"inference-{name}-{n}", work.run, networks.died) for n in range(networks.workers)]
         camera: dict[str, object] = {"name": name, "url": str(path), "fps": 5, "loop": True}
-        self._specs = networks.specs([camera | {"idle": idle, "idle_after_s": AFTER_S}])
+        self._specs = networks.specs([camera | {"idle": idle, "idle_after_s": after_s}])
         self._composing = composing(networks.died)
         out = self._composing.__enter__()
         scales = Scales.of(networks.detector, networks.settings.inference.long_side)
@@ -171,9 +171,19 @@ class _Camera:
             seen.end_s = begin_s + event.duration_s
 
 
-def watch(networks: Bench, path: Path, seconds: float, settle_s: float = 0.0) -> tuple[Watched, Watched]:
-    """Let two cameras play a video at the same time: one decodes everything, one may be idle."""
-    pair = [_Camera(networks, "full", path, "off"), _Camera(networks, "lazy", path, "keyframes")]
+def watch(
+    networks: Bench, path: Path, seconds: float, settle_s: float = 0.0, after_s: float = AFTER_S
+) -> tuple[Watched, Watched]:
+    """Let two cameras play a video at the same time: one decodes everything, one may be idle.
+
+    Args:
+        networks: The networks.
+        path: The video.
+        seconds: How long it is counted what they cost.
+        settle_s: How long they run before that.
+        after_s: Seconds without a face after which the second is idle.
+    """
+    pair = [_Camera(networks, "full", path, "off", after_s), _Camera(networks, "lazy", path, "keyframes", after_s)]
     for camera in pair:
         camera.start()
     began, counted_s, before = time.monotonic(), 0.0, [0.0, 0.0]

@@ -279,7 +279,7 @@ def test_a_waiting_camera_holds_no_decoder(rtsp_server: RtspServer, monkeypatch:
         others = [object()]
         return sys.getrefcount(containers[0]) - sys.getrefcount(others[0])
 
-    monkeypatch.setattr("visaged.pipelines.source.video.av.open", remember)
+    monkeypatch.setattr("visaged.pipelines.source.opening.opener.av.open", remember)
     gc.disable()
     try:
         with Rig() as rig:

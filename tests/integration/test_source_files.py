@@ -109,7 +109,7 @@ def test_file_that_may_not_be_read(clip: Path, monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object, **__: object) -> None:
         raise av.error.PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("visaged.pipelines.source.video.av.open", refuse)
+    monkeypatch.setattr("visaged.pipelines.source.opening.opener.av.open", refuse)
     error = failure_of(clip)
     assert "permission" in str(error)
     assert error.cause == "not_found"
@@ -314,7 +314,7 @@ def test_sampler_takes_five_a_second_and_only_those_are_scaled(clip: Path, monke
             scaled += 1
             super().scale(frame, turn, canvas, slot)
 
-    monkeypatch.setattr("visaged.pipelines.source.video.Scaler", Counting)
+    monkeypatch.setattr("visaged.pipelines.source.reading.Scaler", Counting)
     run = play(clip, fps=5.0)
     assert len(run.frames) == scaled == 25
     assert run.received == 125
@@ -343,7 +343,7 @@ def test_skipping_pictures_that_nobody_needs_changes_nothing(
     if threads == 1 and fps < 12:
         assert run.received < 125, "some were not even decoded"
     with monkeypatch.context() as patch:
-        patch.setattr("visaged.pipelines.source.video.Sampler.certainly_not", lambda *_: False)
+        patch.setattr("visaged.pipelines.source.reading.Sampler.certainly_not", lambda *_: False)
         plain = play(path, fps=fps, decoder_threads=threads)
     assert plain.received == 125
     assert [f.position_s for f in run.frames] == [f.position_s for f in plain.frames]
@@ -424,7 +424,7 @@ def test_whatever_the_library_raises_is_a_failure_of_the_source(clip: Path, monk
             raise raised
 
         with monkeypatch.context() as patch:
-            patch.setattr("visaged.pipelines.source.video.av.open", fail)
+            patch.setattr("visaged.pipelines.source.opening.opener.av.open", fail)
             error = failure_of(clip)
         assert error.cause == "other"
         assert type(raised).__name__ in str(error)
@@ -434,7 +434,7 @@ def test_whatever_the_library_raises_is_a_failure_of_the_source(clip: Path, monk
             scale = fail
 
         with monkeypatch.context() as patch:
-            patch.setattr("visaged.pipelines.source.video.Scaler", Broken)
+            patch.setattr("visaged.pipelines.source.reading.Scaler", Broken)
             assert failure_of(clip).cause == "other"
 
 

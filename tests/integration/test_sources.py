@@ -476,7 +476,7 @@ def test_a_key_frame_that_is_far_off_is_waited_for(tmp_path: Path, codec: str) -
 
 
 def test_video_without_key_frames_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("visaged.pipelines.source.waiting.MOST_KEY_FRAME_S", 4.0)
+    monkeypatch.setattr("visaged.pipelines.source.times.waiting.MOST_KEY_FRAME_S", 4.0)
     with joined_between_key_frames(tmp_path, 80.0) as url:
         run = SourceRun(url, read_timeout_s=1.0, open_timeout_s=8.0).start()
         error = run.failure()

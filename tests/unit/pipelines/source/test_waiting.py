@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from visaged.pipelines.source.errors import SourceError
-from visaged.pipelines.source.waiting import MOST_KEY_FRAME_S, PictureWatch
+from visaged.pipelines.source.times.waiting import MOST_KEY_FRAME_S, PictureWatch
 
 
 def watch() -> tuple[PictureWatch, list[str]]:
