@@ -158,22 +158,22 @@ def _resident_mb(pid: int) -> float:
     return int(text.split("VmRSS:")[1].split()[0]) / 1024
 
 
-def beside(minutes: float = 2.0) -> None:
+def beside(minutes: float = 2.0, cameras: int = 2, clients: int = 32) -> None:
     """Measure what clients do to cameras, and print it."""
     body = picture()
-    with visaged(cameras=2) as (port, process):
+    with visaged(cameras=cameras) as (port, process):
         time.sleep(5)
-        began, count = time.monotonic(), _analysed(port, 2)
+        began, count = time.monotonic(), _analysed(port, cameras)
         time.sleep(30)
-        alone = (_analysed(port, 2) - count) / (time.monotonic() - began)
-        closed(port, FACES, body, 32, 15)
+        alone = (_analysed(port, cameras) - count) / (time.monotonic() - began)
+        closed(port, FACES, body, clients, 15)
         early = _resident_mb(process.pid)
-        began, count = time.monotonic(), _analysed(port, 2)
-        load = closed(port, FACES, body, 32, minutes * 60)
-        loaded = (_analysed(port, 2) - count) / (time.monotonic() - began)
+        began, count = time.monotonic(), _analysed(port, cameras)
+        load = closed(port, FACES, body, clients, minutes * 60)
+        loaded = (_analysed(port, cameras) - count) / (time.monotonic() - began)
         late = _resident_mb(process.pid)
-    print(f"32 clients for {minutes:g} minutes beside two cameras at 5 analysed fps: {len(load.seconds)} answers, "
-          f"{load.refused} refused with Retry-After, {len(load.failed)} errors; "
+    print(f"{clients} clients for {minutes:g} minutes beside {cameras} cameras at 5 analysed fps: "
+          f"{len(load.seconds)} answers, {load.refused} refused with Retry-After, {len(load.failed)} errors; "
           f"analysed frames {alone:.2f} -> {loaded:.2f} a second ({100 * (loaded / alone - 1):+.1f} %); "
           f"memory {early:.0f} -> {late:.0f} MB")  # fmt: skip
     for text in load.failed[:3]:

@@ -117,3 +117,11 @@ def test_what_cannot_be_live_is_played_at_its_own_speed() -> None:
     times = played(LeadPace(), [(n / 5, 0) for n in range(1000)])
     assert times[-1] == pytest.approx(200 - LeadPace.MOST_LEAD_S, abs=1.0)
     assert max(steps(times)) == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_file_that_stands_for_a_camera_catches_up_with_what_was_not_read() -> None:
+    pace = FilePace(is_camera=True)
+    assert pace.wait_s(0.0, 100.0, 0.0) == 0
+    assert pace.wait_s(1.0, 108.0, 0.0) == 0, "its thread got no time for seven seconds"
+    assert pace.wait_s(7.5, 108.1, 0.0) == 0
+    assert pace.wait_s(9.0, 108.2, 0.0) == pytest.approx(0.8)

@@ -326,3 +326,13 @@ def test_the_scene_runs_with_real_time_once_the_rate_is_known(factor: float) -> 
         timeline.capture(n / 25 * factor, 1000.0 + n / 25)
         times[n] = timeline.scene_s
     assert times[25 * 60 - 1] - times[25 * 30] == pytest.approx(30.0, rel=0.02)
+
+
+def test_a_packet_is_late_by_what_it_comes_after_the_fastest_ones() -> None:
+    timeline = Timeline()
+    assert timeline.late_s(0.0, 50.0) == 0, "nothing is known"
+    for index in range(50):
+        timeline.capture(index / 25, 50 + index / 25)
+    assert timeline.late_s(2.0, 52.0) == pytest.approx(0.0, abs=0.01)
+    assert timeline.late_s(2.0, 55.0) == pytest.approx(3.0, abs=0.01)
+    assert timeline.late_s(9.0, 52.0) == 0, "no packet comes too early"
