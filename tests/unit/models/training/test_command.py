@@ -39,6 +39,11 @@ def run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
             "--model takes NAME=FILE, not a.onnx",
         ),
         ("analyzer.evaluation.evaluate", ["--cache", "{gone}", "--model", "a={network}"], "gone holds no crops"),
+        (
+            "analyzer.evaluation.evaluate",
+            ["--cache", "{gone}", "--model", "a={network}", "--run", "a=openvino:float32"],
+            "gone holds no crops",
+        ),
         ("analyzer.evaluation.draw_points", ["{gone}", "{out}"], "No such file"),
         pytest.param("detector.export", ["{text}", "{out}"], "is no checkpoint of this network", marks=TORCH),
         pytest.param("detector.export", ["{gone}", "{out}"], "No such file", marks=TORCH),
@@ -107,3 +112,12 @@ def test_quality_is_asked_at_the_size_that_a_view_shows() -> None:
         np.testing.assert_allclose(quality_at(values, size), [expected, np.nan], rtol=1e-6)
     assert [view.size for view in VIEWS] == [SIZE, SIZE, 45, 34]
     assert 0.3 < quality_at(values, VIEWS[3].size)[0] < 0.5
+
+
+def test_what_a_model_runs_on_is_read_from_the_command_line() -> None:
+    models = {"a": Path("a.onnx"), "b": Path("b.onnx")}
+    found = command.runtimes(["b=openvino:bfloat16"], models)
+    assert (found["a"].provider, found["b"].provider, found["b"].precision) == ("cpu", "openvino", "bfloat16")
+    for wrong in ("c=cpu", "a", "a=gpu", "a=openvino:int8"):
+        with pytest.raises(ValueError, match="--run takes"):
+            command.runtimes([wrong], models)
