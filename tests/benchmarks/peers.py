@@ -127,14 +127,12 @@ def carried(programs: Programs, name: str, fps: float, seconds: float) -> int:
                 return True
         return False
 
-    cameras = max(1, round(fps / SOURCE_FPS))
-    if good(cameras):
-        while good(cameras + 1):
-            cameras += 1
-        return cameras
-    while cameras and not good(cameras - 1):
+    guess = cameras = max(1, round(fps / SOURCE_FPS))
+    while cameras and not good(cameras):
         cameras -= 1
-    return max(0, cameras - 1)
+    while cameras >= guess and good(cameras + 1):
+        cameras += 1
+    return cameras
 
 
 def main() -> None:
