@@ -219,6 +219,8 @@ class VideoSource:
         if context is None:
             raise SourceError("invalid", f"{self._config.shown_url}: no decoder for its video")
         self._limit.apply(context)
+        if not self._config.loop_filter:  # only a decoder that is not open yet takes it
+            context.options = {**context.options, "skip_loop_filter": "all"}
         self._reading.begin_round(stream)
         stream.thread_type = "FRAME" if self._config.decoder_threads > 1 else "NONE"
         stream.thread_count = self._config.decoder_threads

@@ -175,6 +175,20 @@ def test_formats(tmp_path: Path, name: str, codec: str, pixels: str, size: tuple
         assert not frame.image[:, canvas.picture_width :].any()
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_pictures_without_the_loop_filter(tmp_path: Path, codec: str, threads: int) -> None:
+    options = {"crf": "38"} | ({"x265-params": "log-level=none"} if codec == "libx265" else {})
+    path = encode(tmp_path / "coarse.mkv", codec, "yuv420p", (320, 240), **options)
+    smooth, coarse = (play(path, loop_filter=loop_filter, decoder_threads=threads) for loop_filter in (True, False))
+    assert len(coarse.frames) == len(smooth.frames) == 10
+    assert coarse.damaged == 0
+    for one, other in zip(smooth.frames, coarse.frames, strict=True):
+        assert one.position_s == other.position_s
+        difference = abs(one.image.astype(int) - other.image)
+        assert 0 < difference.mean() < 2.5
+
+
 @pytest.mark.parametrize("color_range", [0, 1, 2])
 @pytest.mark.parametrize("colorspace", [1, 2, 5, 6, 7, 9])
 def test_crops_have_the_colours_of_the_whole_picture(colorspace: int, color_range: int) -> None:
