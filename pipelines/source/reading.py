@@ -182,9 +182,16 @@ class Reading:
         Raises:
             SourceError: The source failed.
         """
+        self._decoding = Decoding(self._camera, stream.codec_context)
+        try:
+            self._read(container, stream, stopping)
+        finally:
+            # They hold the decoder, and that a pool of pictures, until the next connection.
+            del self._decoding, self._display
+
+    def _read(self, container: InputContainer, stream: VideoStream, stopping: threading.Event) -> None:
         handled_s = self._clock()
         self._watch = PictureWatch(2 * self._config.read_timeout_s, handled_s, self._told.on_waiting, self._limit.hint)
-        self._decoding = Decoding(self._camera, stream.codec_context)
         self._thinning.begin()
         for packet in self._packets(container, stream):
             if stopping.is_set():

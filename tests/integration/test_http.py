@@ -662,6 +662,7 @@ def test_metrics_keep_the_conventions(server: Server, small_jpeg: bytes) -> None
         "code",
         "destination",
         "part",
+        "to",
     }
     for name, family in families.items():
         assert re.fullmatch(r"(visaged|process|python)_[a-z0-9_]+", name)
