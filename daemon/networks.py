@@ -113,7 +113,7 @@ def load_networks(
         raise StartError(str(error)) from error
     for model in loaded:
         computes = "" if model.precision is None else f" in {model.precision}"
-        log.info("%s runs on %s%s: %s", model.name, model.provider, computes, why(inference.provider, model.provider))
+        log.info("%s runs on %s%s: %s", model.name, model.provider, computes, why(config, model.provider))
         metrics.provider.labels(model.name, model.provider).set(1)
     if detector.precision == "bfloat16" and not has_bfloat16():
         log.warning("this CPU has no bfloat16: OpenVINO imitates it, several times slower than float32")

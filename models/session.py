@@ -243,31 +243,37 @@ def expects_openvino(config: SessionConfig) -> bool:
     return _resolved(config.provider, config.precision) == "openvino" and not config.require_gpu
 
 
-def why(wanted: Provider, got: str) -> str:
+def why(config: SessionConfig, got: str) -> str:
     """Return in words why networks run on what they run on.
 
     Args:
-        wanted: The provider that was asked for.
+        config: What was asked for.
         got: The provider of a session, as `Session.provider` has it.
     """
-    if wanted != "auto":
-        return f"{wanted} was asked for"
+    if config.provider != "auto":
+        return f"{config.provider} was asked for"
+    wanted = _resolved(config.provider, config.precision)
     if got in _GPU:
         return f"an NVIDIA driver answers, and this onnxruntime {onnxruntime.__version__} has CUDA"
     if got == "openvino":
         reason = "this CPU has bfloat16" if openvino.has_bfloat16() else "bfloat16 was asked for"
         return f"openvino {openvino.version()} is installed, {reason}, and it finds the faces that ONNX Runtime finds"
-    if _resolved(wanted) in _GPU:
+    if wanted in _GPU:
         return "CUDA did not start, its libraries may be missing (pip install 'visaged[cuda]')"
-    if _resolved(wanted) == "openvino":
+    if wanted == "openvino":
         return "OpenVINO does not tell what ONNX Runtime tells, or does not start; the log says more"
     if nvidia_driver_present():
         return f"this onnxruntime {onnxruntime.__version__} was built without CUDA (install onnxruntime-gpu)"
-    return "no NVIDIA driver answers on this machine; " + (
-        "openvino is installed, but this CPU has no bfloat16, without which it is no faster"
-        if openvino.version()
-        else "openvino, which is faster on a CPU that has bfloat16, is not installed"
-    )
+    return f"no NVIDIA driver answers on this machine; {_why_no_openvino()}"
+
+
+def _why_no_openvino() -> str:
+    """Return in words why OpenVINO was not even tried."""
+    if not openvino.version():
+        return "openvino, which is faster on a CPU that has bfloat16, is not installed"
+    if openvino.has_bfloat16():
+        return "float32 was asked for, in which openvino is no faster"
+    return "openvino is installed, but this CPU has no bfloat16, without which it is no faster"
 
 
 def _resolved(provider: Provider, precision: Precision = "auto") -> Provider:
@@ -303,15 +309,15 @@ def open_graph(data: bytes, provider: str, config: SessionConfig) -> Any:
 
 def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
     wanted = _resolved(config.provider, config.precision)
-    if config.precision == "bfloat16":
-        raise ProviderError(
-            f"precision bfloat16 is OpenVINO's alone, and the provider is {wanted}; set provider to openvino, or "
-            "precision to auto"
-        )
     if config.require_gpu and wanted not in _GPU:
         raise ProviderError(
             f"a GPU is required, but the provider is {wanted}: "
             + _why_no_gpu("set provider to cuda, or drop --require-gpu")
+        )
+    if config.precision == "bfloat16":
+        raise ProviderError(
+            f"precision bfloat16 is OpenVINO's alone, and the provider is {wanted}; set provider to openvino, or "
+            "precision to auto"
         )
     if wanted != "cpu" and not _built_in(wanted):
         raise ProviderError(

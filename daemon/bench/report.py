@@ -17,7 +17,7 @@ from visaged.daemon.bench import machine
 from visaged.daemon.bench.cameras import FPS, Carried
 from visaged.daemon.bench.clips import SOURCE_FPS
 from visaged.daemon.bench.run import Outcome
-from visaged.models.session import why
+from visaged.models.session import SessionConfig, why
 from visaged.pipelines.outputs.documents import timestamp
 
 _ADVICE = {
@@ -69,7 +69,9 @@ def document(outcome: Outcome, version: str, now: float) -> dict[str, Any]:
             "detector": detector.name,
             "analyzer": settings.models.analyzer,
             "provider": detector.provider,
-            "why": why(settings.inference.provider, detector.provider),
+            "why": why(
+                SessionConfig(settings.inference.provider, precision=settings.inference.precision), detector.provider
+            ),
             "long_side": settings.inference.long_side,
             "workers": bench.workers,
         },

@@ -74,11 +74,19 @@ class Engines:
 
     def _session(self, build: Build) -> Any:
         try:
-            session = self._load(options(build, self._cache, self._device, self._memory_mb))
-        except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception; the folder, OSError
+            session = self._load(self._options(build))
+        except Exception as error:  # ONNX Runtime raises many types of its own, all from Exception
             raise ModelError(f"{build.network} has no TensorRT engine for {build.profile}: {error}") from error
         got = session.get_providers()[0]
         if got != "TensorrtExecutionProvider":
             raise ModelError(f"{build.network} runs on {got}, not on TensorRT, which did not start")
         session.disable_fallback()
         return session
+
+    def _options(self, build: Build) -> dict[str, Any]:
+        try:
+            return options(build, self._cache, self._device, self._memory_mb)
+        except OSError as error:
+            log.warning("TensorRT's engines of %s are not kept, and are built anew next time: %s", build.network, error)
+            self._cache = None
+            return options(build, None, self._device, self._memory_mb)

@@ -37,3 +37,11 @@ def test_a_quantile_is_of_what_came_between_two_readings() -> None:
     assert quantile(_reading(10, 10, 10), _reading(10, 20, 20), "age", 0.5) == pytest.approx(0.15)
     assert quantile({}, _reading(0, 0, 4), "age", 0.5) == pytest.approx(0.2)
     assert math.isnan(quantile(_reading(1, 1, 1), _reading(1, 1, 1), "age", 0.5))
+
+
+def test_a_row_that_was_broken_off_costs_no_other(tmp_path: Path) -> None:
+    rows = tmp_path / "rows"
+    Report(rows).row("whole", value=1)
+    with rows.open("a") as file:
+        file.write('{"name": "bro')
+    assert [row["name"] for row in read(rows)] == ["whole"]

@@ -389,6 +389,15 @@ def test_bfloat16_is_taken_from_what_the_system_says_of_the_cpu(tmp_path: Path, 
 
 def test_the_words_for_the_choice() -> None:
     assert version() is not None
-    assert why("openvino", "openvino") == "openvino was asked for"
-    assert "it finds the faces that ONNX Runtime finds" in why("auto", "openvino")
-    assert ("no bfloat16" in why("auto", "cpu")) != has_bfloat16() or "NVIDIA" not in why("auto", "cpu")
+    assert why(SessionConfig("openvino"), "openvino") == "openvino was asked for"
+    auto = SessionConfig("auto")
+    assert "it finds the faces that ONNX Runtime finds" in why(auto, "openvino")
+    assert ("no bfloat16" in why(auto, "cpu")) != has_bfloat16() or "NVIDIA" not in why(auto, "cpu")
+
+
+def test_what_was_asked_for_is_in_the_words_for_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visaged.models.openvino.has_bfloat16", lambda: True)
+    monkeypatch.setattr("visaged.models.session.nvidia_driver_present", lambda: False)
+    assert "float32 was asked for" in why(SessionConfig(precision="float32"), "cpu")
+    monkeypatch.setattr("visaged.models.openvino.has_bfloat16", lambda: False)
+    assert "the log says more" in why(SessionConfig(precision="bfloat16"), "cpu")

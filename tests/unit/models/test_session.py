@@ -72,6 +72,13 @@ def test_a_required_gpu_that_is_not_there_is_refused(network: Path, provider: st
 
 
 @without_gpu
+@pytest.mark.parametrize("provider", ["auto", "openvino"])
+def test_a_required_gpu_and_bfloat16_are_refused_with_advice_that_helps(network: Path, provider: str) -> None:
+    with pytest.raises(ProviderError, match=r"a GPU is required, but the provider is openvino"):
+        Session(network, SessionConfig(provider, require_gpu=True, precision="bfloat16"))  # type: ignore[arg-type]
+
+
+@without_gpu
 def test_cuda_without_a_driver_is_refused_and_not_silently_replaced(network: Path) -> None:
     with pytest.raises(ProviderError, match="provider cuda"):
         Session(network, SessionConfig(provider="cuda"))

@@ -19,6 +19,7 @@ from visaged.models.errors import ModelError, ProviderError
 from visaged.models.manifest import Manifest
 from visaged.models.nvidia import tensorrt
 from visaged.models.nvidia.driver import Device, devices
+from visaged.models.nvidia.engines import Engines
 from visaged.models.nvidia.tensorrt import Build, EngineCache, Profile
 from visaged.models.search import Scales
 from visaged.models.session import SessionConfig
@@ -123,10 +124,20 @@ def test_an_engine_that_cannot_be_used_is_forgotten(build: Build, tmp_path: Path
     assert EngineCache(tmp_path / "none").prune() == []
 
 
-def test_a_cache_that_cannot_be_written_is_an_error_of_the_network(build: Build, tmp_path: Path) -> None:
+def test_options_with_a_cache_that_cannot_be_written_are_an_error(build: Build, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(OSError, match="cache"):
         tensorrt.options(build, EngineCache(tmp_path / "cache"), 0, None)
+
+
+def test_where_the_cache_cannot_be_written_engines_are_built_and_not_kept(
+    build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    engines = Engines(tmp_path / "net.onnx", 0, None, tmp_path / "file", lambda given: None)
+    assert "trt_engine_cache_path" not in engines._options(build)
+    engines._options(build)
+    assert caplog.text.count("are not kept") == 1
 
 
 def test_without_tensorrt_the_error_says_what_to_install() -> None:
