@@ -191,6 +191,7 @@ class CameraSet:
         for one in started.values():
             status = one.camera.status
             one.stage.counters.state(status.state, CAMERA_STATES)
+            one.stage.counters.reduced(False)  # it has the counters of the one that it replaces
             self._sinks.on_status(status)
             one.worker.start()
         return Changes(added, replaced, removed, tuple(name for name in wanted if name not in started))

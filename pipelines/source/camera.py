@@ -129,7 +129,7 @@ class Camera:
         self._shape_due_s = float("inf")
         self._shape_waits = False
         self._demand = FULL
-        self._idle = False
+        self._idle = self._late = False
         self._source = VideoSource(
             name,
             config,
@@ -249,7 +249,7 @@ class Camera:
 
     def _opened(self, codec: str, width: int, height: int) -> None:
         self._streaming_since = self._streaming_since or self._clock()
-        self._lane.set_policy(*lane_policy(self._source.live))
+        self._set_policy()
         self._lane.set_live(self._source.live)
         self._shape = codec, width, height
         self._report_shape()
@@ -281,8 +281,12 @@ class Camera:
         self._counters.idle(cause)
 
     def _is_late(self, late: bool) -> None:
+        self._late = late
+        self._set_policy()
+
+    def _set_policy(self) -> None:
         # Frames that were kept while the camera was idle come all at once, and none may overtake another.
-        self._lane.set_policy(*lane_policy(self._source.live and not late))
+        self._lane.set_policy(*lane_policy(self._source.live and not self._late))
 
     def _received(self, kept: bool) -> None:
         self._last_received = self._clock()

@@ -31,6 +31,8 @@ from visaged.pipelines.source.idle.sizes import Sizes
 log = logging.getLogger(__name__)
 
 _LEAST_LOOK_S = 1.0
+# What lies between two looks is kept, so there must be one in time, however low `fps` is.
+_MOST_LOOK_S = MOST_S / 4
 _EARLY_S = 0.1  # by which a key frame may come early and still be looked at
 # A key frame in which nothing moved since the detector saw nothing is not searched, for so long.
 _SEARCH_S = 10.0
@@ -66,7 +68,9 @@ class Idling:
         self._camera = camera
         self._after_s = config.idle_after_s
         self._may = config.idle == "keyframes"
-        self._least_look_s = max(_LEAST_LOOK_S, 0.0 if config.fps is None else 1 / config.fps)
+        self._least_look_s = max(_LEAST_LOOK_S, min(_MOST_LOOK_S, 0.0 if config.fps is None else 1 / config.fps))
+        # Datagrams that nobody reads are lost once the system's buffer is full, which takes little.
+        self._rests = config.transport != "udp"
         self._attention = attention
         self._on_idle, self._on_late = on_idle, on_late
         self._kept = Kept(let_go)
@@ -166,7 +170,7 @@ class Idling:
 
     def rest_s(self, arrival: Arrival) -> float:
         """Return how many seconds not to read: while the camera is idle, and no key frame is due."""
-        if not self.is_idle or arrival.arrived_s - arrival.asked_s <= _WAITED_S:
+        if not self._rests or not self.is_idle or arrival.arrived_s - arrival.asked_s <= _WAITED_S:
             return 0.0
         due_s = self._looked_s + max(self._key_interval_s, self._least_look_s) - arrival.arrived_s
         return _REST_S if due_s > _REST_S + _EARLY_S else 0.0

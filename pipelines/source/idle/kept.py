@@ -62,8 +62,13 @@ class Kept:
             self._drop(self._groups.pop(0))
 
     def drop_before(self, begin: Arrival) -> None:
-        """Give up the groups before the one that begins with that packet, and note its picture as shown."""
-        while self._groups and self._groups[0][0] is not begin:
+        """Give up the groups before the one that begins with that packet, and note its picture as shown.
+
+        Nothing is done if that group was itself given up, because the answer was long in coming.
+        """
+        if all(group[0] is not begin for group in self._groups):
+            return
+        while self._groups[0][0] is not begin:
             self._drop(self._groups.pop(0))
         self._let_go(begin)
 
