@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote
@@ -17,7 +18,7 @@ from visaged.daemon.http.settings import ApiKeySettings, HttpSettings
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path) -> Iterator[Bench]:
     """A history with some events: of two cameras, one a minute, the newest now."""
     bench = Bench(tmp_path, pictures=True)
     for minutes in range(11, -1, -1):
@@ -25,7 +26,8 @@ def bench(tmp_path: Path) -> Bench:
         known = {"emotion": ("happy", "sad")[minutes % 2], "age": 20.0 + minutes, "gender": "female"}
         bench.tell("begin", 12 - minutes, ("door", "yard")[minutes % 3 == 0], at=at, **known)
     bench.write()
-    return bench
+    yield bench
+    bench.end()
 
 
 def test_events_by_pages(bench: Bench) -> None:
