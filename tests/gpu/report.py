@@ -45,9 +45,10 @@ class Report:
         self._path = path
 
     def row(self, name: str, /, **values: Value) -> None:
-        """Add a row."""
+        """Add a row, on a line of its own: the one before may have been broken off."""
+        line = json.dumps({"name": name, "values": values}, default=str)
         with self._path.open("a") as file:
-            file.write(json.dumps({"name": name, "values": values}, default=str) + "\n")
+            file.write(f"\n{line}\n")
 
     @contextmanager
     def guarded(self, name: str) -> Iterator[None]:

@@ -45,3 +45,5 @@ def test_a_row_that_was_broken_off_costs_no_other(tmp_path: Path) -> None:
     with rows.open("a") as file:
         file.write('{"name": "bro')
     assert [row["name"] for row in read(rows)] == ["whole"]
+    Report(rows).row("next", value=2)
+    assert [row["name"] for row in read(rows)] == ["whole", "next"]
