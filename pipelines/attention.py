@@ -36,7 +36,8 @@ class Attention:
     all frames are analysed, they are learned, and are no news any more.
 
     Args:
-        sure: Confidence from which a detection is a face wherever it is, 0..1.
+        sure: Confidence from which a detection is a face wherever it is, 0..1: the least with which tracks begin. What
+            is found at a known place with less would wake the camera for ever, and never be tracked.
         clock: Returns monotonic seconds.
 
     Attributes:

@@ -291,7 +291,8 @@ class CameraSet:
     def _make(self, name: str, spec: CameraSpec, counters: CameraMetrics) -> _Running:
         tracks = CameraTracks(name, spec.tracking, self._reader, self._next_tracks.get(name, 1))
         close_up = self._scales if spec.close_up else None
-        attention = Attention(spec.tracking.min_confidence, self._clock)
+        tracker = spec.tracking.tracker
+        attention = Attention(max(tracker.new_confidence, tracker.confirm_confidence), self._clock)
         stage = FrameStage(tracks, counters, self._metrics, self._sinks.on_result, close_up, self._clock, attention)
         lane = self._batcher.open_lane(*lane_policy(spec.source.live))
         camera = Camera(

@@ -242,7 +242,11 @@ class Reading:
             self._decoding.rewind()
             if stopping.wait(max(0.0, arrival.arrived_s - self._clock())):
                 return False
-        return all(self._take_whole(one, "all", stream, stopping, is_kept=True) for one in due)
+        for one in due:
+            idling.hurry(self._clock())
+            if not self._take_whole(one, "all", stream, stopping, is_kept=True):
+                return False
+        return True
 
     @property
     def _can_idle(self) -> bool:
@@ -340,9 +344,12 @@ class Reading:
         return None if stopping.wait(wait_s) else self._clock()
 
     def _decode(self, arrival: Arrival, decode: Decode) -> list[av.VideoFrame]:
-        # Frames that the sampler will not keep, and that no other frame refers to, are not decoded.
+        # Frames that the sampler will not keep, and that no other frame refers to, are not decoded; an idle camera's
+        # key frames are looked at however low its rate is.
         stamp = arrival.stamp_s
-        is_wanted = stamp is None or not self._sampler.certainly_not(self.times.timeline.real(stamp))
+        is_wanted = (
+            self._idling.is_idle or stamp is None or not self._sampler.certainly_not(self.times.timeline.real(stamp))
+        )
         try:
             frames = self._decoding.decode(arrival.packet, decode, is_wanted)
         except Exception as error:  # one bad packet; `_watch` notices when no picture comes any more

@@ -255,6 +255,78 @@ def test_a_lost_answer_keeps_everything(clips: Callable[[str], Path]) -> None:
     assert set(range(begin + 1, end + 1)) <= positions
 
 
+def test_an_answer_that_comes_too_late_gives_up_nothing_newer(clips: Callable[[str], Path]) -> None:
+    with av.open(clips("closed")) as container:
+        packets = list(container.demux(container.streams.video[0]))[:100]
+    let_go: list[kept.Arrival] = []
+    keeps = kept.Kept(let_go.append)
+    arrivals = [kept.Arrival(packet, float(packet.pts * packet.time_base), n, n) for n, packet in enumerate(packets)]
+    for arrival in arrivals:  # one a second: the first groups are soon too old
+        keeps.add(arrival, begins=arrival.packet.is_keyframe)
+    gone, count = arrivals[0], len(let_go)
+    assert gone in let_go
+    keeps.drop_before(gone)
+    assert len(let_go) == count
+    rest = keeps.take()
+    assert rest[0].packet.is_keyframe
+    assert rest == arrivals[-len(rest) :]
+
+
+def test_a_camera_with_a_track_is_not_idle_however_few_its_frames_are(clips: Callable[[str], Path]) -> None:
+    idle = Idle(clips("closed"), loop=True, fps=0.5)
+    idle.attention.note(np.zeros((0, 4), np.float32), 1)
+    with idle.run as run:
+        run.wait_for_frames(3)  # 4 s
+        assert not idle.causes
+        idle.attention.note(np.zeros((0, 4), np.float32), 0)
+        run.wait_for(lambda: idle.lookouts)
+
+
+def test_few_frames_a_second_are_no_reason_to_wake(
+    clips: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (idling, kept):
+        monkeypatch.setattr(module, "MOST_S", 2.5)
+    monkeypatch.setattr(idling, "_MOST_LOOK_S", 1.0)
+    idle = Idle(clips("closed"), loop=True, fps=0.01)
+    with idle.run as run:
+        run.wait_for(lambda: len(idle.lookouts) >= 5)
+        assert idle.causes == [None]
+
+
+def test_catching_up_takes_its_time_at_most(clips: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idling, "_MOST_CATCHING_UP_S", -1.0)
+    idle = Idle(clips("closed"), lambda count: "face" if count == 2 else "nothing", loop=True)
+    told: list[int] = []
+    idle.run.source._reading._idling._on_late = lambda late: told.append(len(idle.tracked()))
+    with idle.run as run:
+        run.wait_for(lambda: len(told) == 2)
+    assert told[0] == told[1], "before the first of the kept frames"
+
+
+def test_key_frames_too_far_apart_are_told_of_although_it_is_never_idle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in (idling, kept):
+        monkeypatch.setattr(module, "MOST_S", 0.9)
+    path = still_video(tmp_path / "rare.mp4", seconds=3, keys=[0, 25, 50])
+    with ts_camera(path) as url, caplog.at_level("INFO"):
+        idle = Idle(url)
+        with idle.run as run:
+            run.wait_for(lambda: "does not stay idle" in caplog.text)
+    assert not idle.causes
+
+
+def test_datagrams_are_read_without_a_rest(clips: Callable[[str], Path]) -> None:
+    for transport, rests in (("tcp", True), ("udp", False)):
+        idle = Idle(clips("closed"), loop=True, transport=transport)
+        unit = idle.run.source._reading._idling
+        unit.is_idle, unit._looked_s, unit._key_interval_s = True, 10.0, 4.0
+        with av.open(clips("closed")) as container:
+            packet = next(container.demux(video=0))
+        assert bool(unit.rest_s(kept.Arrival(packet, 10.1, 10.0, 10.1))) is rests
+
+
 def test_a_new_connection_begins_awake(rtsp_server: RtspServer) -> None:
     idle = Idle(rtsp_server.url("/normal"), idle_after_s=0.5)
     with idle.run as run:

@@ -84,7 +84,7 @@ class Idling:
     def _begin(self, now_s: float) -> None:
         self._since_s = now_s  # idle, or awake
         self._searched_s = self._looked_s = -math.inf
-        self._key_s: float | None = None
+        self._key: Arrival | None = None  # the newest key frame while it was awake
         self._key_interval_s = math.inf
         self._late_until_s: float | None = None
 
@@ -120,25 +120,32 @@ class Idling:
         packet, now_s = arrival.packet, arrival.arrived_s
         attention = self._attention
         has_grown = self._sizes.add(packet.size, packet.is_keyframe, now_s, attention.present > 0)
-        if self._late_until_s is not None and (now_s > self._late_until_s or now_s - arrival.asked_s > _WAITED_S):
+        if now_s - arrival.asked_s > _WAITED_S:
             self.caught_up()
+        self.hurry(now_s)
         if self.is_idle:
             if has_grown:
                 self._cause = self._cause or "sizes"
             return
         if not packet.is_keyframe:
             return
-        if self._key_s is not None:
-            self._key_interval_s = now_s - self._key_s
-        self._key_s = now_s
+        if self._key is not None:
+            self._key_interval_s = arrival.after_s(self._key)
+        self._key = arrival
         quiet_s = now_s - max(attention.news_s, self._since_s)
-        if can_idle and quiet_s >= self._after_s and self._key_interval_s < MOST_S and self._late_until_s is None:
-            if attention.news_s < self._since_s:  # for nothing
-                self._blocks.was_nothing()
-            self.is_idle, self._since_s, self._looked_s = True, now_s, -math.inf
-            self._blocks.forget()
-            self._on_idle(None)
-            log.debug("camera %s: idle, decodes key frames alone", self._camera)
+        # Where frames are few or starved, a track may be there although nothing was told of it for long.
+        if not can_idle or attention.present or quiet_s < self._after_s or self._late_until_s is not None:
+            return
+        if self._key_interval_s >= MOST_S:
+            if math.isfinite(self._key_interval_s):
+                self._say()
+            return
+        if attention.news_s < self._since_s:  # for nothing
+            self._blocks.was_nothing()
+        self.is_idle, self._since_s, self._looked_s = True, now_s, -math.inf
+        self._blocks.forget()
+        self._on_idle(None)
+        log.debug("camera %s: idle, decodes key frames alone", self._camera)
 
     def is_due(self, arrival: Arrival) -> bool:
         """Return whether an idle camera's packet is to be decoded now."""
@@ -167,6 +174,11 @@ class Idling:
     def caught_up(self) -> None:
         """Reading had to wait: frames are as new as usual."""
         self._be_late(None)
+
+    def hurry(self, now_s: float) -> None:
+        """Let newer frames overtake what was kept, if catching up has taken too long."""
+        if self._late_until_s is not None and now_s > self._late_until_s:
+            self.caught_up()
 
     def rest_s(self, arrival: Arrival) -> float:
         """Return how many seconds not to read: while the camera is idle, and no key frame is due."""
@@ -211,7 +223,7 @@ class Idling:
         )  # fmt: skip
         self.is_idle, self._since_s = False, now_s
         self._asked.clear()
-        self._key_s, self._key_interval_s = None, math.inf
+        self._key, self._key_interval_s = None, math.inf
         self._on_idle(cause)
         self._be_late(now_s + _MOST_CATCHING_UP_S)
         return arrivals
@@ -225,6 +237,6 @@ class Idling:
         if not self._said:
             self._said = True
             log.info(
-                "camera %s: its key frames are more than %.0f s or too many bytes apart, so it does not stay idle; set "
+                "camera %s: its key frames are %.0f s or more, or too many bytes apart, so it does not stay idle; set "
                 "its key-frame interval (GOP, I-frame interval) to two to four seconds", self._camera, MOST_S,
             )  # fmt: skip

@@ -28,6 +28,12 @@ class Arrival:
     asked_s: float
     arrived_s: float
 
+    def after_s(self, before: Arrival) -> float:
+        """Return by how many seconds it follows another: by the stamps where they are known, for networks stall."""
+        if self.stamp_s is None or before.stamp_s is None:
+            return self.arrived_s - before.arrived_s
+        return self.stamp_s - before.stamp_s
+
 
 class Kept:
     """Kept packets, in groups that each begin with a key frame that was looked at.
@@ -48,7 +54,7 @@ class Kept:
             return False
         newest = self._groups[-1]
         size = sum(one.packet.size for one in newest) if self._bytes > MOST_BYTES else 0
-        return size > MOST_BYTES or newest[-1].arrived_s - newest[0].arrived_s > MOST_S
+        return size > MOST_BYTES or newest[-1].after_s(newest[0]) > MOST_S
 
     def add(self, arrival: Arrival, *, begins: bool) -> None:
         """Keep a packet; `begins` is whether a group begins with it. What is too much goes, oldest first."""

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ from visaged.pipelines.records import CameraStatus, FrameResult, TrackEvent
 from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.worker import Worker
 from visaged.pipelines.source.config import SourceConfig
+from visaged.pipelines.source.demand import Demand
 from visaged.pipelines.tracking.tracks import TrackingSpec
 
 PATIENCE_S = 40.0
@@ -327,6 +329,16 @@ def test_a_replaced_camera_goes_on_numbering_and_counting(clip: Path) -> None:
         rig.hold()
         assert rig.count("analysed", "a") == len(rig.results("a"))
         rig.gate.set()
+
+
+def test_a_replaced_camera_does_not_count_as_reduced_because_the_one_before_was(clip: Path) -> None:
+    with Rig() as rig:
+        rig.set.apply({"a": looping(clip)})
+        rig.set.demand({"a": Demand(decode="key_frames")})
+        reduced = partial(rig.metrics.registry.get_sample_value, "visaged_camera_reduced", {"camera": "a"})
+        assert reduced() == 1
+        rig.set.apply({"a": looping(clip, min_confidence=0.4)})
+        assert reduced() == 0
 
 
 def test_a_frame_that_is_computed_when_its_camera_is_replaced_is_dropped(clip: Path) -> None:
