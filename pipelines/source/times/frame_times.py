@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from av.packet import Packet
-from av.video.stream import VideoStream
-
 from visaged.pipelines.records import Clock
 from visaged.pipelines.source.times.camera_clock import CameraClock
 from visaged.pipelines.source.times.stamps import Stamps
@@ -45,10 +42,6 @@ class FrameTimes:
         """Begin the first round of a connection; `live` is whether frames come when they were captured."""
         self.stamps = Stamps(live)
         self.timeline = Timeline(live)
-
-    def of_packet(self, packet: Packet[VideoStream]) -> float | None:
-        """Return the stamp that the packet's frame will have; None if it is not known."""
-        return self.stamps.of_packet(packet)
 
     def advance(self, stamp_s: float, arrived_s: float) -> float:
         """Go on to the next frame; return when it was captured by the arrivals, monotonic seconds."""

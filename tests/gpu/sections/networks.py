@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -210,28 +210,33 @@ def timed(work: Callable[[], object], seconds: float) -> tuple[float, float]:
     return float(np.median(spent)), (time.process_time() - cpu) / len(spent)
 
 
-def _callers(callers: int, options: Options) -> dict[str, Value]:
-    """Return pictures a second of threads that share one session, as inference workers do."""
-    entry = entries()[0]
-    session = Session(Manifest().file(entry), SessionConfig(options.provider))
-    feed, counts = noise(entry, 8, _SHAPES[0]), [0] * callers
-    session.run(session.outputs, feed)
-    seconds = options.seconds(1.0)
-    end = time.perf_counter() + seconds
+def together(callers: Sequence[Callable[[], object]], seconds: float) -> tuple[float, float]:
+    """Return how many calls a second threads make, one for each caller, and how many cores that takes."""
+    counts, end = [0] * len(callers), time.perf_counter() + seconds
 
     def work(index: int) -> None:
         while time.perf_counter() < end:
-            session.run(session.outputs, feed)
-            counts[index] += 8
+            callers[index]()
+            counts[index] += 1
 
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(callers)]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(callers))]
     began, cpu = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     spent = time.perf_counter() - began
-    return {"pictures/s": sum(counts) / spent, "cores": (time.process_time() - cpu) / spent}
+    return sum(counts) / spent, (time.process_time() - cpu) / spent
+
+
+def _callers(callers: int, options: Options) -> dict[str, Value]:
+    """Return pictures a second of threads that share one session, as inference workers do."""
+    entry = entries()[0]
+    session = Session(Manifest().file(entry), SessionConfig(options.provider))
+    feed = noise(entry, 8, _SHAPES[0])
+    session.run(session.outputs, feed)
+    rate, cores = together([lambda: session.run(session.outputs, feed)] * callers, options.seconds(1.0))
+    return {"pictures/s": 8 * rate, "cores": cores}
 
 
 def variants(report: Report, options: Options) -> None:

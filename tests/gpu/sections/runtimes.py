@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.gpu.report import Options, Report, Value
 from tests.gpu.sections.machine import gpu_state
-from tests.gpu.sections.networks import entries, noise, timed
+from tests.gpu.sections.networks import entries, noise, timed, together
 from visaged.models import engines
 from visaged.models.agreement import face_difference
 from visaged.models.analyzer import Analyzer
@@ -158,21 +158,8 @@ def _apart(one: Session, other: Session, feed: dict[str, NDArray[Any]]) -> dict[
 
 def _rate(callers: list[Session], feed: dict[str, NDArray[Any]], seconds: float) -> float:
     """Return pictures a second of a thread for each session named."""
-    counts, end = [0] * len(callers), time.perf_counter() + seconds
-    length = len(next(iter(feed.values())))
-
-    def work(index: int) -> None:
-        while time.perf_counter() < end:
-            callers[index].run(callers[index].outputs, feed)
-            counts[index] += length
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(callers))]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / (time.perf_counter() - began)
+    rate, _ = together([partial(one.run, one.outputs, feed) for one in callers], seconds)
+    return rate * len(next(iter(feed.values())))
 
 
 def _memory(options: Options) -> Value:

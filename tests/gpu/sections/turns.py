@@ -6,7 +6,6 @@ session for each shape; this shows what that saves, what a new shape costs, and 
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.gpu.report import Options, Report, Value
 from tests.gpu.sections.machine import gpu_state
-from tests.gpu.sections.networks import entries, noise, raw_session, timed
+from tests.gpu.sections.networks import entries, noise, raw_session, timed, together
 from visaged.models.manifest import AnalyzerEntry, DetectorEntry, Manifest
 from visaged.models.search import Scales
 from visaged.models.session import Session, SessionConfig
@@ -65,21 +64,8 @@ def _in_turns(entry: DetectorEntry | AnalyzerEntry, feeds: Sequence[Feed], optio
 
 def _rounds(session: Session, feeds: Sequence[Feed], callers: int, seconds: float) -> float:
     """Return how many rounds a second callers run who share a session."""
-    counts, end = [0] * callers, time.perf_counter() + seconds
-
-    def work(index: int) -> None:
-        while time.perf_counter() < end:
-            for one in feeds:
-                session.run(session.outputs, one)
-            counts[index] += 1
-
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(callers)]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / (time.perf_counter() - began)
+    rate, _ = together([lambda: [session.run(session.outputs, one) for one in feeds]] * callers, seconds)
+    return rate
 
 
 def _spent(work: Callable[[], object]) -> float:
