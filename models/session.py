@@ -27,7 +27,7 @@ from visaged.models.device import Array, run
 from visaged.models.errors import ModelError, OutOfMemory, ProviderError
 from visaged.models.nvidia import graphs
 from visaged.models.nvidia.arena import shares_arena
-from visaged.models.nvidia.driver import check_devices, devices
+from visaged.models.nvidia.driver import check_devices, devices, share_context
 from visaged.models.nvidia.driver import nvidia_driver_present as nvidia_driver_present  # also for those who import it
 from visaged.models.nvidia.engines import Engines
 from visaged.models.nvidia.tensorrt import Profile, load_libraries
@@ -70,7 +70,7 @@ class SessionConfig:
     cache: Path | None = None
     precision: Precision = "auto"
     device: int = 0
-    cuda_graphs: bool = True
+    cuda_graphs: bool = False
 
 
 # What a run takes stays with the session for the next one. After a canvas of 4096 px that would be a gigabyte.
@@ -329,6 +329,7 @@ def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
     if wanted in _GPU:
         if config.provider != "auto" or devices():
             check_devices([config.device], devices())
+        share_context(config.device)
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
     if wanted == "tensorrt":
