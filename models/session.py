@@ -329,7 +329,6 @@ def _open(path: Path, config: SessionConfig) -> tuple[Any, str]:
     if wanted in _GPU:
         if config.provider != "auto" or devices():
             check_devices([config.device], devices())
-        share_context(config.device)
         if hasattr(onnxruntime, "preload_dlls"):
             onnxruntime.preload_dlls()
     if wanted == "tensorrt":
@@ -379,6 +378,8 @@ def _load(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3
+    if wanted in _GPU:
+        share_context(config.device)
     if wanted == "cuda" and config.gpu_memory_mb is not None and shares_arena(config.device, config.gpu_memory_mb):
         options.add_session_config_entry("session.use_env_allocators", "1")
     return onnxruntime.InferenceSession(

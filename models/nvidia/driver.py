@@ -72,6 +72,7 @@ def driver_version() -> str:
     return ""
 
 
+@functools.cache
 def share_context(number: int) -> None:
     """Set how threads wait in a GPU's primary context to what FFmpeg demands of a context that it is to share.
 
