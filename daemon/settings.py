@@ -191,7 +191,7 @@ class InferenceSettings(StrictConfig):
     networks three times the GPU memory. Where it cannot be done, and with `gpu_memory_mb`, they run without."""
     gpu_frames: bool = True
     """Leave frames that a camera's `hardware: cuda` decodes on the GPU until boxes and attributes come back, where the
-    networks run on CUDA. Tested on CPUs, and never run on a GPU so far: false copies every frame to host memory."""
+    networks run on CUDA. False copies every frame to host memory."""
     cache: Path | None = None
     """Folder for TensorRT's engines, which take minutes to build; null for `tensorrt` in `state_dir`."""
     long_side: Annotated[int, Field(ge=160, le=3840)] = 640
