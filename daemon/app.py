@@ -22,6 +22,9 @@ from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.config.document import SettingsError
 from visaged.daemon.delivery import Delivery
 from visaged.daemon.errors import StartError
+from visaged.daemon.fleet.metrics import FleetMetrics
+from visaged.daemon.fleet.records import FleetView
+from visaged.daemon.fleet.sight import FleetSight
 from visaged.daemon.management.configuration import Configuration
 from visaged.daemon.management.manager import Manager
 from visaged.daemon.networks import Networks, load_networks
@@ -76,6 +79,8 @@ class Daemon:
         state_folder: Folder in which events wait for the broker and sessions of the page are kept, held by this
             process; None keeps them in memory.
         notifier: Is told when the daemon is ready, reloads and stops, and that all goes well; None for nobody.
+        fleet: Returns the newest view of the fleet, for `/v1/fleet` and the page; may wait and raise. None without one.
+        standing: How this node stands in its fleet, for metrics, `/readyz` and the status line; None without a fleet.
 
     Raises:
         StartError: A model cannot be loaded, a port is taken, or a file cannot be used.
@@ -99,6 +104,8 @@ class Daemon:
         configuration: Configuration | None = None,
         state_folder: Path | None = None,
         notifier: Notifier | None = None,
+        fleet: Callable[[], FleetView] | None = None,
+        standing: FleetMetrics | None = None,
     ) -> None:
         self.settings = settings
         self._version, self._started_at = version, time.time()
@@ -110,6 +117,9 @@ class Daemon:
         self._failure: tuple[str, BaseException] | None = None
         self.metrics = metrics or Metrics()
         self.metrics.build.labels(version, settings.node).set(1)
+        self._standing = standing
+        if standing is not None:
+            self.metrics.registry.register(standing)
         cv2.setNumThreads(1)  # cameras and workers have threads already; more from OpenCV would compete with them
         # A picture that OpenCV cannot decode is reported to its sender; OpenCV would let senders fill stderr too.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -154,6 +164,7 @@ class Daemon:
             self._delivery.history,
             self._reader.heads,
             state_folder,
+            None if fleet is None else FleetSight(fleet),
         )
         self._inference_workers = self._make_inference_workers(networks)
         self._engines = networks.engines
@@ -306,7 +317,8 @@ class Daemon:
         disk = self._delivery.disk_trouble
         kept = f"; events are in memory alone ({disk})" if disk else ""
         built = self._engines.status()
-        return f"{states.count('streaming')} of {len(states)} cameras stream; {broker}{kept}{reloaded}{built}"
+        fleet = "" if self._standing is None else f"; {self._standing.words()}"
+        return f"{states.count('streaming')} of {len(states)} cameras stream; {broker}{kept}{fleet}{reloaded}{built}"
 
     def _make_batcher(self) -> Batcher:
         inference = self.settings.inference
@@ -366,6 +378,7 @@ class Daemon:
         mqtt, settings = self._delivery.mqtt_state(), self.settings
         return {
             "node": settings.node,
+            "fleet": None if self._standing is None else self._standing.fleet,
             "version": self._version,
             "epoch": self._epoch,
             "started_at": timestamp(self._started_at),
@@ -395,7 +408,8 @@ class Daemon:
         """Return whether the daemon is ready, and a document with the states of models, broker and cameras.
 
         It is ready once the broker has been reached or could not be reached, until it stops or a part dies. An embedded
-        broker is a part of the daemon, which is not ready while that does not pass messages on.
+        broker is a part of the daemon, which is not ready while that does not pass messages on. A fleet is not waited
+        for: a node without its coordinator answers pictures, and the document says that it publishes nothing.
         """
         ready = self._delivery.is_ready() and self._failure is None and not self._stop_wanted
         models: dict[str, Any] = {
@@ -410,5 +424,6 @@ class Daemon:
             "status": "ready" if ready else "not ready",
             "models": models,
             **self._delivery.document(),
+            **({} if self._standing is None else {"fleet": self._standing.document()}),
             "cameras": {one.status.camera: one.status.state for one in self._cameras.overview()},
         }

@@ -24,6 +24,8 @@ from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
 from visaged.daemon.events.api import install_events
 from visaged.daemon.fetch.fetcher import Fetcher
+from visaged.daemon.fleet.api import install_fleet
+from visaged.daemon.fleet.sight import FleetSight
 from visaged.daemon.http.access import KeyGuard
 from visaged.daemon.http.browsers.guard import PageGuard
 from visaged.daemon.http.browsers.headers import PRIVATE, SAFE, SafeHeaders
@@ -72,6 +74,7 @@ class Web:
         history: What happened.
         heads: The attributes that are read.
         state_folder: Folder in which sessions are kept; None keeps them in memory.
+        fleet: Where the newest view of the fleet comes from; None without a fleet.
 
     Raises:
         StartError: A port is taken, or a file or secret cannot be used.
@@ -90,6 +93,7 @@ class Web:
         history: History,
         heads: Mapping[str, Head],
         state_folder: Path | None = None,
+        fleet: FleetSight | None = None,
     ) -> None:
         self._metrics = metrics
         self._listeners: dict[str, _Listener] = {}
@@ -108,6 +112,7 @@ class Web:
         sessions = Sessions(Keyring(http.keys), state_folder)
         install_session(app, sessions, metrics)
         install_live(app, view, live, self._viewers)
+        install_fleet(app, fleet)
         self._asking = install_events(app, view, history, self._viewers, http, heads)
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
