@@ -128,9 +128,9 @@ def run_cameras(
     return Try(cameras, good, decoded, analysed, round(measured.dropped), measured)
 
 
-def saturate(bench: Bench, clip: Clip, seconds: float) -> Measured:
-    """Read as many cameras as there are cores as fast as they can be analysed."""
-    specs = bench.specs([_camera(index, clip, "fast") for index in range(bench.cores)])
+def saturate(bench: Bench, clip: Clip, seconds: float, **options: object) -> Measured:
+    """Read as many cameras as there are cores as fast as they can be analysed; `options` as in `run_cameras`."""
+    specs = bench.specs([_camera(index, clip, "fast") | options for index in range(bench.cores)])
     with composing(bench.died) as out:
         rig = Rig(bench, specs, out.submit)
         rig.start()
