@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from prometheus_client import CollectorRegistry
 
 from visaged.daemon.fleet.metrics import STALE_S, FleetMetrics
 from visaged.daemon.fleet.records import FleetSummary
 
+CONFIGS = Path(__file__).parents[4] / "configs"
 SUMMARY = FleetSummary(
     cameras=9, placed=7, active=6, unplaced=2, moving=1, nodes=3, nodes_away=1, moves=12, takeovers=4
 )
@@ -80,3 +84,16 @@ def test_the_standing_in_words(told: bool, refused: str, left_s: float | None, s
         node.standing.heard(SUMMARY, refused)
     assert node.standing.document()["state"] == state
     assert words in node.standing.words()
+
+
+def test_dashboard_and_alerts_ask_for_all_metrics_of_a_fleet_and_no_others() -> None:
+    node = Node()
+    node.standing.heard(SUMMARY)
+    node.standing.fenced("faces")
+    node.standing.set_capacity(7.2)
+    node.left_s = 1.0
+    there = {sample.name for family in node.registry.collect() for sample in family.samples}
+    files = {name: (CONFIGS / name).read_text() for name in ("grafana/visaged.json", "prometheus/rules/alerts.yml")}
+    asked = {name: set(re.findall(r"visaged_fleet_\w+", text)) for name, text in files.items()}
+    assert asked["grafana/visaged.json"] == there
+    assert asked["prometheus/rules/alerts.yml"] <= there
