@@ -378,7 +378,7 @@ class Daemon:
         mqtt, settings = self._delivery.mqtt_state(), self.settings
         return {
             "node": settings.node,
-            "fleet": None if self._standing is None else self._standing.fleet,
+            "fleet": None if self._standing is None else self._standing.document(),
             "version": self._version,
             "epoch": self._epoch,
             "started_at": timestamp(self._started_at),

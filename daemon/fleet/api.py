@@ -15,6 +15,7 @@ from visaged.daemon.http.problems import Problem, responses
 
 MOST_CAMERAS = 1_000_000
 _RETRY_S = 5
+_WITHOUT_PICTURES = ("", "connecting", "waiting")
 
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
@@ -70,9 +71,12 @@ SCHEMA = _object(
     lease_s={**_NUMBER, "description": "Seconds that a lease lasts."},
     summary=_object(**{name: _NUMBER if name.endswith("_s") else _COUNT for name in FleetSummary.__dataclass_fields__}),
     nodes=_list(_NODE, "All nodes, by name."),
-    cameras=_list(_CAMERA, "The cameras that have a place and match, by name."),
+    cameras=_list(_CAMERA, "The cameras that have a place and match: those without pictures first, then by name."),
     unplaced=_list(_object(name=_TEXT, why=_TEXT), "The cameras that match and found no place, by name, and why."),
-    matching={**_COUNT, "description": "Cameras that match, with and without a place, also beyond `limit`."},
+    matching=_object(
+        cameras={**_COUNT, "description": "How many with a place match, also beyond `limit`."},
+        unplaced={**_COUNT, "description": "How many without one match, also beyond `limit`."},
+    ),
 )
 _TARGETS = _list(
     _object(targets=_list(_TEXT, "Host and port."), labels={"type": "object", "additionalProperties": _TEXT}),
@@ -112,7 +116,9 @@ def install_fleet(app: FastAPI, sight: FleetSight | None) -> None:
         match: Annotated[
             str, Query(max_length=200, description="Only cameras with this in their name, or in their node's.")
         ] = "",
-        limit: Annotated[int, Query(ge=0, le=MOST_CAMERAS, description="Most cameras in the answer.")] = MOST_CAMERAS,
+        limit: Annotated[
+            int, Query(ge=0, le=MOST_CAMERAS, description="Most cameras with a place, and without.")
+        ] = MOST_CAMERAS,
     ) -> Response:
         view, found = await seen()
         return _json(document(view, found, match, limit))
@@ -130,11 +136,11 @@ def install_fleet(app: FastAPI, sight: FleetSight | None) -> None:
 
 
 def document(view: FleetView, found: Seen, match: str = "", limit: int = MOST_CAMERAS) -> dict[str, Any]:
-    """Return a view as `SCHEMA` says, with the cameras that match; those without a place come first within `limit`."""
+    """Return a view as `SCHEMA` says: of the cameras that match, up to `limit` with a place, and as many without."""
     wanted = match.casefold()
     unplaced = [one for one in view.unplaced if wanted in one.name.casefold()]
     cameras = [one for one in view.cameras if wanted in f"{one.name}\n{one.node}\n{one.warm}".casefold()]
-    shown = unplaced[:limit]
+    cameras.sort(key=lambda one: one.state not in _WITHOUT_PICTURES)  # stable: each half stays as it was, by name
     return {
         "fleet": view.fleet,
         "version": view.version,
@@ -157,10 +163,10 @@ def document(view: FleetView, found: Seen, match: str = "", limit: int = MOST_CA
                 "active": one.active,
                 "warm": one.warm or None,
             }
-            for one in cameras[: limit - len(shown)]
+            for one in cameras[:limit]
         ],
-        "unplaced": [{"name": one.name, "why": one.why} for one in shown],
-        "matching": len(unplaced) + len(cameras),
+        "unplaced": [{"name": one.name, "why": one.why} for one in unplaced[:limit]],
+        "matching": {"cameras": len(cameras), "unplaced": len(unplaced)},
     }
 
 

@@ -9,6 +9,7 @@ nodes and 10,000 cameras would have each of them 500 times.
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import Counter
@@ -77,16 +78,19 @@ class FleetMetrics(Collector):
             return max(0.0, self._now_s() - self._heard_s)
 
     def document(self) -> dict[str, Any]:
-        """Return the standing for `/readyz`, as plain data."""
+        """Return the standing for `/readyz` and `/v1/node`, as plain data."""
         left, (active, warm) = self._lease_left_s(), self._held()
         with self._lock:
+            age_s = max(0.0, self._now_s() - self._heard_s)
+            fresh = None if age_s > STALE_S else self._summary
             return {
                 "name": self.fleet,
                 "state": self._state(left),
                 "refused": self._refused or None,
-                "coordinator_age_s": round(max(0.0, self._now_s() - self._heard_s), 1),
+                "coordinator_age_s": round(age_s, 1),
                 "lease_left_s": None if left is None else round(left, 1),
                 "cameras": {"published": active, "warm": warm},
+                "summary": None if fresh is None else dataclasses.asdict(fresh),
             }
 
     def words(self) -> str:

@@ -36,12 +36,13 @@ def node() -> Iterator[tuple[FleetMetrics, httpx.Client]]:
 
 def test_a_node_tells_of_its_fleet(node: tuple[FleetMetrics, httpx.Client]) -> None:
     standing, client = node
-    assert client.get("/v1/node").json()["fleet"] == "campus"
+    assert client.get("/v1/node").json()["fleet"]["name"] == "campus"
     assert client.get("/v1/fleet").json()["nodes"][0]["name"] == "node-01"
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["fleet"]["state"]) == (200, "joining")  # pictures need no fleet
     standing.heard(fleet_view().summary)
     assert client.get("/readyz").json()["fleet"]["state"] == "member"
+    assert client.get("/v1/node").json()["fleet"]["summary"]["cameras"] == 4
     metrics = client.get("/metrics").text
     assert 'visaged_fleet_cameras_unplaced{fleet="campus"} 1.0' in metrics
     described = client.get("/openapi.json").json()["paths"]

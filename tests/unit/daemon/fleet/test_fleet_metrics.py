@@ -43,7 +43,9 @@ def test_the_numbers_of_the_fleet_are_those_that_were_told_last() -> None:
 def test_numbers_that_were_told_long_ago_are_told_no_longer() -> None:
     node = Node()
     node.standing.heard(SUMMARY)
+    assert node.standing.document()["summary"]["unplaced"] == 2
     node.now_s += STALE_S + 1
+    assert node.standing.document()["summary"] is None
     assert node.metric("cameras_unplaced") is None
     assert node.metric("coordinator_age_seconds") == STALE_S + 1
 
