@@ -75,7 +75,7 @@ def test_any_node_shows_the_fleet_and_leads_to_the_owner_of_a_camera(node: Node,
     page.get_by_role("button", name="3 cameras").last.click()
     expect(page.locator(".where li")).to_have_count(4)  # and the one that node-02 takes over
     page.get_by_role("link", name="← This node").click()
-    expect(page.locator(".home")).to_contain_text("No camera on this node now")
+    expect(page.locator(".spare")).to_contain_text("No camera on this node now")
 
 
 def test_ten_thousand_cameras_are_searched_and_not_all_drawn(node: Node, browsing: Browsing) -> None:
@@ -108,6 +108,6 @@ def test_on_a_single_machine_nothing_of_a_fleet_is_seen(node: Node, browsing: Br
     page = browsing.page()
     page.route("**/v1/node", alone)
     page.goto(node.url)
-    expect(page.locator(".none").first).to_contain_text("No camera yet")
+    expect(page.locator(".none")).to_contain_text("No camera yet")
     assert "fleet" not in page.inner_text("body")
     expect(page.locator("#state li")).to_have_count(3)

@@ -27,7 +27,7 @@ export function noCamera() {
 /** What stands there on a node of a fleet that holds no camera now. */
 export function noCameraHere() {
   return h(
-    "div.card.none",
+    "div.card.spare",
     { hidden: true },
     h("h3", {}, "No camera on this node now"),
     h("p", {}, "The fleet gives its cameras to the nodes that have room for them. ", h("a", { href: "#/fleet" }, "See the whole fleet"), "."),
