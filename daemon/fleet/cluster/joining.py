@@ -17,7 +17,7 @@ _START = (
     "one with --address HOST:6379"
 )
 
-_TOKEN = (
+_WITHOUT_KEY = (
     "the Ray cluster asks for its token: set RAY_AUTH_MODE=token, and give the token of the head node "
     "(~/.ray/auth_token there) as the same file here, or in RAY_AUTH_TOKEN"
 )
@@ -78,7 +78,7 @@ def _reason(address: str, error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if "InvalidAuthToken" in str(cause):
-            return _TOKEN
+            return _WITHOUT_KEY
         cause = cause.__cause__ or cause.__context__
     found = re.search(
         r"started with:\s+Ray: (\S+)\s+Python: (\S+).*?started with:\s+Ray: (\S+)\s+Python: (\S+)", text, re.DOTALL

@@ -90,16 +90,11 @@ class Keeper:
 
     def stop(self, patience_s: float) -> None:
         """End all node actors of the fleet: in order as far as they do so in time."""
-        names = [
-            one["name"] for one in ray.util.list_named_actors(all_namespaces=True) if one["namespace"] == NAMESPACE
-        ]
         actors = []
-        for name in names:
-            if name.startswith(node_prefix(self._fleet)):
-                try:
-                    actors.append(ray.get_actor(name, NAMESPACE))
-                except ValueError:  # it has gone meanwhile
-                    continue
+        for one in ray.util.list_named_actors(all_namespaces=True):
+            if one["namespace"] == NAMESPACE and one["name"].startswith(node_prefix(self._fleet)):
+                with contextlib.suppress(ValueError):  # it has gone meanwhile
+                    actors.append(ray.get_actor(one["name"], NAMESPACE))
         ends = [actor.end.remote() for actor in actors]
         if ends:
             ray.wait(ends, num_returns=len(ends), timeout=patience_s)
