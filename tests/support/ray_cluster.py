@@ -1,4 +1,4 @@
-"""A Ray cluster of several machines on this one: each is a raylet of its own, with the processes that it has started."""
+"""A Ray cluster of several machines on this one: each is a raylet of its own, with the processes it has started."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import signal
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -39,6 +38,7 @@ class RayCluster:
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
+        self._cluster: Cluster | None = None
         self._machines: dict[str, Any] = {}
         self._before: dict[str, str | None] = {}
         # Sockets lie there, whose paths must be short.
@@ -50,6 +50,14 @@ class RayCluster:
         return str(self._cluster.address)
 
     def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _start(self) -> None:
         folder = Path(self._folder.name)
         (folder / "ray").mkdir()
         environment = _ENVIRONMENT | {"RAY_TMPDIR": str(folder), "RAY_gcs_storage_path": str(folder / "gcs")}
@@ -65,18 +73,19 @@ class RayCluster:
                 "labels": {"visaged-node": "head"},
             },
         )
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(self.add, self._names))
+        for name in self._names:
+            self.add(name)
         ray.init(address=self.address, namespace="visaged", log_to_driver=False, logging_level="ERROR")
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         ray.shutdown()
-        for machine in [*self._machines.values(), self._cluster.head_node]:
-            _kill([machine.all_processes["raylet"][0].process.pid])
-        self._cluster.head_node.kill_gcs_server(check_alive=False)
+        for name in list(self._machines):
+            self.kill(name)
+        if self._cluster is not None:
+            _kill([self._raylet(self._cluster.head_node)])
+            self._cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
         for name, value in self._before.items():
             if value is None:
                 os.environ.pop(name)
@@ -93,7 +102,8 @@ class RayCluster:
     def kill(self, name: str) -> None:
         """End a machine at once, with all that runs on it (SIGKILL)."""
         machine = self._machines.pop(name)
-        _kill([machine.all_processes["raylet"][0].process.pid])
+        _kill([self._raylet(machine)])
+        machine.kill_all_processes(check_alive=False, allow_graceful=False)
         self._cluster.worker_nodes.discard(machine)
 
     def node_actor(self, name: str) -> psutil.Process:
@@ -114,9 +124,11 @@ class RayCluster:
         self._cluster.head_node.kill_gcs_server(check_alive=False)
         self._cluster.head_node.start_gcs_server()
 
+    def _raylet(self, machine: Any) -> int:
+        return int(machine.all_processes["raylet"][0].process.pid)
+
     def _actor(self, machine: Any, kind: str) -> psutil.Process:
-        raylet = psutil.Process(machine.all_processes["raylet"][0].process.pid)
-        for process in raylet.children(recursive=True):
+        for process in psutil.Process(self._raylet(machine)).children(recursive=True):
             if f"ray::{kind}" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
                 return process
         raise LookupError(f"there is no {kind}")

@@ -128,8 +128,10 @@ class Life:
         return None
 
     def _take_part(self, document: dict[str, Any], process_log: ProcessLog, metrics: Metrics) -> int:
-        member = Member(document, self._node, Versions.here().visaged)
+        address = ray.util.get_node_ip_address()
+        member = Member(document, self._node, Versions.here().visaged, address, metrics=metrics)
         try:
+            process_log.configure(member.settings.log)
             if not self._join(member):
                 return 0
             self._member = member

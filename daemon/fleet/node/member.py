@@ -55,6 +55,7 @@ class Member:
         address: Host name or address at which other machines reach this one, for its URL; the host's name if empty.
         clock: Returns seconds by which leases end, see `lasting_s`.
         wall: Returns seconds since 1970.
+        metrics: The daemon's metrics; None for new ones.
 
     Raises:
         SettingsError: The configuration cannot be used on this node; names every problem by the path of its key.
@@ -79,6 +80,7 @@ class Member:
         address: str = "",
         clock: Callable[[], float] = lasting_s,
         wall: Callable[[], float] = time.time,
+        metrics: Metrics | None = None,
     ) -> None:
         self._node, self._version, self._address, self._clock = node, version, address, clock
         self._document = document | {"cameras": []}
@@ -93,7 +95,7 @@ class Member:
         self.config_version = ""
         self.capacity: float | None = None
         self.summary = FleetSummary()
-        self.metrics = Metrics()
+        self.metrics = metrics or Metrics()
         self.daemon: Daemon | None = None
         self._holding = Holding(clock)
         self._cameras = HeldCameras(self._holding)
