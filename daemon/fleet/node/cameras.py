@@ -69,9 +69,11 @@ class HeldCameras:
         """Let a camera go that does not run any more."""
         with self._lock:
             held = self._held.pop(camera, None)  # still there if it is missing in the configuration alone
-            going, ended = self._leaving.pop(camera, (held, frozenset[int]()))
+            going, ended = self._leaving.get(camera, (held, frozenset[int]()))
         if going is not None and going.active:
             self._release(camera, going.epoch, ended, self._server.camera_set.next_track(camera))
+        with self._lock:
+            self._leaving.pop(camera, None)  # once it is among those that depart, as it must not miss in a report
 
     # For the member.
 
@@ -81,11 +83,10 @@ class HeldCameras:
             held = dict(self._held)
         is_all = held.keys() == {grant.camera for grant in orders.grants} and self._cleared == set(orders.clear)
         for grant in orders.grants:
-            one = held.get(grant.camera)
-            if one != _Held(grant.epoch, grant.active) or (
-                grant.active and not self._holding.renew(grant.camera, grant.epoch, until_s)
-            ):
-                is_all = False
+            is_as_granted = held.get(grant.camera) == _Held(grant.epoch, grant.active)
+            if is_as_granted and grant.active:
+                is_as_granted = self._holding.renew(grant.camera, grant.epoch, until_s)
+            is_all = is_all and is_as_granted
         return is_all
 
     def leave(self, orders: Orders) -> None:
@@ -131,7 +132,8 @@ class HeldCameras:
         delivery, cameras = self._server.delivery, self._server.camera_set
         now = {one.status.camera: one for one in cameras.overview()}
         with self._lock:
-            held, departing = dict(self._held), dict(self._departing)
+            leaving = {camera: one for camera, (one, _) in self._leaving.items()}
+            held, departing = self._held | leaving, dict(self._departing)
         reports = []
         for (camera, epoch), next_track in departing.items():
             stage = delivery.departing(camera, epoch)

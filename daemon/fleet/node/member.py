@@ -103,7 +103,7 @@ class Member:
         self._orders: tuple[Orders, float] | None = None
         self._sent_s = float("-inf")
         self._new_document: dict[str, Any] | None = None
-        self._refused = ""
+        self._refused = self._url = ""
         self._is_leaving = self._is_over = False
 
     def join(self, joined: Joined) -> None:
@@ -138,6 +138,7 @@ class Member:
             member=member,
         )
         self._cameras.serve(self.daemon)
+        self._url = _reachable(self.daemon.web.http_address, self.settings.http.host, self._address)
         if self._is_leaving:
             self.daemon.stop()
 
@@ -163,7 +164,7 @@ class Member:
             self._node,
             self.incarnation,
             self._version,
-            self._url(),
+            self._url,
             self.capacity,
             self._cameras.report() if holds else (),
             self._is_leaving,
@@ -241,14 +242,13 @@ class Member:
             log.error("camera %s cannot run on this node: %s", camera, text)
         return document
 
-    def _url(self) -> str:
-        if self.daemon is None:
-            return ""
-        url, host = self.daemon.web.http_address, self.settings.http.host
-        if host not in _ANY_HOST:
-            return url
-        scheme, _, rest = url.partition("://")
-        return f"{scheme}://{self._address or socket.gethostname()}:{rest.rpartition(':')[2]}"
+
+def _reachable(url: str, host: str, address: str) -> str:
+    """Return the URL of a server for other machines: if it listens on all addresses, with one that they know."""
+    if host not in _ANY_HOST:
+        return url
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{address or socket.gethostname()}:{rest.rpartition(':')[2]}"
 
 
 def _home(folder: Path | None) -> str:
