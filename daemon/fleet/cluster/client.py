@@ -107,8 +107,9 @@ class FleetClient:
         try:
             return self._get(getattr(self._actor, method).remote(*arguments), _ANSWER_S)
         except ray.exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            raise FleetError(str(cause)) from None
+            if isinstance(error.cause, FleetError):
+                raise FleetError(str(error.cause)) from None
+            raise StartError(f"the coordinator of fleet {self.fleet} cannot do that now: {error.cause}") from None
 
     def stop(self) -> None:
         """End the fleet: its nodes in order, then the coordinator, and all that it has kept."""
