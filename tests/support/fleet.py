@@ -104,9 +104,8 @@ class Fleet:
 
 def all_stream(view: FleetView) -> bool:
     """Whether every camera has a place, streams and is published, and none is about to move."""
-    return len(view.cameras) == view.summary.cameras > 0 and all(
-        one.active and one.state == "streaming" and not one.warm for one in view.cameras
-    )
+    is_whole = len(view.cameras) == view.summary.cameras > 0
+    return is_whole and all(one.active and one.state == "streaming" and not one.warm for one in view.cameras)
 
 
 def camera(view: FleetView, name: str) -> CameraView:
