@@ -45,6 +45,7 @@ class Fleet:
         settings: dict[str, Any] | None = None,
     ) -> None:
         self._cluster = cluster
+        self.is_over = False
         self.path = folder / "fleet.yaml"
         self.document: dict[str, Any] = {
             "fleet": {
