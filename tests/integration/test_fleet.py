@@ -58,7 +58,7 @@ def house(tmp_path_factory: pytest.TempPathFactory, demo_clip: Path) -> Iterator
     with RayCluster(list(nodes)) as cluster, broker, Subscriber(broker, "visaged/#") as subscriber:
         fleet = Fleet(cluster, broker, folder, nodes, cameras)
         fleet.run()
-        fleet.wait_for(all_stream, 60)
+        fleet.wait_for(lambda view: all_stream(view) and set(owners(view).values()) == set(nodes), 90)
         yield House(cluster, fleet, subscriber)
 
 
