@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,22 +48,11 @@ class FleetMetrics(Collector):
         self._summary: FleetSummary | None = None
         self._refused = ""
         self._capacity: float | None = None
-        self._fenced: Counter[str] = Counter()
 
     def heard(self, summary: FleetSummary, refused: str = "") -> None:
         """Note that the coordinator answered: the fleet's numbers, and why this node may not take part, if so."""
         with self._lock:
             self._heard_s, self._summary, self._refused = self._now_s(), summary, refused
-
-    def fenced(self, kind: str, messages: int = 1) -> None:
-        """Count messages that were not published because this node does not hold the camera's lease (any more).
-
-        Args:
-            kind: What they are: faces, events, status, presence, snapshot.
-            messages: How many.
-        """
-        with self._lock:
-            self._fenced[kind] += messages
 
     def set_capacity(self, cameras: float) -> None:
         """Note how many cameras this node is to carry, given or measured."""
@@ -119,7 +107,7 @@ class FleetMetrics(Collector):
         left, held = self._lease_left_s(), self._held()
         with self._lock:
             age_s = max(0.0, self._now_s() - self._heard_s)
-            summary, capacity, fenced = self._summary, self._capacity, dict(self._fenced)
+            summary, capacity = self._summary, self._capacity
 
         def gauge(name: str, text: str, value: float | None) -> GaugeMetricFamily:
             family = GaugeMetricFamily(f"visaged_fleet_{name}", text, labels=["fleet"])
@@ -138,12 +126,6 @@ class FleetMetrics(Collector):
         for how, count in zip(("published", "warm"), held, strict=True):
             cameras.add_metric([self.fleet, how], count)
         yield cameras
-        kept_back = CounterMetricFamily(
-            "visaged_fleet_fenced_messages", "Messages not published for want of the lease", labels=["fleet", "kind"]
-        )
-        for kind, count in sorted(fenced.items()):
-            kept_back.add_metric([self.fleet, kind], count)
-        yield kept_back
         if summary is None or age_s > STALE_S:
             return
         yield gauge("cameras", "Cameras of the whole fleet", summary.cameras)

@@ -57,16 +57,13 @@ def test_the_age_counts_from_the_start_before_the_first_answer() -> None:
     assert node.metric("cameras") is None
 
 
-def test_a_node_tells_of_its_own_cameras_leases_and_messages() -> None:
+def test_a_node_tells_of_its_own_cameras_and_leases() -> None:
     node = Node()
     assert node.metric("lease_left_seconds") is None
     node.left_s, node.held = 4.5, (3, 1)
-    node.standing.fenced("events", 2)
-    node.standing.fenced("events")
     node.standing.set_capacity(7.2)
     assert node.metric("lease_left_seconds") == 4.5
     assert [node.metric("node_cameras", held=how) for how in ("published", "warm")] == [3, 1]
-    assert node.metric("fenced_messages_total", kind="events") == 3
     assert node.metric("node_capacity") == 7.2
 
 
@@ -91,7 +88,6 @@ def test_the_standing_in_words(told: bool, refused: str, left_s: float | None, s
 def test_dashboard_and_alerts_ask_for_all_metrics_of_a_fleet_and_no_others() -> None:
     node = Node()
     node.standing.heard(SUMMARY)
-    node.standing.fenced("faces")
     node.standing.set_capacity(7.2)
     node.left_s = 1.0
     there = {sample.name for family in node.registry.collect() for sample in family.samples}
