@@ -1,0 +1,196 @@
+"""Deploys the pictures' APIs on Ray Serve: a replica on every Ray node, in front of the node's own daemon.
+
+A replica holds no network: it is a few megabytes of Python that pass requests on. It is healthy as long as it runs. Were
+it to fail Serve's health check while its node is away, Serve would end it and start another one in its place, which would
+mend nothing, as the node is not in it. What it knows of its node (`/readyz`, asked at each of Serve's checks) decides where
+its requests go instead.
+
+Serve spreads a proxy's requests by queue lengths, but to the replica on the proxy's own node first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import ray
+from ray import serve
+from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
+from ray.serve.exceptions import RayServeException
+from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
+
+from visaged.daemon.fleet.pictures.door import Answer, Door
+from visaged.daemon.fleet.pictures.doors import API, OSS, folder_of
+from visaged.daemon.fleet.pictures.front import Front
+from visaged.daemon.fleet.pictures.heads import Head
+from visaged.daemon.fleet.pictures.paths import Paths, Served
+from visaged.pipelines.runtime.credentials import file_of
+
+if TYPE_CHECKING:  # a replica does without the networks' libraries, which the settings import
+    from visaged.daemon.settings import Settings
+
+_NAME = "pictures"
+# Seconds from one look at the node to the next; all replicas are asked by Serve's one controller.
+_CHECK_S = 5.0
+# Seconds for an answer's head beyond `http.deadline_s`.
+_SLACK_S = 5.0
+
+
+class DeployError(Exception):
+    """The pictures' APIs cannot be deployed; the text says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a replica has to know.
+
+    Attributes:
+        fleet: Name of the fleet.
+        served: What is served.
+        waiting: Most pictures that a node analyses or holds ready at a time.
+        keep_bytes: Most bytes of bodies that a replica keeps.
+        patience_s: Longest time in seconds for a node's answer.
+    """
+
+    fleet: str
+    served: Served
+    waiting: int
+    keep_bytes: int
+    patience_s: float
+
+
+class _Replicas:
+    """The replicas of the deployment.
+
+    Args:
+        handle: Leads to one of them.
+        asker: Id of the Ray node of the one that asks.
+    """
+
+    def __init__(self, handle: DeploymentHandle, asker: str) -> None:
+        self._handle = handle.options(method_name="pass_on", stream=True)
+        self._asker = asker
+
+    @contextlib.asynccontextmanager
+    async def ask(self, door: str, head: Head, body: bytes) -> AsyncIterator[Answer | None]:
+        """Ask one of them; None if that is the one that asks, or could not answer."""
+        stream = self._handle.remote(self._asker, door, head, body)
+        try:
+            try:
+                first = await anext(stream)
+            except Exception:  # what Serve and Ray raise for replicas that are full, ended or never came
+                first = None
+            yield None if first is None else Answer(*first, stream)
+        finally:
+            stream.cancel()
+
+
+def deploy(settings: Settings, nodes: int) -> None:
+    """Deploy the APIs, or change what is deployed; does not wait until they answer.
+
+    To be called again when the number of nodes has changed. It takes seconds, so not in an event loop.
+
+    Args:
+        settings: The configuration of the fleet, with `http.fleet.enabled`.
+        nodes: Number of Ray nodes, each of which gets a replica.
+
+    Raises:
+        DeployError: Another application of the cluster is at the same address, or TLS files are missing.
+    """
+    http, oss = settings.http, settings.oss
+    domains = {domain: bucket.name for bucket in oss.buckets for domain in bucket.domains}
+    served = Served(settings.kit.enabled, oss.enabled, tuple(oss.endpoints), domains)
+    plan = _Plan(
+        settings.fleet.name, served, http.max_waiting, int(http.max_bodies_mb * 1e6), http.deadline_s + _SLACK_S
+    )
+    options: dict[str, Any] = {}
+    if http.tls is not None:
+        try:
+            options = {"ssl_certfile": str(file_of(http.tls.certificate)), "ssl_keyfile": str(file_of(http.tls.key))}
+        except OSError as error:
+            raise DeployError(f"http.tls: {error.strerror}; name files that are on every node") from None
+    serve.start(
+        proxy_location=ProxyLocation.EveryNode,
+        http_options=HTTPOptions(host=http.fleet.host, port=http.fleet.port, **options),
+    )
+    target = serve.RunTarget(_application(plan, nodes), name=_application_name(plan.fleet), route_prefix="/")
+    try:
+        serve.run_many([target], wait_for_applications_running=False)
+    except (RayServeException, ValueError) as error:
+        raise DeployError(f"Ray Serve does not take the pictures' APIs: {error}") from None
+
+
+def undeploy(fleet: str) -> None:
+    """Remove what was deployed for a fleet, and end Serve if nothing else is on it."""
+    names = serve.status().applications
+    if _application_name(fleet) in names:
+        serve.delete(_application_name(fleet))
+    if names.keys() <= {_application_name(fleet)}:
+        serve.shutdown()
+
+
+def _application_name(fleet: str) -> str:
+    return f"visaged-{fleet}"
+
+
+def _application(plan: _Plan, nodes: int) -> serve.Application:
+    def build() -> Front:
+        return _front(plan)
+
+    @serve.ingress(build)
+    class Replica:
+        """A replica; `app` is its `Front`, which Serve builds."""
+
+        async def pass_on(self, asker: str, door: str, head: Head, body: bytes) -> AsyncIterator[Any]:
+            """Yield status and headers of the node's answer, then its body's pieces; None alone if it has none."""
+            if asker == _ray_node():
+                yield None
+                return
+            front = cast("Front", self.app)  # type: ignore[attr-defined]
+            async for found in front.pass_on(door, head, body):
+                if found is None:
+                    yield None
+                    return
+                yield found.status, found.headers
+                async for piece in found.pieces:
+                    yield piece
+
+        async def check_health(self) -> None:
+            """Look at the node; a replica is healthy whatever it sees."""
+            await cast("Front", self.app).look()  # type: ignore[attr-defined]
+
+    deployment = serve.deployment(
+        Replica,
+        name=_NAME,
+        num_replicas=nodes,
+        max_replicas_per_node=1,
+        max_ongoing_requests=4 * plan.waiting,
+        max_queued_requests=4 * plan.waiting,
+        backpressure_config=BackpressureConfig(retry_after_s=1),
+        health_check_period_s=_CHECK_S,
+        health_check_timeout_s=2 * plan.patience_s,
+        ray_actor_options={"num_cpus": 0},
+        logging_config=LoggingConfig(enable_access_log=False),  # the nodes log requests
+    )
+    return deployment.bind()
+
+
+def _front(plan: _Plan) -> Front:
+    node = _ray_node()
+    folder = folder_of(plan.fleet, node)
+    handle = serve.get_deployment_handle(_NAME, _application_name(plan.fleet))
+    return Front(
+        {name: Door(folder / name, plan.patience_s) for name in (API, OSS)},
+        Paths(plan.served),
+        _Replicas(handle, node),
+        most=3 * plan.waiting,
+        most_passed=plan.waiting,
+        keep_bytes=plan.keep_bytes,
+    )
+
+
+def _ray_node() -> str:
+    return str(ray.get_runtime_context().get_node_id())
