@@ -209,7 +209,7 @@ def _open_file(folder: Path, name: str) -> socket.socket:
     except OSError as error:
         listener.close()
         raise StartError(
-            f"http.fleet.doors: {folder / name} cannot be listened on: {error.strerror or error}"
+            f"http.fleet.doors cannot be used: {folder / name} {error.strerror or error}"
         ) from None
     return listener
 

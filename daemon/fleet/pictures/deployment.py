@@ -1,9 +1,8 @@
 """Deploys the pictures' APIs on Ray Serve: a replica on every Ray node, in front of the node's own daemon.
 
-A replica holds no network: it is a few megabytes of Python that pass requests on. It is healthy as long as it runs. Were
-it to fail Serve's health check while its node is away, Serve would end it and start another one in its place, which would
-mend nothing, as the node is not in it. What it knows of its node (`/readyz`, asked at each of Serve's checks) decides where
-its requests go instead.
+A replica holds no network; it passes requests on. It is healthy as long as it runs. Were it to fail Serve's health
+check while its node is away, Serve would end it and start another one in its place, which would mend nothing, as the
+node is not in it. What it knows of its node (`/readyz`, asked at each of Serve's checks) decides where its requests go.
 
 Serve spreads a proxy's requests by queue lengths, but to the replica on the proxy's own node first.
 """
@@ -19,7 +18,6 @@ import ray
 from ray import serve
 from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
 from ray.serve.exceptions import RayServeException
-from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import LoggingConfig
 
 from visaged.daemon.fleet.pictures.door import Answer, Door
@@ -70,20 +68,20 @@ class _Replicas:
         asker: Id of the Ray node of the one that asks.
     """
 
-    def __init__(self, handle: DeploymentHandle, asker: str) -> None:
+    def __init__(self, handle: Any, asker: str) -> None:
         self._handle = handle.options(method_name="pass_on", stream=True)
         self._asker = asker
 
     @contextlib.asynccontextmanager
     async def ask(self, door: str, head: Head, body: bytes) -> AsyncIterator[Answer | None]:
         """Ask one of them; None if that is the one that asks, or could not answer."""
-        stream = self._handle.remote(self._asker, door, head, body)
+        stream = self._handle.remote(self._asker, door, head, body)  # a DeploymentResponseGenerator
         try:
             try:
                 first = await anext(stream)
             except Exception:  # what Serve and Ray raise for replicas that are full, ended or never came
                 first = None
-            yield None if first is None else Answer(*first, stream)
+            yield None if first is None else Answer(first[0], first[1], stream)
         finally:
             stream.cancel()
 
@@ -129,7 +127,7 @@ def undeploy(fleet: str) -> None:
     if _application_name(fleet) in names:
         serve.delete(_application_name(fleet))
     if names.keys() <= {_application_name(fleet)}:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _application_name(fleet: str) -> str:
@@ -162,7 +160,7 @@ def _application(plan: _Plan, nodes: int) -> serve.Application:
             """Look at the node; a replica is healthy whatever it sees."""
             await cast("Front", self.app).look()  # type: ignore[attr-defined]
 
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         Replica,
         name=_NAME,
         num_replicas=nodes,
@@ -175,7 +173,7 @@ def _application(plan: _Plan, nodes: int) -> serve.Application:
         ray_actor_options={"num_cpus": 0},
         logging_config=LoggingConfig(enable_access_log=False),  # the nodes log requests
     )
-    return deployment.bind()
+    return cast("serve.Application", deployment.bind())
 
 
 def _front(plan: _Plan) -> Front:

@@ -76,7 +76,7 @@ class Door:
         """
         line = h11.Connection(h11.CLIENT)
         try:
-            request = line.send(h11.Request(method=head.method, target=head.target, headers=head.headers))
+            request = line.send(h11.Request(method=head.method, target=head.target, headers=list(head.headers)))
         except h11.LocalProtocolError as error:
             raise Malformed(str(error).partition(":")[0][:80]) from None
         assert request is not None

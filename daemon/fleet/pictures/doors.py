@@ -1,8 +1,8 @@
 """The doors of a machine's node: sockets of the file system on which its daemon answers Serve's replica beside it.
 
 They lie where both sides look for them without asking anybody: both know the fleet and the Ray node that they run on.
-A port would not do: the daemon may listen on one address alone or with TLS, any user of the machine may take a port that
-is free, and only on a socket that nobody else can open may the daemon believe what a request says of its client.
+A port would not do: the daemon may listen on one address alone or with TLS, any user of the machine may take a port
+that is free, and only on a socket that nobody else can open may the daemon believe what a request says of its client.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The ASGI application of a replica: each request goes to the node beside it, or, where that cannot, to another's.
 
-Networks, keys, limits and errors stay those of the nodes' daemons. A request goes on to another replica where its node is
-away, or has refused it for want of a place (503); never once a part of an answer was sent. That takes the whole body, which
-is kept while there is room for it.
+Networks, keys, limits and errors stay those of the nodes' daemons. A request goes on to another replica where its node
+is away, or has refused it for want of a place (503); never once a part of an answer was sent. That takes the whole
+body, which is kept while there is room for it.
 
-Queues are bounded in three places: a daemon refuses pictures beyond `http.max_waiting`; this application refuses requests
-beyond three times that, which may still be uploading; and so Serve's own queue, whose refusals have no problem details,
-is hardly ever reached.
+Queues are bounded in three places. A daemon refuses pictures beyond `http.max_waiting`. This application refuses
+requests beyond three times that; more than a daemon, because some are still uploading. So Serve's own queue, whose
+refusals have no problem details, is hardly ever reached.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from starlette.types import Scope
 _OF_A_CONNECTION = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect"}
 )
-# What clients say of where they come from. A node believes what comes with a request of Serve, so that nothing of it may
-# be the client's own.
+# What clients say of where they come from. A node believes what comes by its doors, so that nothing of it may be the
+# client's own.
 _OF_A_PROXY = frozenset({b"forwarded", b"via", b"x-real-ip"})
 _FORWARDED = b"x-forwarded-"
 # What Serve adds to each answer by itself. It gives each request an id, too, which the node takes over.

@@ -34,8 +34,8 @@ class Served:
 class Paths:
     """Sorts requests by their path and Host.
 
-    Names of buckets are OSS's; the paths of single pictures are the API's; all other paths are OSS's in path style, where
-    that endpoint is served. (So there is no object `faces` in a bucket `v1` by path.)
+    Names of buckets are OSS's; the paths of single pictures are the API's; all other paths are OSS's in path style,
+    where that endpoint is served. (So there is no object `faces` in a bucket `v1` by path.)
 
     Args:
         served: What is served.
