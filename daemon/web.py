@@ -208,9 +208,7 @@ def _open_file(folder: Path, name: str) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise StartError(
-            f"http.fleet.doors cannot be used: {folder / name} {error.strerror or error}"
-        ) from None
+        raise StartError(f"http.fleet.doors cannot be used: {folder / name} {error.strerror or error}") from None
     return listener
 
 

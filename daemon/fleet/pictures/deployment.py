@@ -4,7 +4,8 @@ A replica holds no network; it passes requests on. It is healthy as long as it r
 check while its node is away, Serve would end it and start another one in its place, which would mend nothing, as the
 node is not in it. What it knows of its node (`/readyz`, asked at each of Serve's checks) decides where its requests go.
 
-Serve spreads a proxy's requests by queue lengths, but to the replica on the proxy's own node first.
+A proxy of Serve sends requests to the replica on its own node as long as that takes any. So it is the replicas that
+share the load: one whose node is full has another one answer.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ _NAME = "pictures"
 _CHECK_S = 5.0
 # Seconds for an answer's head beyond `http.deadline_s`.
 _SLACK_S = 5.0
+# Requests of a replica, and of a proxy's queue, that are there only to be refused, which takes milliseconds. Beyond
+# them Serve refuses by itself, in plain text.
+_BEYOND = 200
 
 
 class DeployError(Exception):
@@ -165,8 +169,8 @@ def _application(plan: _Plan, nodes: int) -> serve.Application:
         name=_NAME,
         num_replicas=nodes,
         max_replicas_per_node=1,
-        max_ongoing_requests=4 * plan.waiting,
-        max_queued_requests=4 * plan.waiting,
+        max_ongoing_requests=_most(plan) + _BEYOND,
+        max_queued_requests=_BEYOND,
         backpressure_config=BackpressureConfig(retry_after_s=1),
         health_check_period_s=_CHECK_S,
         health_check_timeout_s=2 * plan.patience_s,
@@ -184,10 +188,15 @@ def _front(plan: _Plan) -> Front:
         {name: Door(folder / name, plan.patience_s) for name in (API, OSS)},
         Paths(plan.served),
         _Replicas(handle, node),
-        most=3 * plan.waiting,
+        most=_most(plan),
         most_passed=plan.waiting,
         keep_bytes=plan.keep_bytes,
     )
+
+
+def _most(plan: _Plan) -> int:
+    """Return how many requests a replica works on at a time: more than its node, as some are still uploading."""
+    return 3 * plan.waiting
 
 
 def _ray_node() -> str:

@@ -4,9 +4,8 @@ Networks, keys, limits and errors stay those of the nodes' daemons. A request go
 is away, or has refused it for want of a place (503); never once a part of an answer was sent. That takes the whole
 body, which is kept while there is room for it.
 
-Queues are bounded in three places. A daemon refuses pictures beyond `http.max_waiting`. This application refuses
-requests beyond three times that; more than a daemon, because some are still uploading. So Serve's own queue, whose
-refusals have no problem details, is hardly ever reached.
+A daemon refuses pictures beyond `http.max_waiting`, and this application requests beyond a multiple of that; so Serve's
+own queue, whose refusals have no problem details, is hardly ever reached.
 """
 
 from __future__ import annotations

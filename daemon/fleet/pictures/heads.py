@@ -44,7 +44,8 @@ def head_of(scope: Scope) -> Head:
         (b"x-forwarded-proto", scope["scheme"].encode()),
         (b"connection", b"close"),
     ]
-    if chunked:
+    if chunked:  # which counts alone, where a length is given too
+        headers = [one for one in headers if one[0] != b"content-length"]
         headers.append((b"transfer-encoding", b"chunked"))
     query = scope["query_string"]
     target = scope["raw_path"] + (b"?" + query if query else b"")
