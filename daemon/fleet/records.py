@@ -48,6 +48,7 @@ class NodeReport:
         leaving: Whether the node is about to stop, and takes no cameras any more.
         home: What tells this node's state folder from that of every other node, such as a random text kept in it. A
             later run with the same home is the same node started again, which proves that the earlier run is dead.
+        beat: Counts the reports of this run from 1, so that one that comes late is not taken for news; 0: not counted.
     """
 
     node: str
@@ -58,6 +59,7 @@ class NodeReport:
     cameras: tuple[CameraReport, ...] = ()
     leaving: bool = False
     home: str = ""
+    beat: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,8 @@ class Grant:
 class Revoked:
     """A camera that the node held, or still reports, and holds no longer. Told until it is not reported any more.
 
+    If it is in `Orders.clear` too, it has left the configuration; otherwise another node has it, or will.
+
     Attributes:
         camera: Name of the camera.
         epoch: Epoch under which the node held it.
@@ -144,7 +148,7 @@ class FleetSummary:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The coordinator's answer to a heartbeat.
+    """The coordinator's answer to a heartbeat. The answer to a report that is not the node's newest means nothing.
 
     Attributes:
         coordinator: Number of the coordinator's run; it only grows.
@@ -156,6 +160,7 @@ class Orders:
             with the granted cameras alone. It belongs to the grants beside it: apply it first.
         config_version: Version of the configuration, to be sent with the next heartbeat. It changes with the grants.
         refused: Why the node may not take part, and what to do; empty normally. It then holds nothing.
+        report_in_s: Seconds from sending this report to when the next is due. Short while a camera changes hands.
         summary: The fleet in numbers.
     """
 
@@ -167,6 +172,7 @@ class Orders:
     config: bytes | None = None
     config_version: str = ""
     refused: str = ""
+    report_in_s: float = 1.0
     summary: FleetSummary = FleetSummary()
 
 

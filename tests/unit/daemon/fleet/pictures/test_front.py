@@ -255,7 +255,8 @@ def test_a_head_goes_on_with_the_clients_address_and_without_what_clients_say_of
         (b"Host", b"fleet.example"), (b"X-Forwarded-For", b"10.0.0.1"), (b"X-Forwarded-Host", b"evil"),
         (b"Forwarded", b"for=10.0.0.1"), (b"X-Real-IP", b"10.0.0.1"), (b"Via", b"1.1 proxy"),
         (b"Connection", b"X-API-Key, close, x-odd"), (b"X-Odd", b"1"), (b"X-API-Key", b"k"),
-        (b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"6"), (b"Expect", b"100-continue"), (b"Authorization", b"Bearer k"),
+        (b"Transfer-Encoding", b"chunked"), (b"Content-Length", b"6"), (b"Expect", b"100-continue"),
+        (b"Authorization", b"Bearer k"),
     ]  # fmt: skip
     head = head_of(scope("/v1/f%20aces", headers=headers, query_string=b"a=%2F&b", scheme="https"))
     assert (head.method, head.target) == (b"POST", b"/v1/f%20aces?a=%2F&b")

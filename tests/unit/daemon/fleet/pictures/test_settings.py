@@ -28,7 +28,7 @@ def test_beyond_loopback_it_takes_keys() -> None:
 
 
 def test_buckets_take_keys_of_their_own() -> None:
-    with pytest.raises(SettingsError, match="no oss.keys"):
+    with pytest.raises(SettingsError, match=r"no oss\.keys"):
         settings({"fleet": OPEN, "keys": KEYS}, {"enabled": True})
     assert settings({"fleet": OPEN, "keys": KEYS}, {"enabled": True, "keys": OSS_KEYS}).oss.enabled
     assert settings({"fleet": {"enabled": True}}, {"enabled": True}).oss.enabled
