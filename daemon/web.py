@@ -26,6 +26,7 @@ from visaged.daemon.errors import StartError
 from visaged.daemon.events.api import install_events
 from visaged.daemon.fetch.fetcher import Fetcher
 from visaged.daemon.fleet.pictures.doors import API, OSS, make_folder
+from visaged.daemon.fleet.settings import ServedPictures
 from visaged.daemon.http.access import KeyGuard
 from visaged.daemon.http.browsers.guard import PageGuard
 from visaged.daemon.http.browsers.headers import PRIVATE, SAFE, SafeHeaders
@@ -127,8 +128,8 @@ class Web:
                 except ValueError as error:
                     raise StartError(f"oss: {error}") from None
                 self._listen("oss", oss.host, oss.port, oss_app, oss.tls)
-                self._open_door(OSS, oss_app, http.fleet.doors)
-            self._open_door(API, guarded, http.fleet.doors)
+                self._open_door(OSS, oss_app, http.fleet)
+            self._open_door(API, guarded, http.fleet)
         except StartError:
             self.close()
             raise
@@ -178,11 +179,11 @@ class Web:
         server = self._server(name, app, context, is_api=name == "http")
         self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
 
-    def _open_door(self, name: str, app: ASGIApp, folder: Path | None) -> None:
+    def _open_door(self, name: str, app: ASGIApp, served: ServedPictures) -> None:
         """Listen on a socket of the file system as well, for the fleet's front on this machine."""
-        if folder is not None:
+        if served.enabled and served.doors is not None:
             server = self._server(name, app, None, is_api=name == API, behind_front=True)
-            self._listeners[name] = _Listener(_open_file(folder, name), server, "unix")
+            self._listeners[name] = _Listener(_open_file(served.doors, name), server, "unix")
 
     def _server(
         self, name: str, app: ASGIApp, context: ssl.SSLContext | None, is_api: bool, behind_front: bool = False

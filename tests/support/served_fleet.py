@@ -107,7 +107,7 @@ def main(temporary: str, config: str, nodes: int) -> None:
     settings = load(Path(config))
     for line in sys.stdin:
         if line.strip() == "deploy":
-            deployment.deploy(settings, nodes)
+            deployment.deploy(settings)
             print("deployed", flush=True)
         else:
             deployment.undeploy(settings.fleet.name)

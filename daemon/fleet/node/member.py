@@ -56,6 +56,7 @@ class Member:
         clock: Returns seconds by which leases end, see `lasting_s`.
         wall: Returns seconds since 1970.
         metrics: The daemon's metrics; None for new ones.
+        doors: Folder for the sockets on which the daemon answers Ray Serve; None for none.
 
     Raises:
         SettingsError: The configuration cannot be used on this node; names every problem by the path of its key.
@@ -81,7 +82,9 @@ class Member:
         clock: Callable[[], float] = lasting_s,
         wall: Callable[[], float] = time.time,
         metrics: Metrics | None = None,
+        doors: Path | None = None,
     ) -> None:
+        self._doors = doors
         self._node, self._version, self._address, self._clock = node, version, address, clock
         self._document = document | {"cameras": []}
         self._configuration = Configuration(self._read, is_kept=False)
@@ -237,7 +240,7 @@ class Member:
             self.daemon.run_cameras()
 
     def _read(self) -> dict[str, Any]:
-        document, problems = usable(node_document(self._document, self._node))
+        document, problems = usable(node_document(self._document, self._node, self._doors))
         for camera, text in problems.items():
             log.error("camera %s cannot run on this node: %s", camera, text)
         return document

@@ -4,9 +4,9 @@ Three calls are all that the rest of the fleet needs:
 
 - Whoever builds a node's daemon sets `http.fleet.doors` of its configuration to `doors.folder_of(fleet, id of the Ray
   node)`.
-- Whoever runs the fleet calls `deployment.deploy(settings, number of Ray nodes)` where `http.fleet.enabled`, in a
-  thread, and again when the configuration or the number has changed.
-- Whoever ends the fleet calls `deployment.undeploy(fleet)`.
+- Whoever hands the fleet a configuration calls `serving.serve_as_configured(settings)`. From then on the number of
+  replicas follows that of the nodes by itself.
+- Whoever ends the fleet calls `serving.serve_no_more(fleet)`.
 
-Only `deployment` imports ray.
+`doors`, `heads`, `body`, `door`, `paths` and `front` do without ray.
 """

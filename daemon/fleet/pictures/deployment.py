@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import ray
 from ray import serve
-from ray.serve.config import BackpressureConfig, HTTPOptions, ProxyLocation
+from ray.serve.config import AutoscalingConfig, AutoscalingPolicy, BackpressureConfig, HTTPOptions, ProxyLocation
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import LoggingConfig
 
+from visaged.daemon.errors import StartError
 from visaged.daemon.fleet.pictures.door import Answer, Door
 from visaged.daemon.fleet.pictures.doors import API, OSS, folder_of
 from visaged.daemon.fleet.pictures.front import Front
@@ -32,6 +33,8 @@ if TYPE_CHECKING:  # a replica does without the networks' libraries, which the s
     from visaged.daemon.settings import Settings
 
 _NAME = "pictures"
+_POLICY = "visaged.daemon.fleet.pictures.policy:one_for_each_node"
+_MOST_NODES = 10_000
 # Seconds from one look at the node to the next; all replicas are asked by Serve's one controller.
 _CHECK_S = 5.0
 # Seconds for an answer's head beyond `http.deadline_s`.
@@ -39,10 +42,6 @@ _SLACK_S = 5.0
 # Requests of a replica, and of a proxy's queue, that are there only to be refused, which takes milliseconds. Beyond
 # them Serve refuses by itself, in plain text.
 _BEYOND = 200
-
-
-class DeployError(Exception):
-    """The pictures' APIs cannot be deployed; the text says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +89,16 @@ class _Replicas:
             stream.cancel()
 
 
-def deploy(settings: Settings, nodes: int) -> None:
+def deploy(settings: Settings) -> None:
     """Deploy the APIs, or change what is deployed; does not wait until they answer.
 
-    To be called again when the number of nodes has changed. It takes seconds, so not in an event loop.
+    It takes seconds, so not in an event loop. The process is connected to the Ray cluster.
 
     Args:
         settings: The configuration of the fleet, with `http.fleet.enabled`.
-        nodes: Number of Ray nodes, each of which gets a replica.
 
     Raises:
-        DeployError: Another application of the cluster is at the same address, or TLS files are missing.
+        StartError: Another application of the cluster is at the same address, or TLS files are missing.
     """
     http, oss = settings.http, settings.oss
     domains = {domain: bucket.name for bucket in oss.buckets for domain in bucket.domains}
@@ -113,16 +111,16 @@ def deploy(settings: Settings, nodes: int) -> None:
         try:
             options = {"ssl_certfile": str(file_of(http.tls.certificate)), "ssl_keyfile": str(file_of(http.tls.key))}
         except OSError as error:
-            raise DeployError(f"http.tls: {error.strerror}; name files that are on every node") from None
+            raise StartError(f"http.tls: {error.strerror}; name files that are on every node") from None
     serve.start(
         proxy_location=ProxyLocation.EveryNode,
         http_options=HTTPOptions(host=http.fleet.host, port=http.fleet.port, **options),
     )
-    target = serve.RunTarget(_application(plan, nodes), name=_application_name(plan.fleet), route_prefix="/")
+    target = serve.RunTarget(_application(plan), name=_application_name(plan.fleet), route_prefix="/")
     try:
         serve.run_many([target], wait_for_applications_running=False)
     except (RayServeException, ValueError) as error:
-        raise DeployError(f"Ray Serve does not take the pictures' APIs: {error}") from None
+        raise StartError(f"Ray Serve does not take the pictures' APIs: {error}") from None
 
 
 def undeploy(fleet: str) -> None:
@@ -138,7 +136,7 @@ def _application_name(fleet: str) -> str:
     return f"visaged-{fleet}"
 
 
-def _application(plan: _Plan, nodes: int) -> serve.Application:
+def _application(plan: _Plan) -> serve.Application:
     def build() -> Front:
         return _front(plan)
 
@@ -167,7 +165,12 @@ def _application(plan: _Plan, nodes: int) -> serve.Application:
     deployment: Any = serve.deployment(
         Replica,
         name=_NAME,
-        num_replicas=nodes,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=1,
+            max_replicas=_MOST_NODES,
+            policy=AutoscalingPolicy(policy_function=_POLICY),
+            upscale_delay_s=0,
+        ),
         max_replicas_per_node=1,
         max_ongoing_requests=_most(plan) + _BEYOND,
         max_queued_requests=_BEYOND,
