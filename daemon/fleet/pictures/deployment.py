@@ -129,7 +129,7 @@ def undeploy(fleet: str) -> None:
     if _application_name(fleet) in names:
         serve.delete(_application_name(fleet))
     if names.keys() <= {_application_name(fleet)}:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        serve.shutdown()
 
 
 def _application_name(fleet: str) -> str:
