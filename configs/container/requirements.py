@@ -1,4 +1,4 @@
-"""Prints what has to be installed for visaged, read from pyproject.toml, for one variant of the container and its extras.
+"""Prints what has to be installed for visaged, read from pyproject.toml, for a variant of the container and its extras.
 
 On `cpu`, ONNX Runtime's build for CPUs takes the place of the one for GPUs, which is some 500 MB larger and runs the
 same on a CPU. On `cuda`, CUDA and cuDNN come along.
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 USAGE = (
-    "usage: requirements.py cpu|cuda [EXTRA ...], in the folder of pyproject.toml; VARIANT of the build is one of the two, "
-    "EXTRAS are of its optional-dependencies, such as fleet"
+    "usage: requirements.py cpu|cuda [EXTRA ...], in the folder of pyproject.toml; VARIANT of the build is one of the "
+    "first two, EXTRAS are of the optional-dependencies, such as fleet"
 )
 
 

@@ -24,6 +24,7 @@ from tests.benchmarks import (
     sizes,
     spool,
     throughput,
+    volumes,
 )
 
 
@@ -51,6 +52,7 @@ ALL: dict[str, Callable[[], None]] = {
     "decoding": decoding.main,
     "first_picture": first_picture.main,
     "open_page": open_page.main,
+    "volumes": volumes.main,
     "soak": soak,
     "peers": peers.main,
 }
