@@ -241,7 +241,7 @@ class FanOut:
         for newest in () if published is None else published.open:
             compose = partial(self._composer.moved, newest)
             if newest.track not in one.ended:
-                self._hand_out("events", one.camera, None, compose)
+                self._hand_out("events", one.camera, None if one.is_over else one.epoch, compose)
             elif self._keepers is not None and self.ledger is not None:
                 message = compose()
                 self.ledger.note(message)

@@ -45,6 +45,7 @@ class Fleet:
         settings: dict[str, Any] | None = None,
     ) -> None:
         self._cluster = cluster
+        self.is_over = False
         self.path = folder / "fleet.yaml"
         self.document: dict[str, Any] = {
             "fleet": {
@@ -104,7 +105,8 @@ class Fleet:
 
 def all_stream(view: FleetView) -> bool:
     """Whether every camera has a place, streams and is published, and none is about to move."""
-    return not view.unplaced and all(one.active and one.state == "streaming" and not one.warm for one in view.cameras)
+    is_whole = len(view.cameras) == view.summary.cameras > 0
+    return is_whole and all(one.active and one.state == "streaming" and not one.warm for one in view.cameras)
 
 
 def camera(view: FleetView, name: str) -> CameraView:

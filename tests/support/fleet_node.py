@@ -80,6 +80,11 @@ class Ruler:
         for node in nodes:
             self.wait(node, lambda report: not report.cameras)
 
+    def forget(self, node: str) -> None:
+        """Grants a node nothing, which has ended."""
+        with self._changed:
+            self._seats[node] = _Seat()
+
     def answer(self, node: str, answers: bool) -> None:
         """Has a node get answers from now on, or none."""
         with self._changed:

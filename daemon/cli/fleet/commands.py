@@ -105,8 +105,8 @@ def add(
     with _told(), _client(address, fleet) as client:
         if is_exposed(camera):
             _warn(f"warning: {EXPOSED.replace('--camera ', '')}")
-        document = camera_to_add(camera, json.loads(client.ask("document")))
-        client.ask("add", json.dumps(document).encode())
+        document = camera_to_add(camera, *client.ask("document"))
+        client.ask("add", document)
     _done(as_json, f"camera {document['name']} is part of the fleet", camera=document["name"])
 
 
@@ -141,10 +141,13 @@ def undrain(node: _Node, address: _Address = "auto", fleet: _Fleet = None, as_js
 
 @app.command()
 def rebalance(address: _Address = "auto", fleet: _Fleet = None, as_json: _Json = False) -> None:
-    """Move cameras that are not where a new fleet would place them, one by one, without a gap."""
+    """Level the nodes: move cameras from the fullest to the emptiest, one by one, without a gap."""
     with _told(), _client(address, fleet) as client:
-        client.ask("rebalance")
-    _done(as_json, "cameras move to where a new fleet would place them")
+        moves = client.ask("rebalance")
+    text = (
+        f"{moves} {'camera moves' if moves == 1 else 'cameras move'}" if moves else "the nodes are level; nothing moves"
+    )
+    _done(as_json, text, moves=moves)
 
 
 @app.command()
@@ -171,7 +174,7 @@ def check(file: Annotated[Path, typer.Argument(help="Configuration file of the f
 def _configure(client: FleetClient, document: dict[str, Any], settings: Settings, identity: str, replace: bool) -> None:
     from visaged.daemon.fleet.pictures.serving import serve_as_configured
 
-    client.ask("configure", json.dumps(document).encode(), identity, replace)
+    client.ask("configure", document, identity, replace)
     serve_as_configured(settings)
 
 
@@ -256,7 +259,7 @@ def _told() -> Iterator[None]:
         _fail("interrupted", EXIT_CANNOT_START)
 
 
-def _done(as_json: bool, text: str, **values: str) -> NoReturn:
+def _done(as_json: bool, text: str, **values: str | int) -> NoReturn:
     if as_json:
         print(json.dumps({"done": text, **values}, ensure_ascii=False))  # noqa: T201
     else:

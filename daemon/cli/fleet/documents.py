@@ -8,6 +8,7 @@ from typing import Any
 
 from visaged.daemon.cli.cameras import camera_document, split_name
 from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError, read
+from visaged.daemon.management.patches import Patches, name_of, patched
 from visaged.daemon.settings import Settings, parse
 
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -50,13 +51,14 @@ def checked(document: dict[str, Any]) -> Settings:
     return settings
 
 
-def camera_to_add(text: str, document: dict[str, Any]) -> dict[str, Any]:
+def camera_to_add(text: str, document: dict[str, Any], patches: Patches) -> dict[str, Any]:
     """Return the camera that the argument of `visaged fleet add` describes.
 
     Args:
         text: `NAME=URL` and the other forms of `visaged run --camera`, but with a name; or a YAML or JSON file with the
             keys of one camera.
         document: The configuration of the fleet, which must be valid with it.
+        patches: Changes of its cameras.
 
     Raises:
         SettingsError: It is no such thing, or the configuration cannot be used with it.
@@ -69,7 +71,7 @@ def camera_to_add(text: str, document: dict[str, Any]) -> dict[str, Any]:
         raise SettingsError([ConfigProblem("CAMERA", problem)])
     else:
         camera, where = camera_document(1, text), "CAMERA"
-    others = [one for one in document.get("cameras") or [] if one.get("name") != camera.get("name")]
+    others = [one for one in patched(document.get("cameras") or [], patches)[0] if name_of(one) != name_of(camera)]
     try:
         checked(document | {"cameras": [*others, camera]})
     except SettingsError as error:

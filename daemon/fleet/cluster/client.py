@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import ray
@@ -17,7 +18,14 @@ from visaged.daemon.fleet.records import FleetView
 _ANSWER_S = 30.0
 """Longest time in seconds for an answer; a coordinator that is being started again takes about one of them."""
 _STOP_S = 40.0
+_RETRY_S = 0.2
+_READING = ("versions", "view", "document")
+"""What changes nothing."""
 _HEAD = "node:__internal_head__"
+
+
+class _StartedAgain(StartError):
+    """The coordinator has ended, and Ray starts it again."""
 
 
 class FleetClient:
@@ -104,11 +112,20 @@ class FleetClient:
             FleetError: It refused.
             StartError: It does not answer.
         """
+        until_s = time.monotonic() + _ANSWER_S
         try:
-            return self._get(getattr(self._actor, method).remote(*arguments), _ANSWER_S)
+            while True:
+                try:
+                    return self._get(getattr(self._actor, method).remote(*arguments), _ANSWER_S)
+                except _StartedAgain:
+                    # What was asked may have been done; what only reads can be asked again.
+                    if method not in _READING or time.monotonic() > until_s:
+                        raise
+                    time.sleep(_RETRY_S)
         except ray.exceptions.RayTaskError as error:
-            cause = error.cause if isinstance(error.cause, Exception) else error
-            raise FleetError(str(cause)) from None
+            if isinstance(error.cause, FleetError):
+                raise FleetError(str(error.cause)) from None
+            raise StartError(f"the coordinator of fleet {self.fleet} cannot do that now: {error.cause}") from None
 
     def stop(self) -> None:
         """End the fleet: its nodes in order, then the coordinator, and all that it has kept."""
@@ -125,7 +142,7 @@ class FleetClient:
         except ray.exceptions.GetTimeoutError:
             raise StartError(f"the coordinator of fleet {self.fleet} has not answered in {timeout_s:.0f} s") from None
         except ray.exceptions.ActorUnavailableError:
-            raise StartError(f"the coordinator of fleet {self.fleet} is being started again; try again") from None
+            raise _StartedAgain(f"the coordinator of fleet {self.fleet} is being started again; try again") from None
         except ray.exceptions.RayActorError as error:
             raise StartError(f"the coordinator of fleet {self.fleet} has ended: {error}") from None
 

@@ -41,7 +41,7 @@ class _Kept:
     node: RayNode
     actor: Any
     hello: Any
-    """The pending answer to the first call; None once it has come."""
+    """The future answer to the first call; None once it has come."""
     since_s: float
 
 
@@ -71,9 +71,14 @@ class Keeper:
         self._kept: dict[str, _Kept] = {}
         self._failed: dict[str, float] = {}
 
-    def turn(self, now_s: float) -> None:
-        """Look once; may take seconds while Ray's head process does not answer."""
-        nodes = ray_nodes()
+    def turn(self, now_s: float, is_wanted: Callable[[str], bool]) -> None:
+        """Look once; may take seconds while Ray's head process does not answer.
+
+        Args:
+            now_s: Seconds of a monotonic clock.
+            is_wanted: Whether a node of this name may take part; others get no actor.
+        """
+        nodes = [node for node in ray_nodes() if is_wanted(node.name)]
         for gone in self._kept.keys() - {node.id for node in nodes}:
             self._drop(self._kept.pop(gone))
         held = {kept.node.name: kept.node.id for kept in self._kept.values()}
@@ -120,19 +125,17 @@ class Keeper:
             .remote(self._fleet, node.name)
         )
         log.info("node %s: its actor starts on Ray's node %s", node.name, node.id[:12])
-        return _Kept(node, actor, actor.hello.remote(), now_s)
+        return _Kept(node, actor, actor.hello.remote().future(), now_s)
 
     def _has_started(self, kept: _Kept, now_s: float) -> bool:
         """Return whether an actor has started, or may still; tell why if not."""
-        ready, _ = ray.wait([kept.hello], timeout=0)
-        if not ready:
+        if not kept.hello.done():
             if now_s - kept.since_s < _START_S:
                 return True
             self._tell(kept.node.name, f"its actor has not started in {_START_S:.0f} s; `ray status` may say why")
             return False
-        try:
-            ray.get(kept.hello)
-        except Exception as error:  # whatever keeps a class from being loaded there arrives here
+        error = kept.hello.exception()
+        if error is not None:  # whatever keeps a class from being loaded there arrives here
             self._tell(kept.node.name, f"its actor cannot start: {_last_line(error)}; {_INSTALL}")
             return False
         kept.hello = None
@@ -147,7 +150,7 @@ class Keeper:
 _INSTALL = "install the same version of visaged[fleet] there, in the Python that runs Ray"
 
 
-def _last_line(error: Exception) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__
 

@@ -190,7 +190,7 @@ class Life:
                 lost_s = None
             member.obey(orders, sent_s)
             period_s = orders.lease_s / 6
-            over.wait(max(0.0, period_s - (member.now() - sent_s)))
+            over.wait(max(0.0, orders.report_in_s - (member.now() - sent_s)))
         try:
             self._report(member.report(), member.config_version, 1.0)
         except CallFailed:

@@ -21,17 +21,18 @@ _SPACE = NAMESPACE.encode()
 
 
 class RayStore:
-    """The store of one fleet's coordinator; see `daemon/fleet/plan/store.py`.
+    """Keeps bytes of one fleet; see `daemon/fleet/plan/store.py`.
 
     Args:
         fleet: Name of the fleet.
+        what: What is kept.
     """
 
-    def __init__(self, fleet: str) -> None:
+    def __init__(self, fleet: str, what: str) -> None:
         from ray.experimental import internal_kv
 
         self._client: Callable[[], Any] = internal_kv.internal_kv_get_gcs_client
-        self._key = f"fleet/{fleet}".encode()
+        self._key = f"fleet/{fleet}/{what}".encode()
 
     def load(self) -> bytes | None:
         """Return what was last saved; None if nothing ever was. Raises `StoreError`."""

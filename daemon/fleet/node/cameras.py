@@ -169,12 +169,14 @@ class HeldCameras:
         with self._lock:
             self._held[grant.camera] = _Held(grant.epoch, grant.active)
 
-    def _activate(self, grant: Grant, until_s: float) -> None:
+    def _activate(self, grant: Grant, until_s: float, is_again: bool = False) -> None:
         with self._lock:
             self._departing.pop((grant.camera, grant.epoch), None)
         is_new = not self._published(grant.camera, grant.epoch).begun
         orphans = tuple(OpenTrack(one.node, one.epoch, one.track, one.body) for one in grant.orphans) if is_new else ()
         self._holding.activate(grant.camera, grant.epoch, until_s)
+        if is_again:
+            self._server.delivery.release(Released(grant.camera, grant.epoch, is_over=False))
         self._server.delivery.begin(Begun(grant.camera, grant.epoch, orphans))
 
     def _change(self, held: _Held, grant: Grant, until_s: float, ended: frozenset[int]) -> None:
@@ -182,13 +184,12 @@ class HeldCameras:
         camera = grant.camera
 
         def go_over() -> None:
-            if held.active and held == _Held(grant.epoch, grant.active):  # its lease had ended
-                self._server.delivery.release(Released(camera, held.epoch, is_over=False))
-            elif held.active:
+            is_again = held == _Held(grant.epoch, True) and grant.active  # its lease had ended
+            if held.active and not is_again:
                 self._release(camera, held.epoch, ended, grant.next_track)
             self._hold(grant)
             if grant.active:
-                self._activate(grant, until_s)
+                self._activate(grant, until_s, is_again)
 
         self._server.camera_set.begin_anew(camera, "moved", grant.next_track, go_over)
 

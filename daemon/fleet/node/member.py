@@ -187,7 +187,7 @@ class Member:
             log.error("this node may not take part in the fleet and lets its cameras go: %s", orders.refused)
         self._refused = orders.refused
         with self._lock:
-            if sent_s < self._sent_s:
+            if sent_s < self._sent_s or self._clock() >= sent_s + orders.lease_s:  # as after a long stop
                 return
             self._sent_s = sent_s
             self.summary = orders.summary
@@ -219,6 +219,9 @@ class Member:
         if newest is None:  # newer orders found nothing to do
             return
         orders, sent_s = newest
+        if self._clock() >= sent_s + orders.lease_s:
+            self._new_document = self._new_document or document
+            return
         try:
             self._cameras.leave(orders)
             if document is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+from dataclasses import replace
 
 from visaged.daemon.config.base import NAME_PATTERN
 from visaged.daemon.fleet.plan.documents import Catalogue, Document, FleetError
@@ -339,8 +340,9 @@ class Coordinator:
         new_custodies(state, catalogue)
         state.longest_lease_s = max(state.longest_lease_s, catalogue.fleet.lease_s)
         for name in self._catalogue.needs.keys() - catalogue.needs.keys():
-            holder = state.custodies[name].holder
-            state.clearing[name] = "" if holder is None else holder.node
+            custody = state.custodies[name]
+            state.custodies[name] = replace(custody, target="", successor=None, letting_go=True)
+            state.clearing[name] = "" if custody.holder is None else custody.holder.node
         for name in catalogue.needs.keys() & state.clearing.keys():
             del state.clearing[name]
         self._keep(state, catalogue)
