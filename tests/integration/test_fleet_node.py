@@ -129,14 +129,6 @@ def test_a_planned_move_leaves_no_gap_and_no_overlap(fleet: Fleet) -> None:
         heard.wait_for(event_of("door", new, event="begin"), PATIENCE_S)
         told = about(heard, "door")
     epochs = [document["epoch"] for _, document in told]
-<<<<<<< HEAD
-    print(
-        [(k, d["epoch"], d.get("event"), d.get("reason"), d.get("state"), d.get("seq"), d["node"]) for k, d in told][
-            -30:
-        ]
-    )
-=======
->>>>>>> hC
     assert epochs == sorted(epochs), "messages of two epochs overlap"
     assert {(d["epoch"], d["node"]) for _, d in told} == {(old, "north"), (new, "south")}
     begun = {(d["epoch"], d["track_id"]) for kind, d in told if kind == "events" and d["event"] == "begin"}
