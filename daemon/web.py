@@ -46,6 +46,8 @@ from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
 
 _BEAT_S = 1.0
+# Where this process is Ray's, its policy makes uvloop's event loops, on which the connections do not run.
+_LOOP = asyncio.SelectorEventLoop if os.name == "posix" else asyncio.new_event_loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,8 @@ class Web:
 
     def run(self, stopping: threading.Event) -> None:
         """Serve until `stop` is called; raises RuntimeError if the servers end by themselves."""
-        asyncio.run(self._serve())
+        with asyncio.Runner(loop_factory=_LOOP) as runner:
+            runner.run(self._serve())
         if not stopping.is_set():
             raise RuntimeError("the HTTP server ended by itself")
 

@@ -85,15 +85,17 @@ class Front:
 
     async def pass_on(self, door: str, head: Head, body: bytes) -> AsyncIterator[Answer | None]:
         """Ask the node for another replica; yields its answer, or None if it cannot answer."""
-        if self._busy >= self._most or door not in self._doors:
+        if not self._is_ready or self._busy >= self._most:
             yield None
             return
         self._busy += 1
         try:
             async with self._doors[door].ask(head, _once(body)) as found:
-                self._is_ready = True
                 yield None if found.status == HTTPStatus.SERVICE_UNAVAILABLE else found
-        except (Away, Malformed):
+        except Away:
+            self._is_ready = False
+            yield None
+        except Malformed:
             yield None
         finally:
             self._busy -= 1
