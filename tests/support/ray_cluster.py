@@ -34,10 +34,16 @@ class RayCluster:
 
     Args:
         names: Names of the machines besides the head, which has none that a fleet lists.
+        cores: The core that each machine has; None for all.
+        environment: More variables for all machines.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(
+        self, names: Sequence[str], cores: Sequence[int] | None = None, environment: dict[str, str] | None = None
+    ) -> None:
         self._names = names
+        self._cores = None if cores is None else dict(zip(names, cores, strict=True))
+        self._environment = _ENVIRONMENT | (environment or {})
         self._cluster: Cluster | None = None
         self._machines: dict[str, Any] = {}
         self._before: dict[str, str | None] = {}
@@ -47,6 +53,7 @@ class RayCluster:
     @property
     def address(self) -> str:
         """The address of the head, for `--address`."""
+        assert self._cluster is not None
         return str(self._cluster.address)
 
     def __enter__(self) -> Self:
@@ -60,7 +67,7 @@ class RayCluster:
     def _start(self) -> None:
         folder = Path(self._folder.name)
         (folder / "ray").mkdir()
-        environment = _ENVIRONMENT | {"RAY_TMPDIR": str(folder), "RAY_gcs_storage_path": str(folder / "gcs")}
+        environment = self._environment | {"RAY_TMPDIR": str(folder), "RAY_gcs_storage_path": str(folder / "gcs")}
         self._before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
         self._cluster = Cluster(
@@ -95,9 +102,26 @@ class RayCluster:
 
     def add(self, name: str) -> None:
         """Start a machine, and wait until it has joined."""
-        self._machines[name] = self._cluster.add_node(
-            num_cpus=1, object_store_memory=_STORE_BYTES, labels={"visaged-node": name}
-        )
+        assert self._cluster is not None
+        before = os.sched_getaffinity(0)
+        if self._cores is not None:
+            os.sched_setaffinity(0, {self._cores[name]})  # which its processes inherit
+        try:
+            self._machines[name] = self._started(name)
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def _started(self, name: str) -> Any:
+        assert self._cluster is not None
+        for last in (False, True):
+            try:
+                return self._cluster.add_node(
+                    num_cpus=1, object_store_memory=_STORE_BYTES, labels={"visaged-node": name}
+                )
+            except Exception:  # Ray gives up after 30 s, which a loaded machine may need
+                if last:
+                    raise
+        raise AssertionError("unreachable")
 
     def kill(self, name: str) -> None:
         """End a machine at once, with all that runs on it (SIGKILL)."""
