@@ -14,7 +14,7 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
@@ -35,15 +35,13 @@ class RayCluster:
     Args:
         names: Names of the machines besides the head, which has none that a fleet lists.
         cores: The core that each machine has; None for all.
-        environment: More variables for all machines.
+        host: Address of the head; by default that of this machine.
     """
 
-    def __init__(
-        self, names: Sequence[str], cores: Sequence[int] | None = None, environment: dict[str, str] | None = None
-    ) -> None:
+    def __init__(self, names: Sequence[str], cores: Sequence[int] | None = None, host: str | None = None) -> None:
         self._names = names
         self._cores = None if cores is None else dict(zip(names, cores, strict=True))
-        self._environment = _ENVIRONMENT | (environment or {})
+        self._host = {} if host is None else {"node_ip_address": host}
         self._cluster: Cluster | None = None
         self._machines: dict[str, Any] = {}
         self._before: dict[str, str | None] = {}
@@ -67,7 +65,7 @@ class RayCluster:
     def _start(self) -> None:
         folder = Path(self._folder.name)
         (folder / "ray").mkdir()
-        environment = self._environment | {"RAY_TMPDIR": str(folder), "RAY_gcs_storage_path": str(folder / "gcs")}
+        environment = ENVIRONMENT | {"RAY_TMPDIR": str(folder), "RAY_gcs_storage_path": str(folder / "gcs")}
         self._before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
         self._cluster = Cluster(
@@ -78,6 +76,7 @@ class RayCluster:
                 "object_store_memory": _STORE_BYTES,
                 "include_dashboard": False,
                 "labels": {"visaged-node": "head"},
+                **self._host,
             },
         )
         for name in self._names:
