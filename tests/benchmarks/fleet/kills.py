@@ -19,9 +19,10 @@ LEASE_S = 6.0
 FROZEN_S = 3.0
 
 
-def main(kills: int = 20, seed: int = 1) -> None:
-    """Kill nodes, and print what came of it."""
-    chance = random.Random(seed)
+def main(options: list[str]) -> None:
+    """Kill nodes, 20 or as many as are named, and print what came of it."""
+    kills = int(options[0]) if options else 20
+    chance = random.Random(1)
     recoveries: list[float] = []
     back: list[float] = []
     with running(NODES, CAMERAS, 2, LEASE_S) as rig:
