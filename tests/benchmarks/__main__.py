@@ -12,6 +12,7 @@ from tests.benchmarks import (
     daemon,
     decoding,
     first_picture,
+    fleet,
     hostile,
     idle,
     leaks,
@@ -53,6 +54,7 @@ ALL: dict[str, Callable[[], None]] = {
     "first_picture": first_picture.main,
     "open_page": open_page.main,
     "volumes": volumes.main,
+    "fleet": fleet.main,
     "soak": soak,
     "peers": peers.main,
 }

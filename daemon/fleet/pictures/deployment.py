@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # a replica does without the networks' libraries, which the s
 _NAME = "pictures"
 _POLICY = "visaged.daemon.fleet.pictures.policy:one_for_each_node"
 _MOST_NODES = 10_000
+# Seconds after which a node that has gone has no replica to wait for it any more.
+_GONE_S = 10.0
 # Seconds from one look at the node to the next; all replicas are asked by Serve's one controller.
 _CHECK_S = 5.0
 # Seconds for an answer's head beyond `http.deadline_s`.
@@ -170,6 +172,7 @@ def _application(plan: _Plan) -> serve.Application:
             max_replicas=_MOST_NODES,
             policy=AutoscalingPolicy(policy_function=_POLICY),
             upscale_delay_s=0,
+            downscale_delay_s=_GONE_S,
         ),
         max_replicas_per_node=1,
         max_ongoing_requests=_most(plan) + _BEYOND,
