@@ -324,6 +324,16 @@ class Settings(StrictConfig):
             raise ValueError(f"{node} is the node's name too, and both have a status topic; rename one")
         return cameras
 
+    @model_validator(mode="after")
+    def _buckets_are_guarded(self) -> Settings:
+        served = self.http.fleet.enabled and self.oss.enabled
+        if served and not (self.oss.keys or is_loopback(self.http.fleet.host)):
+            raise ValueError(
+                f"http.fleet.host {self.http.fleet.host} can be reached from other machines, where buckets are served "
+                "too, and there are no oss.keys: give some, or set http.fleet.host to 127.0.0.1"
+            )
+        return self
+
     def enabled(self, known: set[str], camera: CameraSettings | None = None) -> frozenset[str]:
         """Return which of the known attributes are on, in general or for a camera."""
         switches = self.attributes | (camera.attributes if camera is not None else {})

@@ -45,9 +45,9 @@ class NodeReport:
         capacity: Cameras of weight 1 that it can analyse; None while that is not known.
         cameras: What it holds, active or warm. A camera that is missing here is let go: nothing is published for it any
             more, and the ends of its tracks have been composed, or are told by `Revoked.ended` to be another's.
-        leaving: Whether the node is about to stop, and takes no cameras any more. Its last report, after it has ended
-            its tracks, has no cameras. Where its lease has ended before that, others may have ended them: it leaves them
-            open in its history for the next run, which is told which (`Joined`).
+        leaving: Whether the node is about to stop, and takes no cameras any more. Its last report has no cameras, after
+            it has ended their tracks. If its lease has ended by then, others may have ended them: it sends no last
+            report, and its history keeps them open for the next run, which is told by `Joined`.
         home: What tells this node's state folder from that of every other node, such as a random text kept in it. A
             later run with the same home is the same node started again, which proves that the earlier run is dead.
         beat: Counts the reports of this run from 1, so that one that comes late is not taken for news; 0: not counted.

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, field_validator
@@ -79,5 +80,11 @@ class ServedPictures(StrictConfig):
 
     enabled: bool = False
     """Whether `visaged fleet run` deploys it."""
+    host: str = "127.0.0.1"
+    """Address on which Ray Serve's proxy listens on every node, such as 0.0.0.0. Beyond loopback it takes `http.keys`
+    (or `http.without_keys`)."""
     port: Annotated[int, Field(ge=1, le=65535), NotBoolean] = 8000
     """Port of Ray Serve's proxy on every node."""
+    doors: Path | None = None
+    """Folder of the sockets on which the node's daemon answers Ray Serve's replica beside it. The fleet sets it on each
+    node; leave it out."""

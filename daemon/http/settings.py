@@ -145,6 +145,12 @@ class HttpSettings(StrictConfig):
                 "`visaged key NAME` and put its lines under keys, or set host to 127.0.0.1, or, if a proxy in front "
                 "has a login of its own, set without_keys to true"
             )
+        if self.fleet.enabled and not (self.keys or self.without_keys or is_loopback(self.fleet.host)):
+            raise ValueError(
+                f"fleet.host {self.fleet.host} can be reached from other machines, and there are no keys: make one "
+                "with `visaged key NAME` and put its lines under keys, or set fleet.host to 127.0.0.1, or, if a proxy "
+                "in front has a login of its own, set without_keys to true"
+            )
         return self
 
 

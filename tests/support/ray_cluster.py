@@ -14,7 +14,7 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
@@ -34,10 +34,14 @@ class RayCluster:
 
     Args:
         names: Names of the machines besides the head, which has none that a fleet lists.
+        cores: The core that each machine has; None for all.
+        host: Address of the head; by default that of this machine.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], cores: Sequence[int] | None = None, host: str | None = None) -> None:
         self._names = names
+        self._cores = None if cores is None else dict(zip(names, cores, strict=True))
+        self._host = {} if host is None else {"node_ip_address": host}
         self._cluster: Cluster | None = None
         self._machines: dict[str, Any] = {}
         self._before: dict[str, str | None] = {}
@@ -47,6 +51,7 @@ class RayCluster:
     @property
     def address(self) -> str:
         """The address of the head, for `--address`."""
+        assert self._cluster is not None
         return str(self._cluster.address)
 
     def __enter__(self) -> Self:
@@ -60,7 +65,7 @@ class RayCluster:
     def _start(self) -> None:
         folder = Path(self._folder.name)
         (folder / "ray").mkdir()
-        environment = _ENVIRONMENT | {"RAY_TMPDIR": str(folder), "RAY_gcs_storage_path": str(folder / "gcs")}
+        environment = ENVIRONMENT | {"RAY_TMPDIR": str(folder), "RAY_gcs_storage_path": str(folder / "gcs")}
         self._before = {name: os.environ.get(name) for name in environment}
         os.environ.update(environment)
         self._cluster = Cluster(
@@ -71,6 +76,7 @@ class RayCluster:
                 "object_store_memory": _STORE_BYTES,
                 "include_dashboard": False,
                 "labels": {"visaged-node": "head"},
+                **self._host,
             },
         )
         for name in self._names:
@@ -95,9 +101,26 @@ class RayCluster:
 
     def add(self, name: str) -> None:
         """Start a machine, and wait until it has joined."""
-        self._machines[name] = self._cluster.add_node(
-            num_cpus=1, object_store_memory=_STORE_BYTES, labels={"visaged-node": name}
-        )
+        assert self._cluster is not None
+        before = os.sched_getaffinity(0)
+        if self._cores is not None:
+            os.sched_setaffinity(0, {self._cores[name]})  # which its processes inherit
+        try:
+            self._machines[name] = self._started(name)
+        finally:
+            os.sched_setaffinity(0, before)
+
+    def _started(self, name: str) -> Any:
+        assert self._cluster is not None
+        for last in (False, True):
+            try:
+                return self._cluster.add_node(
+                    num_cpus=1, object_store_memory=_STORE_BYTES, labels={"visaged-node": name}
+                )
+            except Exception:  # Ray gives up after 30 s, which a loaded machine may need
+                if last:
+                    raise
+        raise AssertionError("unreachable")
 
     def kill(self, name: str) -> None:
         """End a machine at once, with all that runs on it (SIGKILL)."""

@@ -24,7 +24,7 @@ from visaged.daemon.config.document import ConfigProblem, SettingsError
 from visaged.daemon.errors import StartError
 from visaged.daemon.fleet.cluster.joining import connect
 from visaged.daemon.fleet.plan.documents import FleetError
-from visaged.daemon.settings import warnings
+from visaged.daemon.settings import Settings, warnings
 
 if TYPE_CHECKING:
     from visaged.daemon.fleet.cluster.client import FleetClient
@@ -68,7 +68,7 @@ def run(
 
         client = FleetClient.start(settings.fleet.name)
         client.same_version()
-        _configure(client, document, file.identity, replace)
+        _configure(client, document, settings, file.identity, replace)
         out.print(f"fleet {client.fleet} has the configuration {config}", markup=False, soft_wrap=True)
         if not detach:
             _follow(client, file)
@@ -154,6 +154,9 @@ def rebalance(address: _Address = "auto", fleet: _Fleet = None, as_json: _Json =
 def stop(address: _Address = "auto", fleet: _Fleet = None, as_json: _Json = False) -> None:
     """End a fleet on all machines: its daemons end in order. The Ray cluster goes on."""
     with _told(), _client(address, fleet) as client:
+        from visaged.daemon.fleet.pictures.serving import serve_no_more
+
+        serve_no_more(client.fleet)
         client.stop()
     _done(as_json, f"fleet {client.fleet} has ended", fleet=client.fleet)
 
@@ -168,8 +171,11 @@ def check(file: Annotated[Path, typer.Argument(help="Configuration file of the f
     out.print(f"{file}: no problems", markup=False, soft_wrap=True)
 
 
-def _configure(client: FleetClient, document: dict[str, Any], identity: str, replace: bool) -> None:
+def _configure(client: FleetClient, document: dict[str, Any], settings: Settings, identity: str, replace: bool) -> None:
+    from visaged.daemon.fleet.pictures.serving import serve_as_configured
+
     client.ask("configure", document, identity, replace)
+    serve_as_configured(settings)
 
 
 def _follow(client: FleetClient, file: FleetFile) -> None:
@@ -219,7 +225,7 @@ def _reread(client: FleetClient, file: FleetFile) -> None:
         if settings.fleet.name != client.fleet:
             text = f"cannot change while the fleet runs: it is {client.fleet}; `visaged fleet stop` first"
             raise SettingsError([ConfigProblem("fleet.name", text)])
-        _configure(client, document, file.identity, replace=False)
+        _configure(client, document, settings, file.identity, replace=False)
     except SettingsError as error:
         for problem in error.problems:
             show(err, f"the configuration was not taken: {problem}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from visaged.daemon.cli.cameras import camera_document, split_name
 from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError, read
+from visaged.daemon.fleet.checking import fleet_problems
 from visaged.daemon.management.patches import Patches, name_of, patched
 from visaged.daemon.settings import Settings, parse
 
@@ -45,7 +46,7 @@ def checked(document: dict[str, Any]) -> Settings:
         SettingsError: It cannot be used by a fleet; names every problem by the path of its key.
     """
     settings = parse(document)
-    problems: list[ConfigProblem] = []
+    problems = fleet_problems(document)
     if problems:
         raise SettingsError(problems)
     return settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import re
@@ -33,10 +32,10 @@ def connect(address: str) -> None:
     Raises:
         StartError: Ray is not installed, there is no such cluster, or it has another version of Ray or Python.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise StartError(INSTALL)
-    import ray
-
+    try:
+        import ray
+    except ImportError:
+        raise StartError(INSTALL) from None
     _probe(os.environ.get("RAY_ADDRESS", "auto") if address == "auto" else address)
     try:
         ray.init(
@@ -47,14 +46,7 @@ def connect(address: str) -> None:
             configure_logging=False,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise StartError(_reason(address, error)) from None
-
-
-def disconnect() -> None:
-    """Leave the cluster; the fleet goes on."""
-    import ray
-
-    ray.shutdown()
+        raise StartError(reason(address, error)) from None
 
 
 def _probe(address: str) -> None:
@@ -63,17 +55,16 @@ def _probe(address: str) -> None:
         return
     host, mark, port = address.rpartition(":")
     if "://" in address or not mark or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise StartError(
-            f"the address of the Ray cluster, {address!r}, is none: give HOST:PORT, such as head:6379, or auto"
-        )
+        raise StartError(f"{address!r} is no address of a Ray cluster: give HOST:PORT, such as head:6379, or auto")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _PROBE_S).close()
     except OSError as error:
-        reason = error.strerror or str(error) or "no answer"
-        raise StartError(f"the Ray cluster at {address} cannot be reached ({reason}): {_START}") from None
+        text = error.strerror or str(error) or "no answer"
+        raise StartError(f"the Ray cluster at {address} cannot be reached ({text}): {_START}") from None
 
 
-def _reason(address: str, error: BaseException) -> str:
+def reason(address: str, error: BaseException) -> str:
+    """Return why a cluster cannot be joined, and what to do, from the error that Ray raised."""
     text = str(error)
     cause: BaseException | None = error
     while cause is not None:

@@ -21,6 +21,7 @@ from visaged.daemon.errors import StartError
 from visaged.daemon.fleet.cluster.names import NAMESPACE, coordinator_name
 from visaged.daemon.fleet.cluster.versions import Versions
 from visaged.daemon.fleet.node.member import Member
+from visaged.daemon.fleet.pictures.doors import folder_of
 from visaged.daemon.fleet.records import FleetView, NodeReport, Orders
 from visaged.daemon.logs.setup import ProcessLog
 from visaged.pipelines.runtime.metrics import Metrics
@@ -78,7 +79,7 @@ class Life:
     """
 
     def __init__(self, fleet: str, node: str) -> None:
-        self._node = node
+        self._fleet, self._node = fleet, node
         self._coordinator = Coordinator(fleet)
         self._stopping = threading.Event()
         self._member: Member | None = None
@@ -130,7 +131,9 @@ class Life:
 
     def _take_part(self, document: dict[str, Any], process_log: ProcessLog, metrics: Metrics) -> int:
         address = ray.util.get_node_ip_address()
-        member = Member(document, self._node, Versions.here().visaged, address, metrics=metrics, view=self._view)
+        doors = folder_of(self._fleet, ray.get_runtime_context().get_node_id())
+        version = Versions.here().visaged
+        member = Member(document, self._node, version, address, metrics=metrics, view=self._view, doors=doors)
         try:
             process_log.configure(member.settings.log)
             member.find_capacity(self._stopping)

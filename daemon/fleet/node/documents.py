@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from visaged.daemon.config.document import ConfigProblem, SettingsError
@@ -13,8 +14,13 @@ from visaged.daemon.settings import check, parse
 Document = dict[str, Any]
 
 
-def node_document(document: Document, node: str) -> Document:
+def node_document(document: Document, node: str, doors: Path | None = None) -> Document:
     """Return the configuration of a node: the fleet's, with the node's name, and its own settings laid over it.
+
+    Args:
+        document: The fleet's.
+        node: Name of the node.
+        doors: Folder for the sockets on which the daemon answers Ray Serve; None for none.
 
     Raises:
         SettingsError: The configuration is for another kind of daemon.
@@ -26,7 +32,7 @@ def node_document(document: Document, node: str) -> Document:
     if isinstance(result.get("mqtt"), Mapping) and result["mqtt"].get("embedded"):
         text = "the nodes of a fleet need one broker for all: set it to false, and host to a broker of your own"
         raise SettingsError([ConfigProblem("mqtt.embedded", text)])
-    return result
+    return result if doors is None else merged(result, {"http": {"fleet": {"doors": str(doors)}}})
 
 
 def usable(document: Document) -> tuple[Document, dict[str, str]]:

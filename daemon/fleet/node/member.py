@@ -59,6 +59,7 @@ class Member:
         wall: Returns seconds since 1970.
         metrics: The daemon's metrics; None for new ones.
         view: Returns the newest view of the fleet, for `/v1/fleet` and the page; may wait and raise. None for none.
+        doors: Folder for the sockets on which the daemon answers Ray Serve; None for none.
 
     Raises:
         SettingsError: The configuration cannot be used on this node; names every problem by the path of its key.
@@ -84,8 +85,9 @@ class Member:
         wall: Callable[[], float] = time.time,
         metrics: Metrics | None = None,
         view: Callable[[], FleetView] | None = None,
+        doors: Path | None = None,
     ) -> None:
-        self._view = view
+        self._view, self._doors = view, doors
         self._node, self._version, self._address, self._clock = node, version, address, clock
         self._document = document | {"cameras": []}
         self._configuration = Configuration(self._read, is_kept=False)
@@ -266,7 +268,7 @@ class Member:
             self.daemon.run_cameras()
 
     def _read(self) -> dict[str, Any]:
-        document, problems = usable(node_document(self._document, self._node))
+        document, problems = usable(node_document(self._document, self._node, self._doors))
         for camera, text in problems.items():
             log.error("camera %s cannot run on this node: %s", camera, text)
         return document

@@ -138,15 +138,18 @@ class Placement:
         return moves
 
     def rebalance(self, most: int) -> int:
-        """Move cameras from the fullest nodes to the emptiest, until that levels nothing more or `most` have moved.
+        """Move cameras from the fullest nodes to the emptiest, each once at most, until that levels nothing more.
+
+        Args:
+            most: Most moves.
 
         Returns:
             The number of moves.
         """
-        moves = 0
-        while moves < most and self._level_once():
-            moves += 1
-        return moves
+        moved: set[str] = set()
+        while len(moved) < most and (camera := self._level_once(moved)) is not None:
+            moved.add(camera)
+        return len(moved)
 
     def _best(self, need: Need, besides: str = "") -> Machine | None:
         """Return the best node with room for a camera: of those not fuller than their average, the one it prefers."""
@@ -208,7 +211,8 @@ class Placement:
             after / machine.capacity < load - _EPSILON
         )
 
-    def _level_once(self) -> bool:
+    def _level_once(self, moved: set[str]) -> str | None:
+        """Move one more camera; return it, or None if that levels nothing."""
         by_load = sorted((n for n, m in self._machines.items() if m.capacity > 0 or self._held[n]), key=self._load)
         for fullest in reversed(by_load):
             for name in by_load:
@@ -220,12 +224,15 @@ class Placement:
                 fitting = [
                     need
                     for need in self._held[fullest].values()
-                    if need.allows(machine) and self._may_take(machine, need, math.inf, self._load(fullest))
+                    if need.camera not in moved
+                    and need.allows(machine)
+                    and self._may_take(machine, need, math.inf, self._load(fullest))
                 ]
                 if fitting:
-                    self._put(max(fitting, key=lambda n: (score(n.camera, machine), n.camera)), name)
-                    return True
-        return False
+                    need = max(fitting, key=lambda n: (score(n.camera, machine), n.camera))
+                    self._put(need, name)
+                    return need.camera
+        return None
 
     def _possible(self, need: Need) -> Sequence[Machine]:
         """Return the nodes that take cameras and may hold this one, whether they have room or not."""
