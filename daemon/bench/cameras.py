@@ -134,10 +134,11 @@ def saturate(bench: Bench, clip: Clip, seconds: float, **options: object) -> Mea
     with composing(bench.died) as out:
         rig = Rig(bench, specs, out.submit)
         rig.start()
-        rig.measure(0.3 * seconds)
-        measured = rig.measure(0.7 * seconds)
-        rig.stop()
-    return measured
+        try:
+            rig.measure(0.3 * seconds)
+            return rig.measure(0.7 * seconds)
+        finally:
+            rig.stop()
 
 
 def find_carried(bench: Bench, clip: Clip, seconds: float, report: Report = lambda what, part: None) -> Carried:

@@ -13,7 +13,7 @@ import pytest
 from visaged.daemon.bench.capacity import FILE, CapacityError, measured_capacity, usual
 from visaged.daemon.settings import Settings
 
-SHORT_S = 0.3
+SHORT_S = 1.5
 
 
 def settings(**document: Any) -> Settings:
