@@ -205,7 +205,7 @@ def measure(settings: Settings, camera: dict[str, Any], folder: Path, seconds: f
     size = next(one for one in SIZES if one.name == "1080p")
     bench, cores = Bench(settings), machine.cores_allowed()
     clip = make_clip(_DEMO, size, folder / "1080p.mp4")
-    rounds = []
+    rounds: list[tuple[float, float, float, str | None]] = []
     for turn in range(_ROUNDS):
         try:
             full = saturate(bench, clip, seconds * 2**turn, **camera)
