@@ -27,6 +27,7 @@ from visaged.daemon.config.errors import problems_of
 from visaged.daemon.config.secrets import Secret
 from visaged.daemon.fetch.settings import FetchSettings
 from visaged.daemon.fetch.settings import check as check_fetch
+from visaged.daemon.fleet.settings import CameraFleet, FleetSettings
 from visaged.daemon.http.settings import HttpSettings, check_http, http_warnings
 from visaged.daemon.logs.settings import LogSettings, check_log
 from visaged.models.errors import ModelError
@@ -118,6 +119,8 @@ class CameraSettings(SourceConfig, _Login):
     priority: Annotated[int, Field(ge=-3, le=3), NotBoolean] = 0
     """Who keeps more when there are more cameras than the machine can analyse: the lower are reduced first, and each
     step keeps twice as many of its frames."""
+    fleet: CameraFleet = CameraFleet()
+    """Which nodes of a fleet may hold the camera."""
 
     @field_validator("url")
     @classmethod
@@ -307,6 +310,8 @@ class Settings(StrictConfig):
     """The events that are kept, to be asked for later."""
     privacy: PrivacySettings = PrivacySettings()
     """What pictures may show."""
+    fleet: FleetSettings = FleetSettings()
+    """The fleet of machines that `visaged fleet` runs with this configuration."""
 
     @field_validator("cameras")
     @classmethod
@@ -318,6 +323,16 @@ class Settings(StrictConfig):
         if any(camera.name == node for camera in cameras):
             raise ValueError(f"{node} is the node's name too, and both have a status topic; rename one")
         return cameras
+
+    @model_validator(mode="after")
+    def _buckets_are_guarded(self) -> Settings:
+        served = self.http.fleet.enabled and self.oss.enabled
+        if served and not (self.oss.keys or is_loopback(self.http.fleet.host)):
+            raise ValueError(
+                f"http.fleet.host {self.http.fleet.host} can be reached from other machines, where buckets are served "
+                "too, and there are no oss.keys: give some, or set http.fleet.host to 127.0.0.1"
+            )
+        return self
 
     def enabled(self, known: set[str], camera: CameraSettings | None = None) -> frozenset[str]:
         """Return which of the known attributes are on, in general or for a camera."""

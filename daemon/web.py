@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from visaged.daemon.config.tls import TlsError, TlsSettings
 from visaged.daemon.errors import StartError
 from visaged.daemon.events.api import install_events
 from visaged.daemon.fetch.fetcher import Fetcher
+from visaged.daemon.fleet.api import install_fleet
+from visaged.daemon.fleet.pictures.doors import API, OSS, make_folder
+from visaged.daemon.fleet.settings import ServedPictures
+from visaged.daemon.fleet.sight import FleetSight
 from visaged.daemon.http.access import KeyGuard
 from visaged.daemon.http.browsers.guard import PageGuard
 from visaged.daemon.http.browsers.headers import PRIVATE, SAFE, SafeHeaders
@@ -43,6 +48,8 @@ from visaged.pipelines.runtime.metrics import Metrics
 from visaged.pipelines.runtime.progress import beat
 
 _BEAT_S = 1.0
+# Where this process is Ray's, its policy makes uvloop's event loops, on which the connections do not run.
+_LOOP = asyncio.SelectorEventLoop if os.name == "posix" else asyncio.new_event_loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class Web:
         history: What happened.
         heads: The attributes that are read.
         state_folder: Folder in which sessions are kept; None keeps them in memory.
+        fleet: Where the newest view of the fleet comes from; None without a fleet.
 
     Raises:
         StartError: A port is taken, or a file or secret cannot be used.
@@ -90,6 +98,7 @@ class Web:
         history: History,
         heads: Mapping[str, Head],
         state_folder: Path | None = None,
+        fleet: FleetSight | None = None,
     ) -> None:
         self._metrics = metrics
         self._listeners: dict[str, _Listener] = {}
@@ -108,6 +117,7 @@ class Web:
         sessions = Sessions(Keyring(http.keys), state_folder)
         install_session(app, sessions, metrics)
         install_live(app, view, live, self._viewers)
+        install_fleet(app, fleet)
         self._asking = install_events(app, view, history, self._viewers, http, heads)
         if settings.kit.enabled:
             kit.install_kit(app, pictures, self._fetcher, settings.kit, model_version(*networks))
@@ -125,6 +135,8 @@ class Web:
                 except ValueError as error:
                     raise StartError(f"oss: {error}") from None
                 self._listen("oss", oss.host, oss.port, oss_app, oss.tls)
+                self._open_door(OSS, oss_app, http.fleet)
+            self._open_door(API, guarded, http.fleet)
         except StartError:
             self.close()
             raise
@@ -142,7 +154,8 @@ class Web:
 
     def run(self, stopping: threading.Event) -> None:
         """Serve until `stop` is called; raises RuntimeError if the servers end by themselves."""
-        asyncio.run(self._serve())
+        with asyncio.Runner(loop_factory=_LOOP) as runner:
+            runner.run(self._serve())
         if not stopping.is_set():
             raise RuntimeError("the HTTP server ended by itself")
 
@@ -171,15 +184,41 @@ class Web:
             context = None if tls is None else tls.context()
         except TlsError as error:
             raise StartError(f"{name}.tls: {error}") from None
-        # A client of a bucket may keep its objects; what the API tells may be about people.
-        logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log), PRIVATE if name == "http" else SAFE)
-        server = Server(logged, self._limits, self._metrics, name, context, self._turns, self._viewers.close)
+        server = self._server(name, app, context, is_api=name == "http")
         self._listeners[name] = _Listener(_open(name, host, port), server, "https" if tls else "http")
+
+    def _open_door(self, name: str, app: ASGIApp, served: ServedPictures) -> None:
+        """Listen on a socket of the file system as well, for the fleet's front on this machine."""
+        if served.enabled and served.doors is not None:
+            server = self._server(name, app, None, is_api=name == API, behind_front=True)
+            self._listeners[name] = _Listener(_open_file(served.doors, name), server, "unix")
+
+    def _server(
+        self, name: str, app: ASGIApp, context: ssl.SSLContext | None, is_api: bool, behind_front: bool = False
+    ) -> Server:
+        # A client of a bucket may keep its objects; what the API tells may be about people.
+        logged = SafeHeaders(RequestLog(app, self._metrics, self._access_log), PRIVATE if is_api else SAFE)
+        closing = self._viewers.close
+        return Server(logged, self._limits, self._metrics, name, context, self._turns, closing, behind_front)
 
     def _fetched(self, result: str, seconds: float, size: int) -> None:
         self._metrics.fetches.labels(result).inc()
         self._metrics.fetch_seconds.observe(seconds)
         self._metrics.fetched_bytes.inc(size)
+
+
+def _open_file(folder: Path, name: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        make_folder(folder)
+        # What an earlier run left; it is over, or lost its state folder and this place to this run.
+        (folder / name).unlink(missing_ok=True)
+        listener.bind(str(folder / name))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise StartError(f"http.fleet.doors cannot be used: {folder / name} {error.strerror or error}") from None
+    return listener
 
 
 def _open(name: str, host: str, port: int) -> socket.socket:

@@ -25,6 +25,10 @@ def _object(**properties: dict[str, Any]) -> dict[str, Any]:
 
 SCHEMA: dict[str, Any] = _object(
     node={"description": "The node's name, as in topics.", **_TEXT},
+    fleet={
+        "description": "How it stands in its fleet, as /readyz says; null without one. /v1/fleet tells of the fleet.",
+        "type": ["object", "null"],
+    },
     version={"description": "Version of visaged.", **_TEXT},
     epoch={"description": "Number of this run, as in messages; larger than those of earlier runs.", "type": "integer"},
     started_at={"description": "When this run began.", "type": "string", "format": "date-time"},

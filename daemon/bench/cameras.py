@@ -128,16 +128,17 @@ def run_cameras(
     return Try(cameras, good, decoded, analysed, round(measured.dropped), measured)
 
 
-def saturate(bench: Bench, clip: Clip, seconds: float) -> Measured:
-    """Read as many cameras as there are cores as fast as they can be analysed."""
-    specs = bench.specs([_camera(index, clip, "fast") for index in range(bench.cores)])
+def saturate(bench: Bench, clip: Clip, seconds: float, **options: object) -> Measured:
+    """Read as many cameras as there are cores as fast as they can be analysed; `options` as in `run_cameras`."""
+    specs = bench.specs([_camera(index, clip, "fast") | options for index in range(bench.cores)])
     with composing(bench.died) as out:
         rig = Rig(bench, specs, out.submit)
         rig.start()
-        rig.measure(0.3 * seconds)
-        measured = rig.measure(0.7 * seconds)
-        rig.stop()
-    return measured
+        try:
+            rig.measure(0.3 * seconds)
+            return rig.measure(0.7 * seconds)
+        finally:
+            rig.stop()
 
 
 def find_carried(bench: Bench, clip: Clip, seconds: float, report: Report = lambda what, part: None) -> Carried:

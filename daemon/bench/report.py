@@ -15,6 +15,7 @@ from rich.text import Text
 
 from visaged.daemon.bench import machine
 from visaged.daemon.bench.cameras import FPS, Carried
+from visaged.daemon.bench.capacity import MARGIN, to_give
 from visaged.daemon.bench.clips import SOURCE_FPS
 from visaged.daemon.bench.run import Outcome
 from visaged.models.session import SessionConfig, why
@@ -76,6 +77,9 @@ def document(outcome: Outcome, version: str, now: float) -> dict[str, Any]:
             "workers": bench.workers,
         },
         "cameras": [_camera(one) for one in outcome.cameras],
+        "fleet": {
+            "capacity": to_give(next(one.cameras for one in outcome.cameras if one.clip.size.name == "1080p")),
+        },
         "pictures": {
             "width": outcome.pictures.width,
             "height": outcome.pictures.height,
@@ -147,6 +151,10 @@ def for_people(shown: dict[str, Any]) -> RenderableType:
     if shown["low"]:
         low = Text("These figures are low; measure again when the machine is quiet.\n", "bold yellow")
         parts.append(low.append("\n".join(f"  {one}" for one in shown["complaints"]) + "\n", "not bold"))
+    parts.append(
+        Text(f"As a node of a fleet: `capacity: {shown['fleet']['capacity']:g}` in fleet.nodes, which is {MARGIN:g} of "
+             "what it carries of 1080p.")
+    )  # fmt: skip
     parts.append(
         Text(f"Measured in {shown['seconds']:.0f} s. Not in it: the network, and what brokers and clients take.")
     )

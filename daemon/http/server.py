@@ -53,6 +53,7 @@ class Server(uvicorn.Server):
         tls: Context for HTTPS; None for HTTP.
         turns: Shares the event loop out, also with other servers in it; None for this server alone.
         closing: Called when the server begins to shut down, to end answers that would go on for ever.
+        behind_front: Whether all requests come through a server in front that says truly who the client is.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Server(uvicorn.Server):
         tls: ssl.SSLContext | None = None,
         turns: Turns | None = None,
         closing: Callable[[], None] = lambda: None,
+        behind_front: bool = False,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -75,6 +77,7 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                forwarded_allow_ips="*" if behind_front else None,
                 timeout_graceful_shutdown=1,
             )
         )

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from visaged.daemon.config.base import HostName, Name, is_loopback
 from visaged.daemon.config.document import ConfigProblem
 from visaged.daemon.config.tls import TlsError, TlsSettings
+from visaged.daemon.fleet.settings import ServedPictures
 from visaged.pipelines.runtime.config import HiddenText, StrictConfig
 
 Role = Literal["reader", "admin"]
@@ -97,6 +98,8 @@ class HttpSettings(StrictConfig):
     """Most pictures that are analysed or wait at a time; further ones are refused with 503 and Retry-After."""
     deadline_s: Annotated[float, Field(ge=0.001, le=300)] = 10.0
     """Longest time in seconds from the last byte of a picture to its answer, which is 503 with Retry-After then."""
+    fleet: ServedPictures = ServedPictures()
+    """Single pictures by a whole fleet."""
 
     @property
     def max_pixels(self) -> int:
@@ -141,6 +144,12 @@ class HttpSettings(StrictConfig):
                 f"host {self.host} can be reached from other machines, and there are no keys: make one with "
                 "`visaged key NAME` and put its lines under keys, or set host to 127.0.0.1, or, if a proxy in front "
                 "has a login of its own, set without_keys to true"
+            )
+        if self.fleet.enabled and not (self.keys or self.without_keys or is_loopback(self.fleet.host)):
+            raise ValueError(
+                f"fleet.host {self.fleet.host} can be reached from other machines, and there are no keys: make one "
+                "with `visaged key NAME` and put its lines under keys, or set fleet.host to 127.0.0.1, or, if a proxy "
+                "in front has a login of its own, set without_keys to true"
             )
         return self
 

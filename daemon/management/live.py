@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from visaged.pipelines.tracking.tracker import TrackerConfig
 
-_LIVE_PARTS = frozenset({"cameras", "attributes", "min_confidence"})
+_LIVE_PARTS = frozenset({"cameras", "attributes", "min_confidence", "fleet"})
 """Top-level keys that can change with everything below them."""
 
 _LIVE_KEYS = {

@@ -12,6 +12,7 @@ from tests.benchmarks import (
     daemon,
     decoding,
     first_picture,
+    fleet,
     hostile,
     idle,
     leaks,
@@ -24,6 +25,7 @@ from tests.benchmarks import (
     sizes,
     spool,
     throughput,
+    volumes,
 )
 
 
@@ -51,6 +53,8 @@ ALL: dict[str, Callable[[], None]] = {
     "decoding": decoding.main,
     "first_picture": first_picture.main,
     "open_page": open_page.main,
+    "volumes": volumes.main,
+    "fleet": fleet.main,
     "soak": soak,
     "peers": peers.main,
 }

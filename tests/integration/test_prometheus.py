@@ -27,6 +27,7 @@ EMPTY = {
     "visaged_camera_failures_total": "no camera failed",
     "visaged_camera_wakes_total": "no camera was idle",
     "visaged_http_refused_total": "no request was refused",
+    "visaged_fleet_": "the daemon is in no fleet",
 }
 
 QUOTED = re.compile(r'"[^"]*"')
@@ -90,7 +91,7 @@ def test_the_files_are_valid() -> None:
 @needs(PROMETHEUS)
 def test_the_rules_do_what_their_cases_say() -> None:
     said = promtool("test", "rules", *sorted((FOLDER / "tests").glob("*.yml")))
-    assert said.count("SUCCESS") == 4
+    assert said.count("SUCCESS") == len(list((FOLDER / "tests").glob("*.yml")))
 
 
 def test_every_panel_of_the_dashboard_gets_data(watched: Watched) -> None:

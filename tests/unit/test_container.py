@@ -81,11 +81,12 @@ def test_the_requirements_of_each_variant() -> None:
     assert [line for line in cpu if line not in others] == ["onnxruntime>=1.22,<2"]
     assert set(project["dependencies"]) < set(cuda)
     assert any("[cuda,cudnn]" in line for line in cuda)
-    done = subprocess.run(
-        [sys.executable, FOLDER / "requirements.py", "rocm"], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode != 0
-    assert "cpu|cuda" in done.stderr
+    assert module.requirements(project, "cpu", ["fleet"]) == [*cpu, *project["optional-dependencies"]["fleet"]]
+    for wrong in (["rocm"], ["cpu", "flet"], []):
+        command = [sys.executable, str(FOLDER / "requirements.py"), *wrong]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode != 0
+        assert "cpu|cuda" in done.stderr
 
 
 def test_the_image_is_of_no_root_and_holds_no_secret() -> None:

@@ -7,7 +7,7 @@ import re
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,10 @@ FULL = {
     "daemon/api/aliyun_oss": "one service in its parts: signatures, buckets, objects, and what it answers about them",
 }
 """Folders with more files, and why. One that no longer needs its place here has to leave it."""
+SPLIT = {
+    "daemon/fleet": "settings and the API know its settings and records; its nodes hold whole daemons, far above them",
+}
+"""Folders whose parts are rooms of their own, and why."""
 
 FILES = [path for layer in LAYERS for path in sorted((ROOT / layer).rglob("*.py"))]
 SOURCES = [pytest.param(path, id=str(path.relative_to(ROOT))) for path in FILES]
@@ -69,9 +73,15 @@ def imported(tree: ast.Module) -> set[str]:
 def declared_modules() -> set[str]:
     """Return the modules of the packages that the project declares for users, without those for development."""
     extras = PROJECT["optional-dependencies"]
-    requirements = [*PROJECT["dependencies"], *extras["openvino"], *extras["s3"]]
+    requirements = [*PROJECT["dependencies"], *extras["fleet"], *extras["openvino"], *extras["s3"]]
     names = {re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0] for requirement in requirements}
     return {MODULES.get(name, name.replace("-", "_")) for name in names}
+
+
+def room_of(parts: Sequence[str]) -> str:
+    """Return the room of a source, or of a module, by its path from the layer on."""
+    depth = 3 if "/".join(parts[:2]) in SPLIT and len(parts) > 2 else 2
+    return "/".join(parts[1:depth]).removesuffix(".py")
 
 
 def rooms(layer: str) -> dict[str, dict[str, list[str]]]:
@@ -79,18 +89,19 @@ def rooms(layer: str) -> dict[str, dict[str, list[str]]]:
     found: dict[str, dict[str, list[str]]] = {}
     for path in FILES:
         parts = path.relative_to(ROOT).parts
-        if parts[0] == layer and parts[1] != "__init__.py":
-            found.setdefault(parts[1].removesuffix(".py"), {})
+        if parts[0] == layer and not room_of(parts).endswith("__init__"):
+            found.setdefault(room_of(parts), {})
     for path in FILES:
         parts = path.relative_to(ROOT).parts
-        room = parts[1].removesuffix(".py")
+        room = room_of(parts)
         if parts[0] != layer or room not in found:
             continue
         for name in sorted(imported(ast.parse(path.read_text(encoding="utf-8")))):
             module = name.split(".")
-            if module[:2] != ["visaged", layer] or len(module) < 3 or module[2] == room or module[2] not in found:
+            other = room_of(module[1:])
+            if module[:2] != ["visaged", layer] or other == room or other not in found:
                 continue
-            by = found[room].setdefault(module[2], [])
+            by = found[room].setdefault(other, [])
             if "/".join(parts[1:]) not in by:
                 by.append("/".join(parts[1:]))
     return found

@@ -32,7 +32,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from visaged.daemon.api.aws_kit import request as kit_request
 from visaged.daemon.api.aws_kit.answer import ATTRIBUTES, SCHEMA, answer_document
 from visaged.daemon.api.aws_kit.request import KitInput, given_picture
-from visaged.daemon.api.aws_kit.settings import KitSettings
+from visaged.daemon.api.aws_kit.settings import KIT_PATH, KitSettings
 from visaged.daemon.api.pictures import Pictures
 from visaged.daemon.fetch.errors import FetchError, Reason
 from visaged.daemon.http import problems
@@ -48,7 +48,6 @@ from visaged.pipelines.runtime.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_PATH = re.compile(r"(?:/[^/]+)?/face[_-]detection/?")
 _NAMES = ("face_detection", "face-detection")
 
 # Larger bodies are parsed in a thread: 20 MB take 150 ms, during which no other request would be answered.
@@ -204,7 +203,7 @@ def refusal(problem: Problem, request: Request, name: str = "img") -> Response:
 
 def refuse(problem: Problem, request: Request) -> Response:
     """Return an error in the form for the request's path: the kit's at its paths, problem details elsewhere."""
-    return (refusal if _PATH.fullmatch(request.scope["path"]) else problems.answer)(problem, request)
+    return (refusal if KIT_PATH.fullmatch(request.scope["path"]) else problems.answer)(problem, request)
 
 
 def _accepts_problems(request: Request) -> bool:
@@ -259,7 +258,7 @@ class KitEdge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it."""
-        is_kit = scope["type"] == "http" and _PATH.fullmatch(scope["path"]) is not None
+        is_kit = scope["type"] == "http" and KIT_PATH.fullmatch(scope["path"]) is not None
         await (self._answer if is_kit else self._app)(scope, receive, send)
 
     async def _posts_alone(self, scope: Scope, receive: Receive, send: Send) -> None:

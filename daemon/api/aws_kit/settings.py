@@ -10,6 +10,9 @@ from pydantic import AfterValidator, Field
 
 from visaged.pipelines.runtime.config import StrictConfig
 
+KIT_PATH = re.compile(r"(?:/[^/]+)?/face[_-]detection/?")
+"""The paths of the kit, below a stage or not."""
+
 
 def _is_origin(text: str) -> str:
     own_port = {"http": ":80", "https": ":443"}.get(text.partition(":")[0])

@@ -2,7 +2,7 @@
 import { ApiError } from "./api/client.js";
 import { announce, h, mark, say } from "./ui/dom.js";
 import { clock } from "./ui/times.js";
-import { count } from "./ui/words.js";
+import { count, fleetWords } from "./ui/words.js";
 
 const element = (id) => document.getElementById(id);
 
@@ -53,6 +53,7 @@ export class PageFrame {
     ];
     const list = element("state");
     while (list.children.length < items.length) list.append(h("li"));
+    this.#fleet(list, node.fleet);
     items.forEach(([text, isBad], index) => {
       say(list.children[index], text);
       mark(list.children[index], "class", isBad ? "bad" : null);
@@ -60,6 +61,16 @@ export class PageFrame {
     document.title = `${bad ? `${bad} in trouble · ` : ""}${node.node} · visaged`;
     this.#announce(troubled.map((camera) => camera.camera));
   }
+
+  /** Of a fleet, a line that leads to its view; a single machine has none. */
+  #fleet(list, fleet) {
+    if (!fleet) return;
+    const { text, bad } = fleetWords(fleet);
+    if (!this.#line) list.append((this.#line = h("li", {}, h("a", { href: "#/fleet" }))));
+    say(this.#line.firstChild, text);
+    mark(this.#line, "class", bad ? "bad" : null);
+  }
+  #line = null;
 
   /** Tells of cameras that came into trouble or out of it, but not of those that were so when the page was opened. */
   #announce(names) {

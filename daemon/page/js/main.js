@@ -5,6 +5,7 @@ import { Live } from "./api/live.js";
 import { PageFrame } from "./frame.js";
 import { State } from "./state.js";
 import { CameraView } from "./views/camera.js";
+import { FleetView } from "./views/fleet.js";
 import { Home } from "./views/home.js";
 import { Login } from "./views/login.js";
 import { PictureView } from "./views/picture.js";
@@ -195,11 +196,12 @@ class App {
 
   #route(moved = true) {
     if (!this.#runs) return;
-    const [, kind, name] = /^#\/(camera|picture)?\/?(.*)$/.exec(location.hash || "#/") ?? [];
+    const [, kind, name] = /^#\/(camera|picture|fleet)?\/?(.*)$/.exec(location.hash || "#/") ?? [];
     if (kind === undefined && location.hash !== "" && location.hash !== "#/") return;
     if (!this.#home.element.isConnected) this.#main.replaceChildren(this.#home.element);
     if (kind === "camera" && name) this.#change(new CameraView(this.#state, decoded(name)));
     else if (kind === "picture") this.#change(new PictureView(this.#state, this.#file));
+    else if (kind === "fleet") this.#change(new FleetView(this.#state));
     else this.#change(this.#home);
     if (kind !== "picture") this.#file = null;
     if (moved) this.#view.focus(); // of a page that was just opened, the browser has it

@@ -23,3 +23,14 @@ export function noCamera() {
     h("p.quiet", {}, "No camera at hand? Drop a picture on this page, and its faces are read in the same way."),
   );
 }
+
+/** What stands there on a node of a fleet that holds no camera now. */
+export function noCameraHere() {
+  return h(
+    "div.card.spare",
+    { hidden: true },
+    h("h3", {}, "No camera on this node now"),
+    h("p", {}, "The fleet gives its cameras to the nodes that have room for them. ", h("a", { href: "#/fleet" }, "See the whole fleet"), "."),
+    h("p.quiet", {}, "Cameras come and go with visaged fleet add and visaged fleet remove."),
+  );
+}

@@ -87,6 +87,7 @@ const REASONS = {
   removed: "the camera was removed",
   shutdown: "visaged was stopped",
   restart: "visaged was restarted",
+  moved: "the camera moved to another node",
 };
 
 /** How long a face was seen, and how that ended if not by itself. */
@@ -97,4 +98,16 @@ export function seenWords(event) {
   }
   const why = REASONS[event.reason];
   return `seen for ${event.duration_s < 0.1 ? "a moment" : span(event.duration_s)}${why ? `; ${why}` : ""}`;
+}
+
+/** How a fleet is, in a few words; `fleet` as /v1/node tells it. */
+export function fleetWords({ name, state, refused, coordinator_age_s: age, summary }) {
+  const say = (text, bad) => ({ text: `fleet ${name}: ${text}`, bad });
+  if (state === "refused") return say(`it refuses this node: ${refused}`, true);
+  if (state === "fenced") return say(`no coordinator for ${span(Math.round(age)).replace(".0", "")}, nothing is published`, true);
+  if (!summary) return say("its coordinator has not answered", state !== "joining");
+  const away = summary.nodes_away && `${count(summary.nodes_away, "node")} away`;
+  const unplaced = summary.unplaced && `${count(summary.unplaced, "camera")} without a node`;
+  if (away || unplaced) return say([unplaced, away].filter(Boolean).join(", "), true);
+  return say(`${count(summary.cameras, "camera")} on ${count(summary.nodes, "node")}`, false);
 }

@@ -62,7 +62,9 @@ export class CameraView {
   update() {
     const camera = this.#state.cameras.get(this.#name);
     if (!camera) {
-      this.#screen.say(`There is no camera ${this.#name} any more.`);
+      const gone = (where) => `There is no camera ${this.#name} ${where}any more.`;
+      if (this.#state.node?.fleet) this.#screen.say(gone("on this node "), "Another node of the fleet may have it now.");
+      else this.#screen.say(gone(""));
       say(this.#badge, "");
       return;
     }

@@ -1,7 +1,7 @@
 // All cameras, those in trouble first. Only the pictures of those in view are asked for.
-import { h, mark } from "../ui/dom.js";
+import { h, mark, say } from "../ui/dom.js";
 import { inTrouble } from "../ui/words.js";
-import { noCamera } from "../ui/none.js";
+import { noCamera, noCameraHere } from "../ui/none.js";
 import { Tile } from "./tile.js";
 
 const FPS = 5;
@@ -15,7 +15,9 @@ export class Grid {
   #note = null;
   #list = h("ul.grid");
   #none = noCamera();
-  element = h("section.cameras", { "aria-labelledby": "cameras" }, h("h2", { id: "cameras" }, "Cameras"), this.#list, this.#none);
+  #spare = noCameraHere();
+  #title = h("h2", { id: "cameras" }, "Cameras");
+  element = h("section.cameras", { "aria-labelledby": "cameras" }, this.#title, this.#list, this.#none, this.#spare);
   #observer = new IntersectionObserver((entries) => this.#seen(entries), { rootMargin: "100px" });
 
   constructor(state, watch) {
@@ -30,7 +32,10 @@ export class Grid {
     for (const [name, tile] of this.#tiles) if (!cameras.has(name)) this.#remove(name, tile);
     for (const name of cameras.keys()) if (!this.#tiles.has(name)) this.#add(name);
     this.#list.hidden = cameras.size === 0;
-    this.#none.hidden = cameras.size > 0;
+    const fleet = Boolean(this.#state.node?.fleet);
+    this.#none.hidden = cameras.size > 0 || fleet;
+    this.#spare.hidden = cameras.size > 0 || !fleet;
+    if (fleet) say(this.#title, "Cameras of this node");
     mark(this.#list, "data-columns", cameras.size === 1 ? 1 : cameras.size <= 4 ? 2 : cameras.size <= 9 ? 3 : 4);
     this.#sort();
     this.refresh();
