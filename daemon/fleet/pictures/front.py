@@ -33,7 +33,7 @@ _REST_S = 10.0
 """Longest time in seconds for the rest of a body that its node has refused for want of a place."""
 
 _LOOK_S = 2.0
-"""Longest time in seconds for a node to say whether it is ready; one that starts has its doors already, and is silent."""
+"""Longest time in seconds for a node to say whether it is ready. One that starts has doors already, and is silent."""
 
 _READY = Head(b"GET", b"/readyz", ((b"host", b"localhost"), (b"connection", b"close")))
 
