@@ -1,8 +1,9 @@
 """The coordinator actor: the fleet's decisions, made by `daemon/fleet/plan`, behind Ray.
 
-Ray keeps it on the head node (`FleetClient.start` says why). It is light on purpose: no OpenCV and no networks are loaded in it, so that Ray has it running again about a second
-after its end. All that it decides is kept in Ray's store before it is told. Its methods are coroutines, so that one
-thread answers the heartbeats of hundreds of nodes; what may block for longer is done in another.
+Ray keeps it on the head node; `FleetClient.start` says why. It is light on purpose: no OpenCV and no networks are
+loaded in it, so that Ray has it running again about a second after its end. All that it decides is kept in Ray's store
+before it is told. Its methods are coroutines, so that one thread answers the heartbeats of hundreds of nodes; what may
+block for longer is done in another.
 """
 
 from __future__ import annotations
