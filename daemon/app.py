@@ -24,6 +24,7 @@ from visaged.daemon.delivery import Delivery
 from visaged.daemon.errors import StartError
 from visaged.daemon.management.configuration import Configuration
 from visaged.daemon.management.manager import Manager
+from visaged.daemon.membership import Membership
 from visaged.daemon.networks import Networks, load_networks
 from visaged.daemon.settings import Settings
 from visaged.daemon.specs import camera_specs, face_threshold
@@ -76,6 +77,7 @@ class Daemon:
         state_folder: Folder in which events wait for the broker and sessions of the page are kept, held by this
             process; None keeps them in memory.
         notifier: Is told when the daemon is ready, reloads and stops, and that all goes well; None for nobody.
+        member: The part in a fleet; None on one machine.
 
     Raises:
         StartError: A model cannot be loaded, a port is taken, or a file cannot be used.
@@ -86,6 +88,8 @@ class Daemon:
         metrics: The metrics.
         detector: The detector in use.
         web: The HTTP side.
+        camera_set: The cameras that run.
+        delivery: The way of messages out.
     """
 
     def __init__(
@@ -99,10 +103,12 @@ class Daemon:
         configuration: Configuration | None = None,
         state_folder: Path | None = None,
         notifier: Notifier | None = None,
+        member: Membership | None = None,
     ) -> None:
         self.settings = settings
         self._version, self._started_at = version, time.time()
         self._once = once
+        self._member = member
         self._notifier = notifier or Notifier()
         self._stop_wanted_at_s: float | None = None
         # A signal handler must not use an Event or Lock that the interrupted code may hold; this queue is safe.
@@ -128,8 +134,10 @@ class Daemon:
         self._live = LivePictures(self.metrics, settings.privacy.blur_faces)
         self._pulse = Pulse()
         sinks: list[FrameSink] = [self._pulse, self._live]
-        self._delivery = Delivery(settings, composer, version, state_folder, outputs, self.metrics, self._died, sinks)
-        self._cameras = self._make_cameras()
+        self.delivery = Delivery(
+            settings, composer, version, state_folder, outputs, self.metrics, self._died, sinks, member
+        )
+        self.camera_set = self._make_cameras()
         try:
             self._specs = camera_specs(settings, self.detector, self._reader.heads)
         except SettingsError as error:
@@ -141,6 +149,7 @@ class Daemon:
             self.call,
             self.metrics,
             reloading=self._notifier.reloading,
+            fleet="" if member is None else member.fleet,
         )
         self.web = Web(
             settings,
@@ -151,7 +160,7 @@ class Daemon:
             self.metrics,
             version,
             networks.versions,
-            self._delivery.history,
+            self.delivery.history,
             self._reader.heads,
             state_folder,
         )
@@ -160,7 +169,7 @@ class Daemon:
         self._engine_worker = self._worker("engines", self._engines.run)
         workers = len(self._inference_workers) if self.detector.on_gpu else None
         self._shedding = (
-            Shedding(self._cameras, self._batcher, workers, self.metrics) if settings.overload.shed else None
+            Shedding(self.camera_set, self._batcher, workers, self.metrics) if settings.overload.shed else None
         )
         self._live_worker = self._worker("live", self._live.run)
         self._http_worker = self._worker("http", self.web.run)
@@ -176,7 +185,7 @@ class Daemon:
             self._start()
         except StartError:
             self.web.close()
-            self._delivery.stop_broker(time.monotonic() + 1.0)
+            self.delivery.stop_broker(time.monotonic() + 1.0)
             raise
         self._watchdog_worker.start()
         self._notifier.ready()
@@ -221,31 +230,43 @@ class Daemon:
         """
         specs = camera_specs(settings, self.detector, self._reader.heads)
         self.settings, self._specs = settings, specs
-        changes = self._cameras.apply(specs)
-        for name in changes.removed:
-            self._live.forget(name)
-            self._pulse.forget(name)
+        changes = self.run_cameras()
         heads = self._reader.heads
         self._pictures.configure(
             settings.enabled(set(heads)), face_threshold(settings, self.detector), settings.least(heads)
         )
         return changes
 
+    def run_cameras(self) -> Changes:
+        """Run the cameras of the configuration in force; of a fleet's, those that this node holds.
+
+        Only in the thread of `run`.
+        """
+        if self._member is None:
+            changes = self.camera_set.apply(self._specs)
+        else:
+            held = {name: spec for name, spec in self._specs.items() if self._member.has(name)}
+            changes = self.camera_set.apply(held, self._member.reasons())
+        for name in changes.removed:
+            self._live.forget(name)
+            self._pulse.forget(name)
+        return changes
+
     def _start(self) -> None:
-        self._delivery.start(lambda: self._stop_wanted)
+        self.delivery.start(lambda: self._stop_wanted)
         for worker in [*self._inference_workers, self._live_worker, self._http_worker, self._engine_worker]:
             worker.start()
-        self._cameras.apply(self._specs)
+        self.run_cameras()
 
     def _watch(self) -> None:
         self._main.adopt()
         while not self._stop_wanted:
             beat()
-            self._cameras.watch()
+            self.camera_set.watch()
             if self._shedding is not None:
                 self._shedding.tick()
             if self._once:
-                over, unreadable = self._cameras.over()
+                over, unreadable = self.camera_set.over()
                 if over:
                     if unreadable is not None:
                         self._failure = (f"camera {unreadable.camera}", SourceError("invalid", unreadable.error))
@@ -264,7 +285,7 @@ class Daemon:
         self._watchdog_worker.stop()
         self._notifier.stopping()
         self._notifier.status("stopping")
-        self._cameras.stop()
+        self.camera_set.stop()
         self._live_worker.stop()
         self._http_worker.stop()
         self._engine_worker.stop()  # and not waited for: an engine that is being built cannot be broken off
@@ -274,11 +295,11 @@ class Daemon:
         for worker in self._inference_workers:
             worker.stop()
         left = not_joined(self._inference_workers, deadline_s - _INFERENCE_RESERVE_S)
-        self._cameras.end_tracks()
-        left += self._cameras.join(deadline_s - _CAMERAS_RESERVE_S)
-        left += self._delivery.finish(deadline_s)
+        self.camera_set.end_tracks()
+        left += self.camera_set.join(deadline_s - _CAMERAS_RESERVE_S)
+        left += self.delivery.finish(deadline_s)
         left += not_joined([self._live_worker, self._http_worker], deadline_s)
-        left += self._delivery.stop_broker(deadline_s)
+        left += self.delivery.stop_broker(deadline_s)
         if left:
             log.warning("did not end in time and were left behind: %s", ", ".join(worker.name for worker in left))
 
@@ -292,18 +313,18 @@ class Daemon:
     def _progress(self) -> list[Progress]:
         """Return the progress of the parts that have to go on, whatever cameras, brokers and terminals do."""
         workers = [*self._inference_workers, self._live_worker, self._http_worker]
-        return [self._main, *(worker.progress for worker in workers), *self._delivery.progress()]
+        return [self._main, *(worker.progress for worker in workers), *self.delivery.progress()]
 
     def _is_stalled(self, part: str) -> bool:
         return part in self._watchdog.stalled
 
     def _status(self) -> str:
         """Return the state of cameras and broker in a line; takes no lock that a part may hold for long."""
-        states = self._cameras.states()
-        mqtt = self._delivery.mqtt_state()
+        states = self.camera_set.states()
+        mqtt = self.delivery.mqtt_state()
         broker = "MQTT connected" if mqtt.connected else mqtt.trouble or "connecting to the MQTT broker"
         reloaded = "" if self.manager.reloaded else "; the last reload failed, see the log"
-        disk = self._delivery.disk_trouble
+        disk = self.delivery.disk_trouble
         kept = f"; events are in memory alone ({disk})" if disk else ""
         built = self._engines.status()
         return f"{states.count('streaming')} of {len(states)} cameras stream; {broker}{kept}{reloaded}{built}"
@@ -327,8 +348,9 @@ class Daemon:
         return [self._worker(f"inference-{index}", run) for index, run in enumerate(runs)]
 
     def _make_cameras(self) -> CameraSet:
-        out = self._delivery.fan_out
-        sinks = Sinks(out.submit, out.submit_event, out.submit_status, out.forget)
+        out = self.delivery.fan_out
+        on_removed = out.forget if self._member is None else self._member.on_removed
+        sinks = Sinks(out.submit, out.submit_event, out.submit_status, on_removed)
         scales = Scales.of(self.detector, self.settings.inference.long_side)
         return CameraSet(self._batcher, self._reader, scales, self.metrics, sinks, self._died, graphs=self._graphs)
 
@@ -358,12 +380,12 @@ class Daemon:
                 "trouble_since": None if one.trouble_since is None else timestamp(one.trouble_since),
                 **self._pulse.of(one.status.camera).document(),
             }
-            for one in self._cameras.overview()
+            for one in self.camera_set.overview()
         ]
 
     def node(self) -> dict[str, Any]:
         """Return what this daemon is, and what it is set to."""
-        mqtt, settings = self._delivery.mqtt_state(), self.settings
+        mqtt, settings = self.delivery.mqtt_state(), self.settings
         return {
             "node": settings.node,
             "version": self._version,
@@ -397,7 +419,7 @@ class Daemon:
         It is ready once the broker has been reached or could not be reached, until it stops or a part dies. An embedded
         broker is a part of the daemon, which is not ready while that does not pass messages on.
         """
-        ready = self._delivery.is_ready() and self._failure is None and not self._stop_wanted
+        ready = self.delivery.is_ready() and self._failure is None and not self._stop_wanted
         models: dict[str, Any] = {
             "detector": self.detector.name,
             "provider": self.detector.provider,
@@ -409,6 +431,6 @@ class Daemon:
         return ready, {
             "status": "ready" if ready else "not ready",
             "models": models,
-            **self._delivery.document(),
-            "cameras": {one.status.camera: one.status.state for one in self._cameras.overview()},
+            **self.delivery.document(),
+            "cameras": {one.status.camera: one.status.state for one in self.camera_set.overview()},
         }

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from visaged.daemon.broker.embedded import EmbeddedBroker
 from visaged.daemon.errors import StartError
+from visaged.daemon.membership import Membership
 from visaged.daemon.settings import Settings
 from visaged.pipelines.history.history import History, HistoryPlan
 from visaged.pipelines.outputs.fan_out import FanOut
-from visaged.pipelines.outputs.messages import Composer
+from visaged.pipelines.outputs.leases import Begun, Released
+from visaged.pipelines.outputs.messages import Composer, Message
 from visaged.pipelines.outputs.mqtt.losses import Losses
 from visaged.pipelines.outputs.mqtt.output import MqttOutput
 from visaged.pipelines.outputs.outbox import MemoryOutbox, NoTopicMemory
@@ -33,6 +36,11 @@ _BROKER_LEAST_S = 0.2
 _BROKER_START_S = 10.0
 _LOOK_S = 0.5
 
+Ended = frozenset[tuple[str, int, int]]
+"""Camera, epoch and track of tracks that other nodes end."""
+Stage = Literal["composing", "sending"]
+"""How far an epoch that was released is: its last messages are being composed, or are on their way to the broker."""
+
 
 class Delivery:
     """The parts that messages pass, from the fan-out to the MQTT broker.
@@ -46,6 +54,7 @@ class Delivery:
         metrics: Counts messages.
         on_death: Called when a thread of these parts dies.
         sinks: Called with every result and its picture, in the thread of an inference worker; must return at once.
+        member: The part in a fleet; None on one machine.
 
     Raises:
         StartError: A file cannot be used; the text names it.
@@ -65,10 +74,16 @@ class Delivery:
         metrics: Metrics,
         on_death: OnDeath,
         sinks: Sequence[FrameSink] = (),
+        member: Membership | None = None,
     ) -> None:
         self._cameras = [camera.name for camera in settings.cameras]
+        self._member = member
+        self._lock = threading.Lock()
+        self._departing: dict[tuple[str, int], Stage] = {}
+        ended: Ended
+        fence, ended = (None, frozenset()) if member is None else (member.fence, member.ended)
         mqtt = settings.mqtt
-        self._spool = None if state_folder is None else _spool(settings, state_folder, composer.epoch, metrics)
+        self._spool = None if state_folder is None else _spool(settings, state_folder, composer.epoch, metrics, ended)
         self._broker = None
         if mqtt.embedded:
             devices = mqtt.home_assistant.devices_start
@@ -82,12 +97,16 @@ class Delivery:
                 MemoryOutbox(*mqtt.memory) if self._spool is None else self._spool,
                 mqtt.login() if self._broker is None else self._broker.login,
                 NoTopicMemory() if self._spool is None else self._spool,
+                fence=fence,
+                fleet="" if member is None else member.fleet,
+                on_departed=self._departed,
             )
         except (OSError, ValueError) as error:
             raise StartError(f"the MQTT connection cannot be set up: {error}") from error
-        self.history = _history(settings, state_folder, composer.epoch, self._mqtt, metrics)
+        self.history = _history(settings, state_folder, composer.epoch, self._mqtt, metrics, ended)
         self._outputs: list[Output] = [self._mqtt, self.history.output, *outputs]
-        self.fan_out = FanOut(composer, self._outputs, metrics, [self.history.output.sink, *sinks])
+        sinks = [self.history.output.sink, *sinks]
+        self.fan_out = FanOut(composer, self._outputs, metrics, sinks, fence=fence, keepers=self)
         self._fan_out_worker = Worker("fan-out", self.fan_out.run, on_death)
         self._output_workers = [Worker(output.name, output.run, on_death) for output in self._outputs]
         self._disk_workers = [] if self._spool is None else [Worker("spool", self._spool.run, on_death)]
@@ -120,8 +139,9 @@ class Delivery:
             if self._broker.failure is not None:
                 raise StartError(f"the embedded MQTT broker cannot start: {self._broker.failure}")
             self._broker_workers[1].start()
-        self._mqtt.clear_all_but(self._cameras)
-        self.fan_out.expect(self._cameras)
+        if self._member is None:  # in a fleet, another node may have what this one had
+            self._mqtt.clear_all_but(self._cameras)
+            self.fan_out.expect(self._cameras)
         for worker in [*self._disk_workers, *self._output_workers, self._fan_out_worker]:
             worker.start()
 
@@ -142,6 +162,45 @@ class Delivery:
         for worker in self._broker_workers:
             worker.stop()
         return not_joined(self._broker_workers, max(deadline_s, time.monotonic() + _BROKER_LEAST_S))
+
+    # For a node of a fleet.
+
+    def begin(self, one: Begun) -> None:
+        """Publish a camera from now on, see `FanOut.begin`."""
+        self.fan_out.begin(one)
+
+    def release(self, one: Released) -> None:
+        """End an epoch of a camera, see `FanOut.release`; `departing` says how far that is."""
+        if one.is_over:
+            with self._lock:
+                self._departing[one.camera, one.epoch] = "composing"
+        self.fan_out.release(one)
+
+    def clear(self, camera: str) -> None:
+        """Clear what is retained of a camera that has left the fleet."""
+        self.fan_out.forget(camera)
+
+    def departing(self, camera: str, epoch: int) -> Stage | None:
+        """Return what is yet to be done with an epoch that was released; None if the broker has all of it."""
+        with self._lock:
+            return self._departing.get((camera, epoch))
+
+    def released(self, camera: str, epoch: int) -> None:
+        """Have the outputs let a camera go, after its last event was handed to them."""
+        self.history.output.forget(camera)
+        with self._lock:
+            self._departing[camera, epoch] = "sending"
+        self._mqtt.release(camera, epoch)
+
+    def ended_elsewhere(self, message: Message) -> None:
+        """Have the history and the next run know that a track has ended, which another node publishes."""
+        self.history.output.offer(message)
+        if message.track is not None:
+            self._mqtt.close_track(message.camera, message.epoch, message.track)
+
+    def _departed(self, camera: str, epoch: int) -> None:
+        with self._lock:
+            self._departing.pop((camera, epoch), None)
 
     def progress(self) -> list[Progress]:
         """Return the progress of the parts that have to go on, whatever brokers, disks and terminals do."""
@@ -180,15 +239,17 @@ class Delivery:
         }
 
 
-def _spool(settings: Settings, folder: Path, epoch: int, metrics: Metrics) -> Spool:
+def _spool(settings: Settings, folder: Path, epoch: int, metrics: Metrics, ended: Ended) -> Spool:
     lose = partial(Losses(MqttOutput.name, metrics).count, "events")
     try:
-        return Spool(folder, settings.spool, settings.mqtt.memory, epoch, lose, metrics)
+        return Spool(folder, settings.spool, settings.mqtt.memory, epoch, lose, metrics, ended=ended)
     except ForeignFile as error:
         raise StartError(str(error)) from error
 
 
-def _history(settings: Settings, folder: Path | None, epoch: int, mqtt: MqttOutput, metrics: Metrics) -> History:
+def _history(
+    settings: Settings, folder: Path | None, epoch: int, mqtt: MqttOutput, metrics: Metrics, ended: Ended
+) -> History:
     history = settings.history
     plan = HistoryPlan(
         history.keep_hours * 3600,
@@ -198,6 +259,6 @@ def _history(settings: Settings, folder: Path | None, epoch: int, mqtt: MqttOutp
         settings.privacy.blur_faces,
     )
     try:
-        return History(plan, folder, epoch, mqtt.offer, metrics)
+        return History(plan, folder, epoch, mqtt.offer, metrics, ended=ended)
     except ForeignFile as error:
         raise StartError(str(error)) from error

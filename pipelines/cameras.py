@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal
 
 from visaged.models.graphs.frames import FrameGraphs
@@ -35,6 +36,8 @@ nothing more, so its tracks end after `tracker.lost_s`."""
 _HAND_OVER_S = 1.0
 """Seconds that a replaced camera gets to close its source before the new one opens it. A USB camera, or one that allows
 a single connection, refuses the new connection until then; it is tried again."""
+
+_NONE: Mapping[str, EndReason] = MappingProxyType({})
 
 _NICE = 5
 """How far the cameras' threads step back for the inference workers. What is decoded is then analysed before more is
@@ -83,6 +86,7 @@ class CameraOverview:
         reduced: Why less is decoded than usual: `idle`, `overload`, or empty.
         next_try_at: When it is tried again, seconds since 1970; None unless it waits for that.
         trouble_since: Since when it has given no pictures, over all tries, seconds since 1970; None while it does.
+        next_track: Number that its next track gets.
     """
 
     status: CameraStatus
@@ -91,6 +95,7 @@ class CameraOverview:
     reduced: Literal["", "idle", "overload"]
     next_try_at: float | None
     trouble_since: float | None
+    next_track: int
 
 
 @dataclass(frozen=True)
@@ -160,13 +165,14 @@ class CameraSet:
         # Numbers of tracks are never used again, so that no consumer takes one face for another.
         self._next_tracks: dict[str, int] = {}
 
-    def apply(self, wanted: Mapping[str, CameraSpec]) -> Changes:
+    def apply(self, wanted: Mapping[str, CameraSpec], reasons: Mapping[str, EndReason] = _NONE) -> Changes:
         """Add, replace and remove cameras, so that the wanted ones run; those with an equal spec are not touched.
 
         The tracks of a removed or replaced camera end; a replaced camera continues the numbers of its tracks.
 
         Args:
             wanted: Specifications of all cameras that are to run, by name.
+            reasons: Why the tracks of cameras end that are not wanted, by name; `removed` for those that are not here.
         """
         running = self._snapshot()
         removed = tuple(name for name in running if name not in wanted)
@@ -174,7 +180,7 @@ class CameraSet:
         added = tuple(name for name in wanted if name not in running)
         gone = [(name, running[name]) for name in (*removed, *replaced)]
         for name, one in gone:
-            self._retire(name, one, "removed" if name in removed else "stream_ended")
+            self._retire(name, one, reasons.get(name, "removed") if name in removed else "stream_ended")
         deadline_s = self._clock() + _HAND_OVER_S
         for _, one in gone:
             one.worker.join(deadline_s - self._clock())
@@ -195,6 +201,39 @@ class CameraSet:
             self._sinks.on_status(status)
             one.worker.start()
         return Changes(added, replaced, removed, tuple(name for name in wanted if name not in started))
+
+    def number_from(self, name: str, least: int) -> None:
+        """Give the tracks of a camera that is yet to run numbers that are not smaller than this one."""
+        self._next_tracks[name] = max(self._next_tracks.get(name, 1), least)
+
+    def next_track(self, name: str) -> int:
+        """Return the number of the next track of a camera that does not run."""
+        return self._next_tracks.get(name, 1)
+
+    def begin_anew(self, name: str, reason: EndReason, least: int, then: Callable[[], None]) -> None:
+        """End the tracks of a running camera, and have it begin new ones; its status is told again.
+
+        Args:
+            name: The camera; if it does not run, only `then` is called.
+            reason: Why its tracks end.
+            least: Least number of the new tracks.
+            then: Called after the ends were published, and before anything else of the camera is.
+        """
+        one = self._snapshot().get(name)
+        if one is None:
+            then()
+            return
+
+        def publish(events: Sequence[TrackEvent]) -> None:
+            self._publish(events)
+            then()
+
+        one.stage.begin_anew(self._clock(), reason, least, publish)
+        while True:  # the camera tells a newer one itself, which this one must not follow
+            status = one.camera.status
+            self._sinks.on_status(status)
+            if one.camera.status is status:
+                return
 
     def watch(self) -> None:
         """End the tracks of cameras that are silent or have ended; must be called about twice a second."""
@@ -231,6 +270,7 @@ class CameraSet:
                 "idle" if one.camera.idle else "" if one.camera.demand == FULL else "overload",
                 one.camera.next_try_at,
                 one.camera.trouble_since,
+                one.stage.tracks.next_number,
             )
             for one in self._snapshot().values()
         ]

@@ -144,7 +144,7 @@ class Face:
 
 
 EventKind = Literal["begin", "update", "end"]
-EndReason = Literal["lost", "stream_ended", "removed", "shutdown", "restart"]
+EndReason = Literal["lost", "stream_ended", "removed", "shutdown", "restart", "moved"]
 
 
 @dataclass(frozen=True, slots=True)

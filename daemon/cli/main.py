@@ -33,6 +33,7 @@ from visaged.daemon.cli.cameras import EXPOSED, camera_document, is_exposed
 from visaged.daemon.cli.console import EventLines
 from visaged.daemon.cli.doctor import doctor_command
 from visaged.daemon.cli.ending import Ending
+from visaged.daemon.cli.fleet import commands as fleet_commands
 from visaged.daemon.cli.watch import watch_command
 from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError
 from visaged.daemon.doctor.report import Report
@@ -60,6 +61,7 @@ app = typer.Typer(
     "4 its end hung; of doctor: 0 good camera, 5 usable, 6 not usable.",
 )
 app.add_typer(models_command.app, name="models")
+app.add_typer(fleet_commands.app, name="fleet")
 app.command("doctor")(doctor_command)
 app.command("bench")(bench_command)
 app.command("watch")(watch_command)

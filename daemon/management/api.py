@@ -80,11 +80,14 @@ def install_management(app: FastAPI, view: View, manager: Manager, settings: Htt
         response_class=Response,
         responses={
             200: {"description": "What changed.", "content": {_JSON: {"schema": RELOADED}}},
-            **responses(*_REFUSALS, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY),
+            **responses(
+                *_REFUSALS, HTTPStatus.CONFLICT, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY
+            ),
         },
     )
     async def reload(request: Request) -> Response:
         _check(request, settings)
+        _check_is_single(manager)
         done = await _result(manager.reload())
         changes = done.changes
         cameras = {
@@ -116,6 +119,7 @@ def install_management(app: FastAPI, view: View, manager: Manager, settings: Htt
     )
     async def add(request: Request) -> Response:
         check_may_change(request, settings)
+        _check_is_single(manager)
         camera = await read_object(request, (_JSON,))
         check_may_name(request, camera)
         _refuse_hidden(camera)
@@ -151,6 +155,7 @@ def install_management(app: FastAPI, view: View, manager: Manager, settings: Htt
     )
     async def change(request: Request, name: str) -> Response:
         check_may_change(request, settings)
+        _check_is_single(manager)
         patch = await read_object(request, (_MERGE_PATCH, _JSON))
         check_may_name(request, patch)
         _refuse_hidden(patch)
@@ -176,6 +181,7 @@ def install_management(app: FastAPI, view: View, manager: Manager, settings: Htt
     )  # fmt: skip
     async def remove(request: Request, name: str) -> Response:
         _check(request, settings)
+        _check_is_single(manager)
         await _result(manager.remove(name))
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
@@ -185,6 +191,16 @@ def _check(request: Request, settings: HttpSettings) -> None:
     check_may_change(request, settings)
     if "content-type" in request.headers:
         check_type(request, (_JSON, _MERGE_PATCH))
+
+
+def _check_is_single(manager: Manager) -> None:
+    """Raise `Problem` if the configuration is a fleet's, and would have another one at each heartbeat."""
+    if manager.fleet:
+        detail = (
+            f"the fleet {manager.fleet} holds the cameras and their configuration; change them with `visaged fleet "
+            "add` and `visaged fleet remove`, or change its file and run `visaged fleet run` again"
+        )
+        raise Problem(HTTPStatus.CONFLICT, "held-by-fleet", detail)
 
 
 async def _result(future: Future[_Result]) -> _Result:

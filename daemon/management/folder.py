@@ -36,12 +36,14 @@ class StateFolder:
 
     def __init__(self, path: Path, is_default: bool) -> None:
         self.path: Path | None = path
+        # Open until `close`, or the end of the process, which releases the locks however it ends.
+        self._locks: list[int] = []
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _hold_folder(path)
-            # Open until the end of the process, which releases the lock however it ends.
-            self._lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            _hold(self._lock, path)
+            _hold_folder(path, self._locks)
+            lock = os.open(path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _hold(lock, path)
+            self._locks.append(lock)
         except OSError as error:
             reason = error.strerror or str(error)
             if error.errno == errno.EISDIR:
@@ -61,6 +63,12 @@ class StateFolder:
                 "; set state_dir to a folder that can be written" if self.path is None else " until it can",
             )  # fmt: skip
 
+    def close(self) -> None:
+        """Let the folder go, for a process that goes on."""
+        for lock in self._locks:
+            os.close(lock)
+        self._locks.clear()
+
 
 def _owner(path: Path) -> str:
     """Return who owns the folder, or the nearest folder above it that this process may look at."""
@@ -71,14 +79,16 @@ def _owner(path: Path) -> str:
     return "nothing of the path can be looked at"
 
 
-def _hold_folder(path: Path) -> None:
+def _hold_folder(path: Path, locks: list[int]) -> None:
     """Lock the folder itself, where that is possible: also on a read-only disk, and whatever becomes of the lock file.
 
     Raises:
         StartError: Another process has it.
     """
     with contextlib.suppress(OSError):  # some systems cannot lock or open folders; then the lock file counts alone
-        _lock(os.open(path, os.O_RDONLY | os.O_CLOEXEC), path)  # open until the end of the process
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        _lock(number, path)
+        locks.append(number)
 
 
 def _hold(lock: int, path: Path) -> None:

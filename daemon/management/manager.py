@@ -85,8 +85,10 @@ class Manager:
         metrics: Metrics that report whether and when the last reload succeeded.
         clock: Returns seconds since 1970.
         reloading: Returns a context in which a reload is done.
+        fleet: Name of the fleet that holds the cameras, and the configuration; empty on one machine.
 
     Attributes:
+        fleet: Name of the fleet.
         reloaded: Whether the last reload succeeded; true before the first.
     """
 
@@ -98,7 +100,9 @@ class Manager:
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
         reloading: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+        fleet: str = "",
     ) -> None:
+        self.fleet = fleet
         self._configuration = configuration
         self._apply = apply
         self._call = call
@@ -114,7 +118,7 @@ class Manager:
         May be called from a signal handler. The future raises `SettingsError` if nothing has changed because the
         configuration cannot be used.
         """
-        return self._soon(self._reload)
+        return self._soon(self.reload_now)
 
     def add(self, document: dict[str, Any]) -> Future[str]:
         """Add a camera.
@@ -171,11 +175,12 @@ class Manager:
         self._call(run)
         return future
 
-    def _reload(self) -> Reloaded:
+    def reload_now(self) -> Reloaded:
+        """Do what `reload` does, at once; only in the thread that runs the cameras. Raises `SettingsError`."""
         with self._reloading():
-            return self._reload_now()
+            return self._reread()
 
-    def _reload_now(self) -> Reloaded:
+    def _reread(self) -> Reloaded:
         try:
             candidate = self._configuration.reread()
             changes = self._run_with(candidate)

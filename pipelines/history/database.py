@@ -19,7 +19,6 @@ import orjson
 
 from visaged.pipelines.history.kept import Kept
 from visaged.pipelines.history.query import Filter, where
-from visaged.pipelines.outputs.messages import end_of
 from visaged.pipelines.runtime.database import StateDatabase, Tables, reason_of, set_aside
 
 log = logging.getLogger(__name__)
@@ -194,16 +193,11 @@ class HistoryDatabase(StateDatabase):
             )
             return run.execute("DELETE FROM pictures WHERE ? OR NOT blurred", (also_blurred,)).rowcount
 
-    def open_tracks(self, epoch: int) -> list[tuple[bytes, int, int | None]]:
-        """Return the newest event of each track of earlier runs that has not ended: body, next seq, and picture.
-
-        Args:
-            epoch: The run that goes on now.
-        """
+    def open_tracks(self) -> list[tuple[bytes, int, int | None]]:
+        """Return the newest event of each track that has not ended: body, next seq, and picture."""
         rows = self._connection.execute(
             "SELECT body, epoch, camera, picture FROM events JOIN bodies USING (id) "
-            "WHERE latest AND kind != 'end' AND epoch < ? ORDER BY id",
-            (epoch,),
+            "WHERE latest AND kind != 'end' ORDER BY id",
         ).fetchall()
         numbers: dict[tuple[int, str], int] = {}
         found = []
@@ -265,15 +259,10 @@ def wipe(folder: Path) -> None:
         log.info("%s of an earlier run was removed, because history.keep_hours is 0", path)
 
 
-def restart_end(body: bytes, seq: int) -> bytes:
-    """Return the message that ends a track that an earlier run left open, from that of its newest event."""
-    return end_of(body, seq, "restart")
-
-
 def _row(event: Kept, stored_s: float) -> tuple[object, ...]:
     known = event.attributes
     age, gender, emotion = known.get("age"), known.get("gender"), known.get("emotion")
     return (
         event.number, stored_s, event.at_ms, event.started_ms, event.epoch, event.camera, event.track, event.seq,
-        event.kind, True, age, gender, emotion, orjson.dumps(known).decode(), event.picture,
+        event.kind, not event.moved_in, age, gender, emotion, orjson.dumps(known).decode(), event.picture,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,7 @@ class History:
         metrics: Reports the state.
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
+        ended: Camera, epoch and track of tracks of earlier runs that other nodes end, or have ended.
 
     Raises:
         ForeignFile: The file is of a newer visaged, or of another program.
@@ -76,12 +77,13 @@ class History:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        ended: Container[tuple[str, int, int]] = (),
     ) -> None:
         self._numbers = Numbers(first_number(epoch))
         self.store: Store | None = None
         if plan.keep_s > 0:
             bounds = Bounds(plan.keep_s, plan.most_bytes, plan.pictures, plan.blurred)
-            self.store = Store(folder, bounds, epoch, self._numbers, metrics, clock, wall)
+            self.store = Store(folder, bounds, epoch, self._numbers, metrics, clock, wall, ended)
         elif folder is not None:
             wipe(folder)
         self._first = self._numbers.last

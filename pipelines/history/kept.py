@@ -81,6 +81,7 @@ class Kept:
         picture: Number of its picture, which is that of the first event with it; None for none.
         jpeg: That picture.
         put_s: Monotonic seconds when it came.
+        moved_in: Whether it ends a track of another node, in whose history that counts.
     """
 
     number: int
@@ -96,6 +97,7 @@ class Kept:
     picture: int | None = None
     jpeg: bytes | None = None
     put_s: float = 0.0
+    moved_in: bool = False
 
     @property
     def document(self) -> bytes:
@@ -125,6 +127,7 @@ def kept_from(number: int, message: dict[str, Any], body: bytes, put_s: float) -
         {name: value for name, value in attributes.items() if isinstance(value, str | int | float)},
         body,
         put_s=put_s,
+        moved_in="moved_from" in message,
     )
 
 

@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -20,11 +20,12 @@ from pathlib import Path
 
 import orjson
 
-from visaged.pipelines.history.database import FILE_NAME, HistoryDatabase, remove_file, restart_end
+from visaged.pipelines.history.database import FILE_NAME, HistoryDatabase, remove_file
 from visaged.pipelines.history.hub import MOST_REMEMBERED, Item
 from visaged.pipelines.history.kept import Kept, Numbers, first_number, kept_from
 from visaged.pipelines.history.query import Filter
 from visaged.pipelines.history.readers import Readers, Unavailable
+from visaged.pipelines.outputs.messages import end_of
 from visaged.pipelines.runtime.database import RESERVE, ForeignFile, files_of, is_damaged, is_full, reason_of
 from visaged.pipelines.runtime.lasting import LastingClock
 from visaged.pipelines.runtime.metrics import Metrics
@@ -72,6 +73,7 @@ class Store:
         metrics: Reports the state.
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
+        ended: Camera, epoch and track of tracks of earlier runs that other nodes end, or have ended.
 
     Raises:
         ForeignFile: The file is of a newer visaged, or of another program.
@@ -91,10 +93,11 @@ class Store:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        ended: Container[tuple[str, int, int]] = (),
     ) -> None:
         self._path = None if folder is None else folder / FILE_NAME
         self._bounds = bounds
-        self._epoch = epoch
+        self._ended = ended
         self._numbers = numbers
         self._metrics = metrics
         self._clock = clock
@@ -293,9 +296,11 @@ class Store:
                 why = "history.pictures is off" if not self._bounds.pictures else "privacy.blur_faces is on"
                 log.info("%d pictures of an earlier run were removed from the history, because %s", removed, why)
         ends = []
-        for body, seq, picture in database.open_tracks(self._epoch):
+        for body, seq, picture in database.open_tracks():
             with suppress(KeyError, TypeError, ValueError):  # what cannot be read is left as it is
-                end = restart_end(body, seq)
+                newest = kept_from(0, orjson.loads(body), body, 0.0)
+                has_moved = (newest.camera, newest.epoch, newest.track) in self._ended
+                end = end_of(body, seq, "moved" if has_moved else "restart")
                 event = kept_from(self._numbers.take(), orjson.loads(end), end, self._clock())
                 ends.append(replace(event, picture=picture))
         database.add([(end, self._lasting.now()) for end in ends], self._bounds.blurred, self._marks())

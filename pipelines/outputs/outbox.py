@@ -85,6 +85,14 @@ class Outbox(Protocol):
         """Remove a message that `pending` returned, because the receiver has it or it is given up."""
         ...
 
+    def waits(self, camera: str, epoch: int) -> bool:
+        """Return whether messages of a camera in an epoch may not be acknowledged; takes time for each that waits."""
+        ...
+
+    def close_track(self, camera: str, epoch: int, track: int) -> None:
+        """Note that a track has ended by a message that is not put here."""
+        ...
+
     def __len__(self) -> int:
         """Return how many messages are not acknowledged."""
         ...
@@ -150,6 +158,14 @@ class MemoryOutbox:
     def ack(self, id: int) -> None:
         """Remove a message that `pending` returned."""
         self._sent.pop(id, None)
+
+    def waits(self, camera: str, epoch: int) -> bool:
+        """Return whether messages of a camera in an epoch are not acknowledged."""
+        messages = (*self._sent.values(), *(message for _, message in self._waiting))
+        return any(message.camera == camera and message.epoch == epoch for message in messages)
+
+    def close_track(self, camera: str, epoch: int, track: int) -> None:
+        """Do nothing: the tracks of a process end with it."""
 
     def __len__(self) -> int:
         """Return how many messages are not acknowledged."""

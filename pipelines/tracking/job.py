@@ -68,6 +68,18 @@ class FrameStage:
         with self._order:
             return self.tracks.close(now_s, reason)
 
+    def begin_anew(self, now_s: float, reason: EndReason, least: int, then: Callable[[list[TrackEvent]], None]) -> None:
+        """End every track; faces that are present begin new ones.
+
+        Args:
+            now_s: Monotonic seconds.
+            reason: Why the tracks end.
+            least: Least number of the new tracks.
+            then: Called with the events, before the result of another frame is handed on.
+        """
+        with self._order:
+            then(self.tracks.begin_anew(now_s, reason, least))
+
     def conclude(self, observation: Observation, readings: Sequence[Reading], started_s: float) -> bool:
         """Count a frame and hand its result on; return False, and do neither, once the stage is closed.
 

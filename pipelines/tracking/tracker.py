@@ -170,6 +170,10 @@ class Tracker:
         """The number that the next track to be confirmed gets."""
         return self._next_id
 
+    def number_from(self, least: int) -> None:
+        """Give the tracks to come numbers that are not smaller than this one."""
+        self._next_id = max(self._next_id, least)
+
     @property
     def lost_s(self) -> float:
         """Seconds after its last detection at which a confirmed track ends, at the rate at which frames come now."""

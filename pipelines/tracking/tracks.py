@@ -95,6 +95,7 @@ class CameraTracks:
         self._reader = reader
         self._lock = threading.Lock()
         self._closed = False
+        self._generation = 0  # frames that were observed in an earlier one have tracks of then
         self._tracks: dict[int, _Track] = {}
         self._stream = 0
         self._arrived_s = 0.0  # when the newest frame was ready, monotonic
@@ -110,7 +111,7 @@ class CameraTracks:
         """
         with self._lock:
             if self._closed:
-                return Observation(frame, [], [], [], detections.boxes)
+                return Observation(frame, [], [], [], detections.boxes, self._generation)
             self._arrived_s = frame.ready_s
             if frame.stream != self._stream:
                 self._stream = frame.stream
@@ -136,7 +137,7 @@ class CameraTracks:
                 self._face_s = frame.ready_s
             due = self._due([track for _, track in seen if track is not None], frame.motion_s)
             requests = [request(track.newest, frame.surface) for track in due]
-            return Observation(frame, seen, due, requests, detections.boxes)
+            return Observation(frame, seen, due, requests, detections.boxes, self._generation)
 
     def conclude(
         self, observation: Observation, readings: Sequence[Reading] = ()
@@ -156,6 +157,8 @@ class CameraTracks:
             if readings:
                 for due, reading in zip(observation.due, readings, strict=True):
                     self._learn(due, reading, now_s)
+            if observation.generation != self._generation:
+                return [Face(shot) for shot, _ in observation.seen], self._take_ended()
             # Faces first, because they may fail: a track counts as reported once its event is made.
             faces = [self._face(shot, track, now_s) for shot, track in observation.seen]
             events = self._take_ended()
@@ -195,6 +198,20 @@ class CameraTracks:
         with self._lock:
             self._closed = True
             self._end(self._tracker.reset(), captured_s, reason)
+            return self._take_ended()
+
+    def begin_anew(self, captured_s: float, reason: EndReason, least: int) -> list[TrackEvent]:
+        """End every track, and return the events; faces that are present begin new tracks in the next frames.
+
+        Args:
+            captured_s: Monotonic seconds.
+            reason: Why the tracks end.
+            least: Least number of the new tracks.
+        """
+        with self._lock:
+            self._generation += 1
+            self._end(self._tracker.reset(), captured_s, reason)
+            self._tracker.number_from(least)
             return self._take_ended()
 
     @property
@@ -320,6 +337,7 @@ class Observation:
         due: The tracks whose faces are to be read.
         requests: The requests to read them, one for each of `due`.
         found: (N, 4) float32, the boxes of all detections.
+        generation: How often the tracks had begun anew.
     """
 
     frame: Frame
@@ -327,6 +345,7 @@ class Observation:
     due: list[_Track]
     requests: list[Request]
     found: FloatArray
+    generation: int = 0
 
 
 def faces_of(detections: Detections, captured_at: float = 0.0) -> list[Shot]:

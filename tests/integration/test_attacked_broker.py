@@ -156,7 +156,7 @@ def test_the_probe_does_not_trust_what_listens_there(says: bytes | None, error: 
 def test_readyz_is_about_the_embedded_broker_too() -> None:
     port = free_port()
     daemon = Daemon(parse({"node": "tester", "http": {"port": 0}, "mqtt": {"embedded": True, "port": port}}), "test")
-    broker = daemon._delivery._broker
+    broker = daemon.delivery._broker
     assert broker is not None
     broker.probe._every_s, broker.probe._timeout_s = 0.05, 0.5
     thread = threading.Thread(target=daemon.run)

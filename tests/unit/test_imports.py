@@ -73,7 +73,7 @@ def imported(tree: ast.Module) -> set[str]:
 def declared_modules() -> set[str]:
     """Return the modules of the packages that the project declares for users, without those for development."""
     extras = PROJECT["optional-dependencies"]
-    requirements = [*PROJECT["dependencies"], *extras["openvino"], *extras["s3"]]
+    requirements = [*PROJECT["dependencies"], *extras["fleet"], *extras["openvino"], *extras["s3"]]
     names = {re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0] for requirement in requirements}
     return {MODULES.get(name, name.replace("-", "_")) for name in names}
 

@@ -54,12 +54,14 @@ class Site:
         node: Name of the node.
         version: Version of the program.
         has_snapshots: Whether pictures of faces are published.
+        fleet: Name of the fleet; empty on one machine. Cameras of a fleet keep their device on whatever node they are.
     """
 
     prefix: str
     node: str
     version: str
     has_snapshots: bool
+    fleet: str = ""
 
     @property
     def node_id(self) -> str:
@@ -68,7 +70,8 @@ class Site:
 
     def camera_id(self, camera: str) -> str:
         """Return the id of a camera's device, the same in every run and another for every camera of every node."""
-        return self._id(f"{self.node}_{camera}", f"{self.prefix}/{self.node}/{camera}")
+        owner = self.fleet or self.node
+        return self._id(f"{owner}_{camera}", f"{self.prefix}/{owner}/{camera}")
 
     def node_device(self) -> dict[str, Any]:
         """Return the discovery document of the node."""

@@ -50,6 +50,14 @@ class Discovery:
         self._announced.discard(camera)
         return self._message(self._site.camera_id(camera), b"")
 
+    def leave(self, camera: str) -> None:
+        """Announce a camera's device again when it comes back; until then, it is another node's."""
+        self._announced.discard(camera)
+
+    def topics_of(self, camera: str) -> set[str]:
+        """Return the topic of a camera's device; none if nothing is published."""
+        return set(self._message(self._site.camera_id(camera), b""))
+
     def topics(self, cameras: Iterable[str]) -> set[str]:
         """Return the topics of the node's and some cameras' devices."""
         ids = [self._site.node_id, *map(self._site.camera_id, cameras)]

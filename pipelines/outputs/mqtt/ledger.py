@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass
 
 from visaged.pipelines.outputs.messages import Kind
@@ -64,6 +65,10 @@ class Ledger:
     def in_doubt(self) -> int:
         """Number of messages that the broker may not have processed yet."""
         return len(self._unsettled) + len(self._written)
+
+    def has(self, topics: Container[str]) -> bool:
+        """Return whether a message to one of some topics is not settled."""
+        return any(sent.topic in topics for sent in self._unsettled.values())
 
     def unsettled(self, kind: Kind) -> int:
         """Return how many messages of a kind are not written (QoS 0) or not acknowledged (QoS 1)."""

@@ -12,6 +12,7 @@ it does not hold up the others.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterable
 from visaged.pipelines.outputs.home_assistant.births import Births
 from visaged.pipelines.outputs.home_assistant.devices import Site
 from visaged.pipelines.outputs.home_assistant.discovery import BIRTH, Discovery
+from visaged.pipelines.outputs.leases import Fence
 from visaged.pipelines.outputs.messages import Composer, Kind, Message
 from visaged.pipelines.outputs.mqtt.config import PublisherConfig
 from visaged.pipelines.outputs.mqtt.hangups import HangUps
@@ -66,6 +68,10 @@ class MqttOutput:
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
         times: Seconds after which conclusions are drawn from connections that end.
+        fence: The leases of a node of a fleet: what is of no use when late, or retained, is not sent without one. None
+            on one machine.
+        fleet: Name of the fleet; empty on one machine.
+        on_departed: Called with a camera and an epoch, after `release`, once nothing of it is on its way to the broker.
 
     Raises:
         OSError: A TLS file cannot be used.
@@ -86,6 +92,9 @@ class MqttOutput:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         times: Times = _TIMES,
+        fence: Fence | None = None,
+        fleet: str = "",
+        on_departed: Callable[[str, int], None] = lambda camera, epoch: None,
     ) -> None:
         self._config = config
         self._composer = composer
@@ -100,13 +109,20 @@ class MqttOutput:
         outbox.listen(self._inbox.wake)
         self._drain_until_s = float("inf")
         home_assistant = config.home_assistant
-        site = Site(config.prefix, composer.node, version, config.snapshots)
+        site = Site(config.prefix, composer.node, version, config.snapshots, fleet)
         self._discovery = Discovery(home_assistant.prefix if home_assistant.enabled else None, site)
         self._births = Births(self._discovery.birth_topic, clock)
         self._put_state(self._discovery.node())
         # Retained payloads by topic: all of them, and those that are not sent yet.
         self._state: dict[str, bytes] = {}
         self._unsent: dict[str, bytes] = {}
+        self._fence = fence
+        self._on_departed = on_departed
+        # The camera and epoch of what is retained, by topic; empty without a fence.
+        self._leases: dict[str, tuple[str, int]] = {}
+        # Camera, epoch, and the track that another node ends; None for all that is retained of the camera.
+        self._released: queue.SimpleQueue[tuple[str, int, int | None]] = queue.SimpleQueue()
+        self._departing: list[tuple[str, int]] = []
         self._faces: deque[Message] = deque()
         self._faces_turn = False
         self._ledger = Ledger()
@@ -129,8 +145,11 @@ class MqttOutput:
     def offer(self, message: Message) -> None:
         """Take a message; never blocks, and may be called from any thread."""
         if message.kind in RETAINED:
-            self._put_state({self._topic(message.camera, message.kind): message.body})
-            self._put_state(self._discovery.announce(message.camera))
+            payloads = {self._topic(message.camera, message.kind): message.body}
+            payloads |= self._discovery.announce(message.camera)
+            if self._fence is not None:
+                self._leases.update(dict.fromkeys(payloads, (message.camera, message.epoch)))
+            self._put_state(payloads)
             return
         late = self._inbox.put(message)
         if late is not None:
@@ -138,8 +157,20 @@ class MqttOutput:
 
     def forget(self, camera: str) -> None:
         """Clear what is retained of a camera that was removed; never blocks, and may be called from any thread."""
-        self._put_state(self._discovery.retract(camera))
-        self._put_state({self._topic(camera, kind): b"" for kind in RETAINED})
+        cleared = self._discovery.retract(camera) | {self._topic(camera, kind): b"" for kind in RETAINED}
+        for to in cleared:
+            self._leases.pop(to, None)
+        self._put_state(cleared)
+
+    def release(self, camera: str, epoch: int) -> None:
+        """Leave what is retained of a camera to its next owner; never blocks, and may be called from any thread."""
+        self._discovery.leave(camera)
+        self._released.put((camera, epoch, None))
+        self._inbox.wake()
+
+    def close_track(self, camera: str, epoch: int, track: int) -> None:
+        """Note that another node ends a track; never blocks, and may be called from any thread."""
+        self._released.put((camera, epoch, track))
 
     def clear_all_but(self, cameras: Iterable[str]) -> None:
         """Clear what earlier runs left retained: status of cameras that are gone, of the node under another name, ...
@@ -196,6 +227,7 @@ class MqttOutput:
         return not self._link.connected or not (len(self._outbox) or self._faces or self._unsent or self._unsettled())
 
     def _turn(self) -> None:
+        released = [self._released.get() for _ in range(self._released.qsize())]
         faces, events, state = self._inbox.take(0.2)
         self._handle_link_events()
         self._state |= state
@@ -205,13 +237,44 @@ class MqttOutput:
                 self._losses.count(lost.kind, "overflow")
         for message in faces:
             self._keep_faces(message)
+        for camera, epoch, track in released:  # after the events that came before
+            if track is None:
+                self._let_go(camera, epoch)
+            else:
+                self._outbox.close_track(camera, epoch, track)
         if self._births.due():
             self._unsent |= {to: payload for to, payload in self._state.items() if self._discovery.has(to)}
         self._send_pending()
+        if self._departing:
+            self._see_off()
         self._metrics.mqtt_connected.set(self._link.connected)
         self._metrics.output_waiting.labels(self.name, "events").set(len(self._outbox))
         waiting = len(self._faces) + self._unsettled()
         self._metrics.output_waiting.labels(self.name, "faces").set(waiting)
+
+    def _let_go(self, camera: str, epoch: int) -> None:
+        for to in self._camera_topics(camera):
+            if self._leases.get(to) == (camera, epoch):
+                self._drop_state(to)
+        self._departing.append((camera, epoch))
+
+    def _drop_state(self, to: str) -> None:
+        for known in (self._leases, self._state, self._unsent):
+            known.pop(to, None)
+
+    def _see_off(self) -> None:
+        """Tell which of the cameras that were released have nothing on its way to the broker any more."""
+        for camera, epoch in self._departing.copy():
+            if not self._outbox.waits(camera, epoch) and not self._ledger.has(self._camera_topics(camera)):
+                self._departing.remove((camera, epoch))
+                self._on_departed(camera, epoch)
+
+    def _camera_topics(self, camera: str) -> set[str]:
+        kinds: tuple[Kind, ...] = ("faces", "events", "status", "presence", "snapshot")
+        return {self._topic(camera, kind) for kind in kinds} | self._discovery.topics_of(camera)
+
+    def _is_fenced(self, camera: str, epoch: int) -> bool:
+        return self._fence is not None and not self._fence.holds(camera, epoch)
 
     def _handle_link_events(self) -> None:
         for event in self._link.events():
@@ -323,11 +386,20 @@ class MqttOutput:
     def _send_state(self) -> None:
         to = next(iter(self._unsent))
         payload = self._unsent.pop(to)
+        lease = self._leases.get(to)
+        if lease is not None and self._is_fenced(*lease):
+            self._drop_state(to)
+            self._discovery.leave(lease[0])
+            self._losses.count(_kind(to), "fenced", quietly=True)
+            return
         if payload:
             self._topics.remember(to)
         self._send(to, _kind(to), payload, SENDINGS["status"].qos, retain=True)
 
     def _send_faces(self, message: Message) -> None:
+        if self._is_fenced(message.camera, message.epoch):
+            self._losses.count(message.kind, "fenced", quietly=True)
+            return
         now_s = self._clock()
         payload = message.encode(now_s, replayed=False)
         kind = message.kind

@@ -175,6 +175,21 @@ class SpoolQueue:
             if len(self._done) >= _MANY_DONE:
                 self._refresh()
 
+    def waits(self, camera: str, epoch: int) -> bool:
+        """Return whether events of a camera in an epoch may not be acknowledged: what is on disk alone may be any."""
+        with self._changed:
+            waiting = (entry for entry in (*self._sent.values(), *self._head, *self._tail) if not entry.gone)
+            messages = (entry.message for entry in waiting)
+            return self._on_disk > 0 or any(one.camera == camera and one.epoch == epoch for one in messages)
+
+    def close_track(self, camera: str, epoch: int, track: int) -> None:
+        """Note that a track has ended, by an event that was not put here."""
+        with self._changed:
+            key = (epoch, camera, track)
+            if self._open.pop(key, None) is not None:
+                self._changed_open[key] = None
+                self._refresh()
+
     def remember(self, topic: str, has_message: bool) -> None:
         """Note whether a topic has a retained message."""
         with self._changed:

@@ -19,7 +19,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 
 from visaged.pipelines.outputs.messages import Message, end_of
@@ -64,6 +64,7 @@ class Spool:
         metrics: Reports the state.
         clock: Returns monotonic seconds.
         wall: Returns seconds since 1970.
+        ended: Camera, epoch and track of tracks of earlier runs that other nodes end, or have ended.
 
     Raises:
         ForeignFile: The database is of a newer visaged, or of another program.
@@ -84,6 +85,7 @@ class Spool:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        ended: Container[tuple[str, int, int]] = (),
     ) -> None:
         self._path = folder / FILE_NAME
         self._busy_since_s: float | None = None
@@ -94,6 +96,7 @@ class Spool:
         self._clock = clock
         self._wall = wall
         self._next_id = epoch * _NUMBERS
+        self._ended = ended
         self._queue = SpoolQueue(self._next_id + _NUMBERS // 2, *memory, clock)
         self._wake: Callable[[], None] = lambda: None
         self._database: Database | None = None
@@ -140,6 +143,14 @@ class Spool:
     def ack(self, id: int) -> None:
         """Remove an event that `pending` returned."""
         self._queue.ack(id)
+
+    def waits(self, camera: str, epoch: int) -> bool:
+        """Return whether events of a camera in an epoch may not be acknowledged."""
+        return self._queue.waits(camera, epoch)
+
+    def close_track(self, camera: str, epoch: int, track: int) -> None:
+        """Note that a track has ended by an event that is not put here, so that the next run does not end it."""
+        self._queue.close_track(camera, epoch, track)
 
     def __len__(self) -> int:
         """Return how many events are not acknowledged."""
@@ -261,9 +272,11 @@ class Spool:
         sequences = database.sequences()
         ends: list[Row] = []
         for track in database.tracks():
-            epoch, camera, _, captured_at, body = track
+            epoch, camera, number, captured_at, body = track
             if not is_sound(track):
                 self._lose("damaged", 1)
+                continue
+            if (camera, epoch, number) in self._ended:
                 continue
             seq = sequences[epoch, camera] = sequences.get((epoch, camera), 0) + 1
             end = end_of(body, seq, "restart")

@@ -87,6 +87,7 @@ const REASONS = {
   removed: "the camera was removed",
   shutdown: "visaged was stopped",
   restart: "visaged was restarted",
+  moved: "the camera moved to another node",
 };
 
 /** How long a face was seen, and how that ended if not by itself. */

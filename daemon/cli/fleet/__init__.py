@@ -1,0 +1,1 @@
+"""`visaged fleet`: cameras over the machines of a Ray cluster."""
