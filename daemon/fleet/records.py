@@ -45,9 +45,12 @@ class NodeReport:
         capacity: Cameras of weight 1 that it can analyse; None while that is not known.
         cameras: What it holds, active or warm. A camera that is missing here is let go: nothing is published for it any
             more, and the ends of its tracks have been composed, or are told by `Revoked.ended` to be another's.
-        leaving: Whether the node is about to stop, and takes no cameras any more.
+        leaving: Whether the node is about to stop, and takes no cameras any more. Its last report has no cameras, after
+            it has ended their tracks. If its lease has ended by then, others may have ended them: it sends no last
+            report, and its history keeps them open for the next run, which is told by `Joined`.
         home: What tells this node's state folder from that of every other node, such as a random text kept in it. A
             later run with the same home is the same node started again, which proves that the earlier run is dead.
+        beat: Counts the reports of this run from 1, so that one that comes late is not taken for news; 0: not counted.
     """
 
     node: str
@@ -58,6 +61,7 @@ class NodeReport:
     cameras: tuple[CameraReport, ...] = ()
     leaving: bool = False
     home: str = ""
+    beat: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,8 @@ class Grant:
 class Revoked:
     """A camera that the node held, or still reports, and holds no longer. Told until it is not reported any more.
 
+    If it is in `Orders.clear` too, it has left the configuration; otherwise another node has it, or will.
+
     Attributes:
         camera: Name of the camera.
         epoch: Epoch under which the node held it.
@@ -144,7 +150,7 @@ class FleetSummary:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """The coordinator's answer to a heartbeat.
+    """The coordinator's answer to a heartbeat. The answer to a report that is not the node's newest means nothing.
 
     Attributes:
         coordinator: Number of the coordinator's run; it only grows.
@@ -156,6 +162,7 @@ class Orders:
             with the granted cameras alone. It belongs to the grants beside it: apply it first.
         config_version: Version of the configuration, to be sent with the next heartbeat. It changes with the grants.
         refused: Why the node may not take part, and what to do; empty normally. It then holds nothing.
+        report_in_s: Seconds from sending this report to when the next is due. Short while a camera changes hands.
         summary: The fleet in numbers.
     """
 
@@ -167,6 +174,7 @@ class Orders:
     config: bytes | None = None
     config_version: str = ""
     refused: str = ""
+    report_in_s: float = 1.0
     summary: FleetSummary = FleetSummary()
 
 
