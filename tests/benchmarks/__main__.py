@@ -12,6 +12,7 @@ from tests.benchmarks import (
     daemon,
     decoding,
     first_picture,
+    fleet,
     hostile,
     idle,
     leaks,
@@ -51,6 +52,7 @@ ALL: dict[str, Callable[[], None]] = {
     "decoding": decoding.main,
     "first_picture": first_picture.main,
     "open_page": open_page.main,
+    "fleet": fleet.main,
     "soak": soak,
     "peers": peers.main,
 }
