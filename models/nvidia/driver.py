@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from visaged.models.errors import ProviderError
 
+log = logging.getLogger(__name__)
+
 # Attributes of cuDeviceGetAttribute.
 _MAJOR, _MINOR = 75, 76
+# CU_CTX_SCHED_BLOCKING_SYNC of cuDevicePrimaryCtxSetFlags.
+_WAITS_BLOCKED = 4
 _NAME_BYTES = 128
 
 
@@ -65,6 +70,28 @@ def driver_version() -> str:
         if not _cuda().cuDriverGetVersion(ctypes.byref(version)):
             return f"CUDA {version.value}"
     return ""
+
+
+@functools.cache
+def share_context(number: int) -> None:
+    """Set how threads wait in a GPU's primary context to what FFmpeg demands of a context that it is to share.
+
+    FFmpeg's decoders refuse a primary context that is in use with other flags (`av_hwdevice_ctx_create` answers
+    ENOTSUP), and ONNX Runtime, which comes first, sets none. With them, threads sleep until the GPU is done, which
+    costs less processor time than asking again and again. Must be called before ONNX Runtime uses the GPU.
+
+    Args:
+        number: Number of the GPU.
+    """
+    try:
+        cuda, handle = _cuda(), ctypes.c_int()
+        if cuda.cuInit(0) or cuda.cuDeviceGet(ctypes.byref(handle), number):
+            return
+        error = cuda.cuDevicePrimaryCtxSetFlags_v2(handle, _WAITS_BLOCKED)
+        if error:
+            log.debug("the context of GPU %d keeps its flags: CUDA error %d", number, error)
+    except (OSError, AttributeError):  # not there, or not what it is called
+        return
 
 
 def check_devices(wanted: Sequence[int], there: Sequence[Device]) -> None:

@@ -333,8 +333,11 @@ class Reading:
         return self._wait(arrival.stamp_s, arrival, stopping)
 
     def _wait(self, stamp: float, arrival: Arrival, stopping: threading.Event) -> float | None:
+        # For the first picture the decoder was opened, which takes a hardware decoder half a second: a recording's pace
+        # would be late by that for ever.
+        is_first = self._newest_stamp == -math.inf
+        now_s = arrival.arrived_s if is_first else self._clock()
         self._newest_stamp = stamp
-        now_s = self._clock()
         wait_s = self.pace.wait_s(stamp, now_s, arrival.arrived_s - arrival.asked_s)
         if wait_s <= 0:
             return arrival.arrived_s

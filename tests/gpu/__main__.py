@@ -33,6 +33,8 @@ SECTIONS: dict[str, tuple[str, float]] = {
     "cameras": ("cameras:software", 60),
     "cameras-stay": ("cameras:stays", 60),
     "cameras-gpu": ("cameras:hardware", 60),
+    "beside": ("beside:beside", 60),
+    "cameras-graphs": ("cameras:graphs", 60),
     "tensorrt": ("runtimes:tensorrt", 90),
     "decoders": ("decoding:sessions", 50),
     "devices": ("runtimes:devices", 30),

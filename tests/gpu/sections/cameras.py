@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 
 from tests.gpu.report import Options, Report, Value
-from tests.gpu.sections.daemon import Daemon, quantile, running
+from tests.gpu.sections.daemon import Daemon, mean, network_means, quantile, running
 from tests.gpu.sections.machine import gpu_state
 
 FPS = 5
-_STEPS = (8, 16, 32, 64, 96)
+_STEPS = (16, 32, 48, 64, 96)
 _SETTLE_S, _MEASURE_S = 3.0, 5.0
 
 
@@ -31,8 +31,13 @@ def stays(report: Report, options: Options) -> None:
     _steps(report, options, "cuda")
 
 
-def _steps(report: Report, options: Options, decoder: str, stays: bool = True) -> None:
-    inference = {"provider": options.provider, "gpu_frames": stays}
+def graphs(report: Report, options: Options) -> None:
+    """Cameras that are decoded on the processor, where CUDA graphs are recorded."""
+    _steps(report, options, "off", graphs=True)
+
+
+def _steps(report: Report, options: Options, decoder: str, *, stays: bool = True, graphs: bool = False) -> None:
+    inference = {"provider": options.provider, "gpu_frames": stays, "cuda_graphs": graphs}
     with running(options.scratch, options.provider, inference=inference) as daemon:
         for count in (1, 2) if options.quick else _STEPS:
             cameras = [
@@ -64,10 +69,6 @@ def _measure(daemon: Daemon, cameras: int, options: Options) -> dict[str, Value]
     def gained(name: str) -> float:
         return sum(value - before.get(key, 0.0) for key, value in after.items() if key.partition("{")[0] == name)
 
-    def mean(name: str, labels: str) -> float:
-        count = after.get(f"{name}_count{labels}", 0) - before.get(f"{name}_count{labels}", 0)
-        return (after.get(f"{name}_sum{labels}", 0) - before.get(f"{name}_sum{labels}", 0)) / max(1.0, count)
-
     values: dict[str, Value] = {
         "decoded fps each": gained("visaged_frames_received_total") / seconds / cameras,
         "analysed fps each": gained("visaged_frames_analysed_total") / seconds / cameras,
@@ -81,10 +82,5 @@ def _measure(daemon: Daemon, cameras: int, options: Options) -> dict[str, Value]
         "failed batches": gained("visaged_failed_batches_total"),
     }
     for stage in ("decode", "queue", "inference", "publish"):
-        values[f"{stage} ms"] = 1000 * mean("visaged_stage_seconds", f'{{stage="{stage}"}}')
-    for key in [key for key in after if key.startswith("visaged_batch_size_count{")]:
-        labels = key.removeprefix("visaged_batch_size_count")
-        model = labels.split('"')[1]
-        values[f"{model} batch"] = mean("visaged_batch_size", labels)
-        values[f"{model} ms"] = 1000 * mean("visaged_inference_seconds", labels)
-    return values | gpu
+        values[f"{stage} ms"] = 1000 * mean(before, after, "visaged_stage_seconds", f'{{stage="{stage}"}}')
+    return values | network_means(before, after) | gpu

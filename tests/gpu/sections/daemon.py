@@ -103,6 +103,26 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
+def mean(before: dict[str, float], after: dict[str, float], name: str, labels: str = "") -> float:
+    """Return the mean of what a histogram counted between two readings, in its unit; 0 if it counted nothing."""
+
+    def gained(what: str) -> float:
+        return after.get(f"{name}_{what}{labels}", 0.0) - before.get(f"{name}_{what}{labels}", 0.0)
+
+    return gained("sum") / max(1.0, gained("count"))
+
+
+def network_means(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """Return for each network the mean length of its batches and the milliseconds that one took."""
+    values = {}
+    for key in [key for key in after if key.startswith("visaged_batch_size_count{")]:
+        labels = key.removeprefix("visaged_batch_size_count")
+        model = labels.split('"')[1]
+        values[f"{model} batch"] = mean(before, after, "visaged_batch_size", labels)
+        values[f"{model} ms"] = 1000 * mean(before, after, "visaged_inference_seconds", labels)
+    return values
+
+
 def quantile(before: dict[str, float], after: dict[str, float], histogram: str, share: float) -> float:
     """Return a quantile of what a histogram counted between two readings, in its unit; NaN if it counted nothing."""
     edges = []

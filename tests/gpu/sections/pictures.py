@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.benchmarks.load import closed
 from tests.gpu.report import Options, Report, Value
-from tests.gpu.sections.daemon import Daemon, running
+from tests.gpu.sections.daemon import Daemon, network_means, running
 
 _PICTURE = Path(__file__).resolve().parents[3] / "daemon" / "demo" / "picture.jpg"
 _CLIENTS = 8
@@ -43,4 +43,4 @@ def _rate(daemon: Daemon, path: str, body: bytes, options: Options, clients: int
     if load.seconds:
         p50, p99 = np.percentile(load.seconds, [50, 99])
         values |= {"p50 ms": 1000 * float(p50), "p99 ms": 1000 * float(p99)}
-    return values
+    return values | network_means(before, after)

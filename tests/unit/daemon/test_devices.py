@@ -74,7 +74,7 @@ def test_the_device_of_a_hardware_decoder(camera: dict[str, object], device: str
         ({"inference": {"devices": [0, 0]}}, "inference.devices"),
         ({"inference": {"devices": [-1]}}, "inference.devices[0]"),
         ({"inference": {"devices": 1}}, "inference.devices"),
-        ({"inference": {"cuda_graphs": "on"}}, "inference.cuda_graphs"),
+        ({"inference": {"cuda_graphs": "auto"}}, "inference.cuda_graphs"),
         ({"cameras": [{"name": "a", "url": "x.mp4", "hardware_device": "gpu"}]}, "cameras[0].hardware_device"),
         ({"cameras": [{"name": "a", "url": "x.mp4", "hardware_device": -1}]}, "cameras[0].hardware_device"),
         ({"cameras": [{"name": "a", "url": "x.mp4", "hardware": "cuda", "hardware_device": "/dev/x"}]}, "cameras[0]"),

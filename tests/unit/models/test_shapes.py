@@ -316,7 +316,7 @@ def as_on_cuda(monkeypatch: pytest.MonkeyPatch, network: Path) -> list[onnxrunti
 def test_on_cuda_each_shape_gets_a_session_and_what_is_prepared_is_there(
     network: Path, as_on_cuda: list[onnxruntime.InferenceSession]
 ) -> None:
-    session = Session(network, SessionConfig(provider="cuda", cuda_graphs=False), (1, 4))
+    session = Session(network, SessionConfig(provider="cuda"), (1, 4))
     assert len(as_on_cuda) == 1
     session.prepare("image", np.zeros((1, 64, 96, 3), np.uint8), 3)
     assert len(as_on_cuda) == 2, "the session that was opened to see whether it runs serves the first shape"
@@ -333,7 +333,7 @@ def test_what_cameras_send_is_prepared_in_the_batches_that_come(
     as_on_cuda: list[onnxruntime.InferenceSession], long_side: int, most: int, prepared: int
 ) -> None:
     manifest = Manifest()
-    config = SessionConfig(provider="cuda", cuda_graphs=False)
+    config = SessionConfig(provider="cuda")
     detector = Detector.load(manifest, manifest.default_detector(on_gpu=False).name, config)
     search.prepare(detector, long_side, most)
     assert len(as_on_cuda) == prepared

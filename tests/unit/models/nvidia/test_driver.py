@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from visaged.models.errors import ProviderError
-from visaged.models.nvidia.driver import Device, check_devices, devices, driver_version, nvidia_driver_present
+from visaged.models.nvidia.driver import (
+    Device,
+    check_devices,
+    devices,
+    driver_version,
+    nvidia_driver_present,
+    share_context,
+)
 
 TWO = (Device(0, "NVIDIA L4", (8, 9)), Device(1, "NVIDIA A2", (8, 6)))
 
@@ -15,6 +22,7 @@ def test_without_a_driver_there_are_no_gpus() -> None:
         pytest.skip("this machine has an NVIDIA driver")
     assert devices() == ()
     assert driver_version() == ""
+    share_context(0)
 
 
 def test_gpus_that_are_there_may_be_named() -> None:

@@ -91,7 +91,7 @@ def test_where_nothing_can_be_recorded_networks_run_without_and_say_so_once(
     """The session takes the CPU for CUDA; memory of a GPU, which a recording needs, is not to be had."""
     monkeypatch.setattr(sessions, "_open", lambda *_: (load(network), "cuda"))
     monkeypatch.setattr(sessions, "_load", lambda *_, **__: load(network))
-    session = Session(network, SessionConfig(provider="cuda"), (1, 4))
+    session = Session(network, SessionConfig(provider="cuda", cuda_graphs=True), (1, 4))
     with caplog.at_level(logging.INFO):
         session.prepare("image", pictures(0, 1)["image"], 4)
     said = [record.getMessage() for record in caplog.records if "CUDA graphs" in record.getMessage()]
