@@ -238,12 +238,15 @@ class FanOut:
 
     def _release(self, one: Released) -> None:
         published = None if self.ledger is None else self.ledger.of(one.camera, one.epoch)
-        for newest in () if published is None else published.open:
-            compose = partial(self._composer.moved, newest)
+        open_ = () if published is None else published.open
+        for newest in open_:
             if newest.track not in one.ended:
+                compose = partial(self._composer.moved, newest)
                 self._hand_out("events", one.camera, None if one.is_over else one.epoch, compose)
-            elif self._keepers is not None and self.ledger is not None:
-                message = compose()
+        # Last, as nobody receives their numbers.
+        for newest in open_:
+            if newest.track in one.ended and self._keepers is not None and self.ledger is not None:
+                message = self._composer.moved(newest)
                 self.ledger.note(message)
                 self._keepers.ended_elsewhere(message)
         if one.is_over and self._keepers is not None:

@@ -126,7 +126,9 @@ class Account:
     Attributes:
         events: Events of faces.
         missing: Numbers of events that are missing before the newest of their camera and epoch.
-        interleaved: Messages of a camera's frames that come after one of a newer epoch, and epochs of two nodes.
+        interleaved: Frames that were seen under an epoch after the first of a newer one, and epochs of two nodes.
+        late: Messages of frames that came after one of a newer epoch, and whose frames are older than that: they were
+            on their way when their sender was cut off.
         unended: Camera, epoch and track of tracks that began and have no end.
         ended_twice: Camera, epoch and track of tracks with several ends.
         moved: Ends of tracks that the camera's new owner told.
@@ -136,6 +138,7 @@ class Account:
     events: int = 0
     missing: int = 0
     interleaved: list[str] = field(default_factory=list)
+    late: int = 0
     unended: set[tuple[str, int, int]] = field(default_factory=set)
     ended_twice: set[tuple[str, int, int]] = field(default_factory=set)
     moved: int = 0
@@ -145,7 +148,7 @@ class Account:
 def account(messages: Iterable[Message]) -> Account:
     """Count what came from the cameras of a fleet. Tracks that are open still have no end."""
     result = Account()
-    newest: dict[str, int] = {}
+    newest: dict[str, tuple[int, str]] = {}
     nodes: dict[tuple[str, int], str] = {}
     numbers: dict[tuple[str, int], set[int]] = defaultdict(set)
     begun, ended = set(), set()
@@ -159,9 +162,13 @@ def account(messages: Iterable[Message]) -> Account:
         if node != body["node"]:
             result.interleaved.append(f"{name}: epoch {epoch} of {node} and {body['node']}")
         if kind == "faces":
-            if epoch < newest.get(name, 0):
-                result.interleaved.append(f"{name}: epoch {epoch} of {node} after {newest[name]}")
-            newest[name] = max(newest.get(name, 0), epoch)
+            last, since = newest.setdefault(name, (epoch, body["captured_at"]))
+            if epoch > last:
+                newest[name] = (epoch, body["captured_at"])
+            elif epoch < last and body["captured_at"] < since:
+                result.late += 1
+            elif epoch < last:
+                result.interleaved.append(f"{name}: {body['captured_at']} in epoch {epoch}, {since} in {last}")
             continue
         if body["seq"] in numbers[name, epoch]:
             continue  # QoS 1 may send twice

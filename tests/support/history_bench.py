@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,14 @@ class Bench:
         self.published: list[Message] = []
         self.start()
 
-    def start(self, **plan: Any) -> History:
+    def start(self, ended: Container[tuple[str, int, int]] = (), **plan: Any) -> History:
         """Begins a run; the one before, if any, was killed unless `end` was called."""
         self.plan |= plan
         self.epoch += 60_000
         self.metrics = Metrics(CollectorRegistry())
         self.history = History(
             HistoryPlan(**self.plan), self.folder, self.epoch, self.published.append, self.metrics,
-            lambda: self.clock.now_s, lambda: self.clock.wall_s,
+            lambda: self.clock.now_s, lambda: self.clock.wall_s, ended,
         )  # fmt: skip
         self.composer = Composer("node", self.epoch, lambda: self.clock.now_s)
         return self.history

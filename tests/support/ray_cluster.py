@@ -135,12 +135,8 @@ class RayCluster:
 
     def coordinator(self) -> psutil.Process:
         """The process of the coordinator."""
-        for machine in [self._cluster.head_node, *self._machines.values()]:
-            try:
-                return self._actor(machine, "CoordinatorActor")
-            except LookupError:
-                continue
-        raise LookupError("there is no coordinator")
+        assert self._cluster is not None
+        return self._actor(self._cluster.head_node, "CoordinatorActor")
 
     def restart_head(self) -> None:
         """Kill the head process (GCS), and start it again with what it has kept."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,13 @@ class Bench:
         self.memory = (100_000, 100_000_000)
         self.spool, self.composer = self.start()
 
-    def start(self) -> tuple[Spool, Composer]:
+    def start(self, ended: Container[tuple[str, int, int]] = ()) -> tuple[Spool, Composer]:
         """Begins a run; the one before, if any, has crashed."""
         self.epoch += 60_000
         self.metrics = Metrics(CollectorRegistry())
         self.spool = Spool(
             self.folder, SpoolConfig(**self.config), self.memory, self.epoch, self._lose, self.metrics,
-            lambda: self.clock.now_s, lambda: self.clock.wall_s,
+            lambda: self.clock.now_s, lambda: self.clock.wall_s, ended,
         )  # fmt: skip
         self.composer = Composer("node", self.epoch)
         return self.spool, self.composer

@@ -8,7 +8,7 @@ from typing import Any
 
 from visaged.daemon.cli.cameras import camera_document, split_name
 from visaged.daemon.config.document import ConfigFile, ConfigProblem, SettingsError, read
-from visaged.daemon.fleet.checking import fleet_problems
+from visaged.daemon.fleet.problems import fleet_problems
 from visaged.daemon.management.patches import Patches, name_of, patched
 from visaged.daemon.settings import Settings, parse
 

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from visaged.daemon.errors import StartError
 from visaged.daemon.fleet.cluster.coordinator import CoordinatorActor
@@ -67,13 +66,10 @@ class FleetClient:
     def start(cls, fleet: str) -> FleetClient:
         """Return the client of a fleet, whose coordinator is made if there is none.
 
-        It is placed on the head node, so that no other machine takes it along when it fails; if the cluster has a head
-        that outlives its machine, Ray starts the coordinator on another one.
+        It is bound to the head node, by a resource that Ray gives to that alone. On another machine that is cut off, it
+        would go on renewing the leases of the nodes that are cut off with it, while Ray has another one running; with
+        the head, all that Ray decides is cut off too. A head that is started again with its state starts it again.
         """
-        options: dict[str, Any] = {}
-        head = next((one["NodeID"] for one in ray.nodes() if one["Alive"] and _HEAD in one["Resources"]), None)
-        if head is not None:
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(head, soft=True)
         actor = (
             ray.remote(CoordinatorActor)
             .options(
@@ -82,9 +78,9 @@ class FleetClient:
                 lifetime="detached",
                 get_if_exists=True,
                 num_cpus=0,
+                resources={_HEAD: 0.001},
                 max_restarts=-1,
                 max_concurrency=1000,
-                **options,
             )
             .remote(fleet)
         )

@@ -1,8 +1,9 @@
 """The coordinator actor: the fleet's decisions, made by `daemon/fleet/plan`, behind Ray.
 
-It is light on purpose: no OpenCV and no networks are loaded in it, so that Ray has it running again about a second
-after its end. All that it decides is kept in Ray's store before it is told. Its methods are coroutines, so that one
-thread answers the heartbeats of hundreds of nodes; what may block for longer is done in another.
+Ray keeps it on the head node; `FleetClient.start` says why. It is light on purpose: no OpenCV and no networks are
+loaded in it, so that Ray has it running again about a second after its end. All that it decides is kept in Ray's store
+before it is told. Its methods are coroutines, so that one thread answers the heartbeats of hundreds of nodes; what may
+block for longer is done in another.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import os
 import threading
 import time
 from typing import Any
@@ -41,7 +43,8 @@ class CoordinatorActor:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
         self._fleet = fleet
         self._versions = Versions.here()
-        self._state, self._source = RayStore(fleet, "state"), RayStore(fleet, "source")
+        self._state, self._source, self._newest = (RayStore(fleet, what) for what in ("state", "source", "run"))
+        self._run_ms = wall_ms()
         # Held for a decision, which takes milliseconds, or a second while Ray's head process does not answer.
         self._lock = threading.Lock()
         self._plan: Coordinator | None = None
@@ -164,6 +167,7 @@ class CoordinatorActor:
         self._keeper.stop(_NODES_END_S)
         self._state.clear()
         self._source.clear()
+        self._newest.clear()
 
     def _running(self) -> Coordinator:
         if self._plan is None:
@@ -182,15 +186,28 @@ class CoordinatorActor:
     def _turn(self) -> None:
         while not self._stopping.wait(_TURN_S):
             try:
+                self._make_way()
                 with self._lock:
                     if self._plan is None:
                         self._begin()
-                    fleet = {} if self._plan is None else self._plan.document()[0].get("fleet") or {}
                 if self._plan is not None:
-                    listed = fleet.get("nodes", {}).keys() if fleet.get("only_listed") else None
-                    self._keeper.turn(monotonic(), lambda name, listed=listed: listed is None or name in listed)
+                    self._keeper.turn(monotonic(), self._may_take_part)
             except Exception:  # Ray's head process is away, or it is a fault of ours; the next turn may go well
                 log.exception("looking after the nodes failed; it is tried again")
+
+    def _make_way(self) -> None:
+        """End the process if Ray has started a later one meanwhile, as it took this one for dead."""
+        kept = int(self._newest.load() or 0)
+        if kept > self._run_ms:
+            log.critical("ended, because another coordinator of this fleet has been started")
+            os._exit(1)
+        if kept < self._run_ms:
+            self._newest.save(b"%d" % self._run_ms)
+
+    def _may_take_part(self, node: str) -> bool:
+        with self._lock:
+            fleet = self._running().document()[0].get("fleet") or {}
+        return not fleet.get("only_listed") or node in fleet.get("nodes", {})
 
     def _note(self, node: str, text: str) -> None:
         if text and self._troubles.get(node) != text:

@@ -108,6 +108,7 @@ class Member:
         self._lock = threading.Lock()
         self._orders: tuple[Orders, float] | None = None
         self._sent_s = float("-inf")
+        self._beat = 0
         self._new_document: dict[str, Any] | None = None
         self._refused = self._url = ""
         self._is_leaving = self._is_over = False
@@ -186,17 +187,26 @@ class Member:
         return self._clock()
 
     def report(self) -> NodeReport:
-        """Return what this node says of itself; from any thread, also before `join`."""
-        holds = self.daemon is not None and not self._is_over
+        """Return what this node says of itself; from any thread, also before `join`.
+
+        After `run`, the cameras are those whose tracks it could not end, as its lease had ended: their next owners, or
+        its next run, end them.
+        """
+        is_over = self._is_over
+        cameras = () if self.daemon is None else self._cameras.report()
+        with self._lock:
+            self._beat += 1
+            beat = self._beat
         return NodeReport(
             self._node,
             self.incarnation,
             self._version,
             self._url,
             self._capacity,
-            self._cameras.report() if holds else (),
+            tuple(one for one in cameras if one.open) if is_over else cameras,
             self._is_leaving,
             self.home,
+            beat,
         )
 
     def obey(self, orders: Orders, sent_s: float) -> None:

@@ -197,6 +197,7 @@ def _front(plan: _Plan) -> Front:
         most=_most(plan),
         most_passed=plan.waiting,
         keep_bytes=plan.keep_bytes,
+        is_ready=False,
     )
 
 

@@ -32,6 +32,9 @@ would only multiply the load."""
 _REST_S = 10.0
 """Longest time in seconds for the rest of a body that its node has refused for want of a place."""
 
+_LOOK_S = 2.0
+"""Longest time in seconds for a node to say whether it is ready. One that starts has doors already, and is silent."""
+
 _READY = Head(b"GET", b"/readyz", ((b"host", b"localhost"), (b"connection", b"close")))
 
 
@@ -54,10 +57,18 @@ class Front:
         most_passed: Most requests at a time that wait for other replicas. Less than `most`, so that replicas that wait
             for each other always have places left to answer.
         keep_bytes: Most bytes of bodies that are kept, in sum.
+        is_ready: Whether the node counts as ready before the first look at it.
     """
 
     def __init__(
-        self, doors: Mapping[str, Asking], paths: Paths, peers: Peers, most: int, most_passed: int, keep_bytes: int
+        self,
+        doors: Mapping[str, Asking],
+        paths: Paths,
+        peers: Peers,
+        most: int,
+        most_passed: int,
+        keep_bytes: int,
+        is_ready: bool = True,
     ) -> None:
         self._doors = doors
         self._paths = paths
@@ -67,7 +78,7 @@ class Front:
         self._room = Room(keep_bytes)
         self._busy = 0
         self._passed = 0
-        self._is_ready = True  # what was last known of the node
+        self._is_ready = is_ready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -103,9 +114,9 @@ class Front:
     async def look(self) -> None:
         """Ask the node whether it is ready. Until the next time, requests go to others first if it is not."""
         try:
-            async with self._doors[API].ask(_READY, _once(b"")) as found:
+            async with asyncio.timeout(_LOOK_S), self._doors[API].ask(_READY, _once(b"")) as found:
                 self._is_ready = found.status == HTTPStatus.OK
-        except Away:
+        except (Away, TimeoutError):
             self._is_ready = False
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:

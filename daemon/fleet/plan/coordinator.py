@@ -30,8 +30,9 @@ _STEP_S = 0.1
 _LOOK_S = 0.25
 """Time in seconds between two looks at who is silent."""
 _SUMMARY_S = 1.0
-_RETRY_S = 1.0
-"""Time in seconds after which a store that took nothing is tried again."""
+_RETRY_S = 3.0
+"""Time in seconds after which a store that took nothing is tried again; a try may take a second, and nobody is answered
+meanwhile."""
 _HANDED_MS = 30 * 86_400_000
 """For so long it is kept which tracks of a lost node others have ended; after that it does not tell of them again."""
 

@@ -19,9 +19,8 @@ LEASE_S = 6.0
 FROZEN_S = 3.0
 
 
-def main(options: list[str]) -> None:
-    """Kill nodes, 20 or as many as are named, and print what came of it."""
-    kills = int(options[0]) if options else 20
+def main(kills: int = 20) -> None:
+    """Kill nodes so many times, and print what came of it."""
     chance = random.Random(1)
     recoveries: list[float] = []
     back: list[float] = []

@@ -82,5 +82,5 @@ def told(found: Account) -> str:
     return (
         f"{found.events} events: {found.missing} missing, {len(found.interleaved)} interleaved, {len(found.unended)} "
         f"tracks without an end, {len(found.ended_twice)} with two; {found.moved} ends told by a new owner, "
-        f"{found.replayed} events from a spool"
+        f"{found.replayed} events from a spool, {found.late} messages of frames that were on their way"
     )

@@ -27,9 +27,8 @@ SETTINGS: dict[str, Any] = {"overload": {"shed": False}}
 WARM_S = 10.0
 
 
-def main(options: list[str]) -> None:
-    """Measure both for 30 seconds, or as many as are named, and print the ratio."""
-    seconds = float(options[0]) if options else 30.0
+def main(seconds: float = 30.0) -> None:
+    """Measure both for so long, and print the ratio."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     one = _one_process(cores, seconds)
     two = _two_nodes(cores, seconds)

@@ -36,7 +36,7 @@ def test_a_configuration_is_checked(tmp_path: Path) -> None:
     config.write_text(json.dumps({"cameras": [{"name": "quay", "url": "rtsp://camera/1", "fleet": {"site": "hill"}}]}))
     told = fleet("check", str(config))
     assert told.returncode == 2
-    assert "no node may hold quay: it asks for a node of site hill" in told.stderr
+    assert "camera quay fits no node: none of the nodes that may hold it has the site hill" in told.stderr
     config.write_text(json.dumps({"cameras": [{"name": "quay", "url": "rtsp://camera/1"}]}))
     told = fleet("check", str(config))
     assert (told.returncode, told.stdout) == (0, f"{config}: no problems\n")

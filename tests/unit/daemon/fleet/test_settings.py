@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from visaged.daemon.config.document import SettingsError
-from visaged.daemon.fleet.checking import fleet_problems
 from visaged.daemon.fleet.plan.documents import node_document
+from visaged.daemon.fleet.problems import fleet_problems
 from visaged.daemon.fleet.records import CameraReport, Grant, Joined, NodeReport, Orders, Orphan, Revoked
 from visaged.daemon.settings import parse
 
@@ -48,7 +48,7 @@ def test_the_example_has_every_key_and_no_problems() -> None:
         ({"nodes": {"a": {"capacity": -1}}}, "fleet.nodes.a.capacity"),
         ({"nodes": {"a": {"settings": {"node": "b"}}}}, "fleet.nodes.a.settings"),
         ({"nodes": {"a": {"settings": {"mqtt": {"prot": 1}}}}}, "fleet.nodes.a.settings: mqtt.prot"),
-        ({"nodes": {"a": {"settings": {"mqtt": {"embedded": True}}}}}, "fleet.nodes.a.settings: mqtt.embedded"),
+        ({"nodes": {"a": {"settings": {"mqtt": {"embedded": True}}}}}, "fleet.nodes.a.settings.mqtt.embedded"),
         ({"colour": 1}, "fleet.colour"),
     ],
 )
@@ -67,43 +67,14 @@ def test_a_wish_that_is_not_valid_is_refused_on_one_machine_too(wish: dict[str, 
 @pytest.mark.parametrize(
     ("rest", "text"),
     [
-        ({"mqtt": {"embedded": True}}, "mqtt.embedded: the embedded broker is for one machine"),
-        ({"mqtt": {"client_id": "me"}}, "mqtt.client_id: the broker closes one of two"),
-        ({"state_dir": None}, "state_dir: a node numbers its runs"),
-        ({"node": "shop"}, "node: each node of a fleet has a name of its own"),
+        ({"mqtt": {"embedded": True}}, "mqtt.embedded: the nodes of a fleet need one broker"),
+        ({"mqtt": {"client_id": "me"}}, "mqtt.client_id: a broker closes one of two"),
+        ({"state_dir": None}, "state_dir: a node keeps the number of its run"),
     ],
 )
 def test_what_is_for_one_machine_is_refused(rest: dict[str, Any], text: str) -> None:
     (problem,) = problems(**rest)
     assert problem.startswith(text)
-
-
-@pytest.mark.parametrize(
-    ("wish", "fleet", "text"),
-    [
-        ({"site": "harbour"}, {}, "no node may hold quay: it asks for a node of site harbour"),
-        (
-            {"nodes": ["b"]},
-            {"only_listed": True, "nodes": {"a": {}}},
-            "no node may hold quay: it asks for one of the n",
-        ),
-        ({"site": "x", "nodes": ["a"]}, {"nodes": {"a": {"site": "y"}}}, "no node may hold quay"),
-        (
-            {"weight": 5},
-            {"only_listed": True, "nodes": {"a": {}}},
-            "no node can hold quay: its weight is 5, and the ca",
-        ),
-        ({}, {"only_listed": True, "nodes": {"a": {"capacity": 0}}}, "no node can hold quay"),
-    ],
-)
-def test_a_camera_that_no_node_may_hold_is_named(wish: dict[str, Any], fleet: dict[str, Any], text: str) -> None:
-    (problem,) = problems(fleet, cameras=[CAMERA | {"fleet": wish}])
-    assert problem.startswith("cameras[0].fleet")
-    assert text in problem
-
-
-def test_a_camera_may_wait_for_a_node_that_is_not_listed() -> None:
-    assert problems({"nodes": {"a": {}}}, cameras=[CAMERA | {"fleet": {"nodes": ["b"]}}]) == []
 
 
 def test_a_nodes_settings_are_a_patch_over_the_file() -> None:

@@ -11,13 +11,14 @@ import orjson
 import pytest
 
 from tests.support.history_bench import Bench
-from tests.support.messages import valid
+from tests.support.messages import event, valid
 from tests.support.subscriber import Message
 from visaged.pipelines.history.history import NotKept
 from visaged.pipelines.history.kept import Numbers, first_number, id_of, number_of
 from visaged.pipelines.history.kept import milliseconds as ms
 from visaged.pipelines.history.query import Condition, Cursor, Filter, page_sql, statistics_sql
 from visaged.pipelines.history.readers import TooSlow
+from visaged.pipelines.outputs.messages import Composer, OpenTrack
 
 EMOTIONS = ("calm", "happy", "sad")
 
@@ -185,6 +186,38 @@ def test_tracks_that_a_run_left_open_are_ended_by_the_next(tmp_path: Path) -> No
     bench.end()
     bench.start()
     assert len(bench.documents()) == 4
+
+
+def test_tracks_that_another_node_has_ended_are_ended_as_such(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.tell("begin", 1)
+    bench.tell("begin", 2)
+    bench.write()
+    bench.start(ended={("door", bench.epoch, 2)})
+    assert {one["track_id"]: one["reason"] for one in bench.documents(latest=True)} == {1: "restart", 2: "moved"}
+    bench.end()
+    bench.start()
+    assert len(bench.documents()) == 4
+
+
+def test_epochs_of_cameras_may_be_ahead_of_the_clock_of_this_machine(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.history.output.offer(bench.composer.event(event(1), bench.epoch + 10**9))
+    bench.history.output.turn()
+    bench.write()
+    bench.start()
+    assert [one["reason"] for one in bench.documents(latest=True)] == ["restart"]
+
+
+def test_a_track_of_another_node_counts_in_that_nodes_statistics_alone(bench: Bench) -> None:
+    lost = Composer("south", 1).event(event(5), 7)
+    orphan = OpenTrack("south", 7, 5, lost.body)
+    bench.history.output.offer(bench.composer.orphan("door", 9, orphan))
+    bench.history.output.turn()
+    bench.tell("begin", 6)
+    bench.write()
+    assert len(bench.documents()) == 2
+    assert sum(bench.history.statistics(Filter(), 10**9).steps.values()) == 1
 
 
 def test_deletion_by_camera_and_time_leaves_the_rest(bench: Bench) -> None:

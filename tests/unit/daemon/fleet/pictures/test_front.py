@@ -167,6 +167,16 @@ def test_a_node_that_is_not_ready_is_asked_only_if_no_other_can_answer(tmp_path:
     assert asked(tmp_path, unready, Other(None, None, None), Client(), look=True).body == b"here"
 
 
+def test_a_node_that_is_silent_is_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visaged.daemon.fleet.pictures.front._LOOK_S", 0.01)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    assert asked(tmp_path, silent, Other(b"there"), Client(), look=True).body == b"there"
+
+
 def test_too_many_requests_are_refused_before_their_bodies_are_read(tmp_path: Path) -> None:
     client = asked(tmp_path, says(HERE), Other(), Client(), most=0)
     assert client.status == 503

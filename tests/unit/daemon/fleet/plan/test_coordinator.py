@@ -265,7 +265,7 @@ def test_nothing_is_told_that_could_not_be_kept() -> None:
         with pytest.raises(StoreError):
             change()
     fleet.store.is_full = False
-    fleet.pass_s(2, "b")
+    fleet.pass_s(4, "b")
     assert len(fleet.beat("b").grants) == 2
     assert fleet.view().problem == ""
 

@@ -50,6 +50,30 @@ def test_what_was_not_acknowledged_comes_again_after_a_crash_as_it_was(bench: Be
     assert age_ms == pytest.approx((bench.clock.wall_s - sent[1].captured_at) * 1000, abs=1)
 
 
+def test_tracks_that_another_node_ends_are_not_ended_here(bench: Bench) -> None:
+    first = bench.epoch
+    for track in (1, 2, 3):
+        bench.put("begin", track=track)
+    bench.spool.close_track("door", first, 3)  # by another node, while this one ran
+    bench.spool.close_track("door", first, 99)
+    for envelope in bench.send():
+        bench.spool.ack(envelope.id)
+    bench.spool.turn()
+    bench.start(ended={("door", first, 2)})
+    assert [(e.message.track, orjson.loads(e.message.body)["track_id"]) for e in bench.send()] == [(None, 1)]
+
+
+def test_what_waits_is_known_by_camera_and_epoch(bench: Bench) -> None:
+    bench.put("begin", track=1)
+    assert bench.spool.waits("door", bench.epoch)
+    assert not bench.spool.waits("yard", bench.epoch)
+    assert not bench.spool.waits("door", bench.epoch - 1)
+    for envelope in bench.send():
+        assert bench.spool.waits("door", bench.epoch)
+        bench.spool.ack(envelope.id)
+    assert not bench.spool.waits("door", bench.epoch)
+
+
 def test_tracks_that_were_left_open_end_once_with_what_was_known(bench: Bench) -> None:
     first = bench.epoch
     bench.put("begin", track=1)
