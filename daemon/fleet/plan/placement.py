@@ -68,9 +68,14 @@ class Need:
 
 def score(camera: str, machine: Machine) -> float:
     """Return how much a camera prefers a node, by the logarithmic method; 0 for a node without capacity."""
-    mixed = (_hash(camera) ^ _hash(machine.name)) * 0x9E3779B97F4A7C15 & _MASK
+    return _scored(_hash(camera) ^ _hash(machine.name), machine.capacity)
+
+
+def _scored(bits: int, weight: float) -> float:
+    """Return the score that belongs to 64 bits, which are first mixed so that each depends on all."""
+    mixed = bits * 0x9E3779B97F4A7C15 & _MASK
     mixed = (mixed ^ (mixed >> 32)) * 0xD6E8FEB86659FD93 & _MASK
-    return -machine.capacity / math.log(((mixed >> 12) + 0.5) / (1 << 52))
+    return -weight / math.log(((mixed >> 12) + 0.5) / (1 << 52))
 
 
 class Placement:
@@ -89,6 +94,7 @@ class Placement:
     def __init__(self, needs: Iterable[Need], machines: Iterable[Machine], current: Mapping[str, str]) -> None:
         self._needs = {need.camera: need for need in needs}
         self._machines = {machine.name: machine for machine in sorted(machines, key=lambda m: m.name)}
+        self._seeds = {name: _hash(name) for name in self._machines}
         self._used = dict.fromkeys(self._machines, 0.0)
         self._held: dict[str, dict[str, Need]] = {name: {} for name in self._machines}
         self._takers: dict[tuple[str | None, frozenset[str] | None], list[Machine]] = {}
@@ -159,7 +165,8 @@ class Placement:
         average = sum([used[m.name] for m in possible]) / capacity + _EPSILON if capacity > 0 else 0.0
         roomy = [m for m in possible if used[m.name] + weight <= m.capacity and m.name != besides]
         even = [m for m in roomy if used[m.name] <= average * m.capacity]
-        return max(even or roomy, key=functools.partial(score, need.camera), default=None)
+        bits, seeds = _hash(need.camera), self._seeds
+        return max(even or roomy, key=lambda m: _scored(bits ^ seeds[m.name], m.capacity), default=None)
 
     def _make_room(self, need: Need) -> Machine | None:
         """Move a camera that may be elsewhere, so that one that may not finds a place; return its node, or None."""

@@ -16,23 +16,20 @@ def summary_of(
     state: State, catalogue: Catalogue, nodes: Mapping[str, Presence], planner: Planner, now_s: float
 ) -> FleetSummary:
     """Return the fleet in numbers."""
-    presences = Presences(nodes, now_s)
+    alive = {name: presence for name, presence in nodes.items() if presence.is_alive(now_s)}
     placed = active = moving = 0
     holders = set()
     for name, custody in state.custodies.items():
         holder = custody.holder
-        if holder is None:
+        presence = None if holder is None else alive.get(holder.node)
+        if holder is None or presence is None or presence.incarnation != holder.incarnation:
             continue
         holders.add(holder.node)
-        presence = presences.of(holder)
-        if presence is None or not presence.is_alive(now_s):
-            continue
         placed += 1
         moving += holder.node != custody.target and bool(custody.target)
-        known = presence.known(name, holder)
-        active += known is not None and known.active
-    alive = {name for name, presence in nodes.items() if presence.is_alive(now_s)}
-    ages_s = [now_s - nodes[name].heard_s for name in alive & holders]
+        known = presence.cameras.get(name)
+        active += known is not None and known.active and known.epoch == holder.epoch
+    ages_s = [now_s - nodes[name].heard_s for name in holders]
     return FleetSummary(
         cameras=len(catalogue.needs),
         placed=placed,
