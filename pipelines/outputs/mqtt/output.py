@@ -229,9 +229,9 @@ class MqttOutput:
     def _turn(self) -> None:
         released = [self._released.get() for _ in range(self._released.qsize())]
         faces, events, state = self._inbox.take(0.2)
-        self._handle_link_events()
         self._state |= state
         self._unsent |= state
+        self._handle_link_events()
         for event in events:
             for lost in self._outbox.put(event):
                 self._losses.count(lost.kind, "overflow")
