@@ -106,6 +106,8 @@ class Shedding:
         busy = max(own, busy)
         self._lags.look(now_s, cameras, busy > BUSY)
         decoded = [one for one in cameras if self.demands.get(one.name, FULL).decode == "all"]
+        decoding = max(1e-3, 1.0 - self._lags.skipped(decoded))
+        own, busy = min(1.0, own / decoding), min(1.0, busy / decoding)
         return Load(busy, own, self._overtaken(decoded), self._lags.behind_s(decoded), pictures)
 
     def _overtaken(self, cameras: Sequence[CameraLoad]) -> float:
