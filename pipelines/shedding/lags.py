@@ -106,5 +106,10 @@ class Lags:
         """Return which part of some cameras skips, or did until a moment ago, 0..1."""
         return fmean([self._skips(self._cameras[camera.name]) for camera in decoded] or [0.0])
 
+    def forget_skips(self) -> None:
+        """Count no camera as one that skipped: something else is asked of them now, and it is not known what that does."""
+        for lag in self._cameras.values():
+            lag.skipped_s = -math.inf
+
     def _skips(self, lag: _Lag) -> bool:
         return lag.skips_since_s is not None or self._now_s - lag.skipped_s < _LONGEST_GROUP_S

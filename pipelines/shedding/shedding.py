@@ -83,7 +83,10 @@ class Shedding:
         self._due_s = now_s + _EVERY_S
         cameras = self._cameras.loads()
         load = self._load(now_s, cameras)
-        demands = self.demands = self._controller.step(now_s, load, cameras)
+        demands = self._controller.step(now_s, load, cameras)
+        if demands != self.demands:
+            self._lags.forget_skips()
+        self.demands = demands
         self._cameras.demand(demands | dict.fromkeys(self._lags.skipping, _SKIP))
         reduced = [demand for demand in demands.values() if demand != FULL]
         key_frames = sum(demand.decode == "key_frames" for demand in reduced)

@@ -100,6 +100,15 @@ def test_cameras_that_skip_count_as_behind_until_a_key_frame_must_have_come() ->
     assert cameras.seen.skipped(cameras.loads()) == 0
 
 
+def test_what_was_skipped_before_something_else_was_asked_of_the_cameras_does_not_count() -> None:
+    cameras = Cameras(a=0.1, b=0.1)
+    cameras.look(a=0.55, b=0.55)
+    cameras.look(a=0.1, b=0.1)
+    assert cameras.behind_s() > 0
+    cameras.seen.forget_skips()
+    assert cameras.behind_s() == cameras.seen.skipped(cameras.loads()) == 0
+
+
 def test_a_stream_that_stays_late_is_taken_as_it_is() -> None:
     """Its network was held up, and it goes on late: nothing that is skipped makes it newer."""
     cameras = Cameras(a=0.1)
