@@ -107,7 +107,7 @@ class Lags:
         return fmean([self._skips(self._cameras[camera.name]) for camera in decoded] or [0.0])
 
     def forget_skips(self) -> None:
-        """Count no camera as one that skipped: something else is asked of them now, and it is not known what that does."""
+        """Count no camera as one that skipped: something else is asked of them now, whose effect is to be seen."""
         for lag in self._cameras.values():
             lag.skipped_s = -math.inf
 
