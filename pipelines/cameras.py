@@ -288,6 +288,7 @@ class CameraSet:
                 one.spec.source.fps or EVERY_FPS,
                 0.0 if one.stage.tracks.present() else now_s - one.stage.tracks.face_at_s(),
                 one.camera.lag_s,
+                one.camera.worked_s,
                 one.lane.offered,
                 one.lane.overtaken,
             )

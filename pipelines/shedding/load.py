@@ -9,7 +9,7 @@ BUSY = 0.9
 """Part of the processors, or of the inference workers, above which they count as never idle."""
 _OVERTAKEN = 0.05
 """Part of the frames that may be overtaken; cameras that are not in step lose one now and then."""
-_BEHIND_S = 0.25
+_BEHIND_S = 0.15
 """Seconds by which the cameras' threads may be further behind real time than they have been."""
 
 
@@ -23,6 +23,7 @@ class CameraLoad:
         fps: Frames a second that it is to be analysed at.
         face_ago_s: Seconds since it showed a face; infinite if it never did.
         lag_s: Seconds by which its thread is behind real time.
+        worked_s: Seconds so far in which its thread did not wait for its stream.
         offered: Frames that it has handed over so far.
         overtaken: Those of them that a newer one overtook.
     """
@@ -32,6 +33,7 @@ class CameraLoad:
     fps: float = 5.0
     face_ago_s: float = math.inf
     lag_s: float = 0.0
+    worked_s: float = 0.0
     offered: int = 0
     overtaken: int = 0
 
@@ -42,7 +44,7 @@ class Load:
 
     Attributes:
         busy: Part of the processors, or of a GPU's inference workers, that was in use, whichever is more, 0..1.
-        own: Part of them that this process used, 0..1.
+        own: Part of them that this process used, 0..1. In both, what cameras that skip would take counts as in use.
         overtaken: Part of the cameras' frames that newer ones overtook, 0..1.
         behind_s: Seconds by which the cameras' threads are further behind real time than they have been.
         pictures: Part of them that single pictures took, 0..1.

@@ -83,7 +83,10 @@ class Shedding:
         self._due_s = now_s + _EVERY_S
         cameras = self._cameras.loads()
         load = self._load(now_s, cameras)
-        demands = self.demands = self._controller.step(now_s, load, cameras)
+        demands = self._controller.step(now_s, load, cameras)
+        if demands != self.demands:
+            self._lags.forget_skips()
+        self.demands = demands
         self._cameras.demand(demands | dict.fromkeys(self._lags.skipping, _SKIP))
         reduced = [demand for demand in demands.values() if demand != FULL]
         key_frames = sum(demand.decode == "key_frames" for demand in reduced)
@@ -106,6 +109,8 @@ class Shedding:
         busy = max(own, busy)
         self._lags.look(now_s, cameras, busy > BUSY)
         decoded = [one for one in cameras if self.demands.get(one.name, FULL).decode == "all"]
+        decoding = max(1e-3, 1.0 - self._lags.skipped(decoded))
+        own, busy = min(1.0, own / decoding), min(1.0, busy / decoding)
         return Load(busy, own, self._overtaken(decoded), self._lags.behind_s(decoded), pictures)
 
     def _overtaken(self, cameras: Sequence[CameraLoad]) -> float:

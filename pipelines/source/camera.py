@@ -192,6 +192,11 @@ class Camera:
         """Seconds by which the newest packet came later than by its stamp."""
         return self._source.lag_s
 
+    @property
+    def worked_s(self) -> float:
+        """Seconds so far in which its thread did not wait for packets, or until they were due."""
+        return self._source.worked_s
+
     def silence(self) -> None:
         """Report no more status: the camera was removed, and another may have its name."""
         with self._reporting:

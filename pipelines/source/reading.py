@@ -98,6 +98,7 @@ class Reading:
         times: The times of the frames.
         pace: At which frames are delivered.
         lag_s: Seconds by which the newest packet came later than by its stamp.
+        worked_s: Seconds so far in which it did not wait for packets, or until they were due.
     """
 
     def __init__(
@@ -130,7 +131,8 @@ class Reading:
         self.is_recording = config.is_file
         self.is_still = False
         self.times = times
-        self.lag_s = 0.0
+        self.lag_s = self.worked_s = 0.0
+        self._held_back_s = 0.0  # of the time that the newest packet took
         self.pace: Pace
         self._watch: PictureWatch
         self._decoding: Decoding
@@ -211,7 +213,10 @@ class Reading:
                 rest_s = self._idling.rest_s(arrival)
                 if rest_s and stopping.wait(rest_s):
                     return
+                self._held_back_s += rest_s
             handled_s = self._clock()
+            self.worked_s += handled_s - arrived_s - self._held_back_s
+            self._held_back_s = 0.0
             if not self.is_recording:
                 self._watch.check(arrived_s)
 
@@ -344,7 +349,11 @@ class Reading:
         if self._idling.is_idle and self._idling.may_be_ahead(arrival, wait_s):
             return now_s + wait_s
         self._idling.caught_up()
-        return None if stopping.wait(wait_s) else self._clock()
+        if stopping.wait(wait_s):
+            return None
+        held_until_s = self._clock()
+        self._held_back_s += held_until_s - now_s
+        return held_until_s
 
     def _decode(self, arrival: Arrival, decode: Decode) -> list[av.VideoFrame]:
         # Frames that the sampler will not keep, and that no other frame refers to, are not decoded; an idle camera's

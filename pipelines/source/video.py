@@ -133,6 +133,11 @@ class VideoSource:
         """Seconds by which the newest packet came later than by its stamp."""
         return self._reading.lag_s
 
+    @property
+    def worked_s(self) -> float:
+        """Seconds so far in which its thread did not wait for packets, or until they were due."""
+        return self._reading.worked_s
+
     def run(self, stopping: threading.Event) -> None:
         """Read until a recording ends or `stopping` is set.
 

@@ -19,6 +19,7 @@ from tests.support.sources import SourceRun
 from tests.support.ts_camera import ts_camera
 from visaged.pipelines.attention import Attention
 from visaged.pipelines.records import Answer, Frame
+from visaged.pipelines.source.config import SourceConfig
 from visaged.pipelines.source.idle import idling, kept
 from visaged.pipelines.source.picture.surface import VideoSurface
 
@@ -315,6 +316,33 @@ def test_key_frames_too_far_apart_are_told_of_although_it_is_never_idle(
         with idle.run as run:
             run.wait_for(lambda: "does not stay idle" in caplog.text)
     assert not idle.causes
+
+
+def test_what_was_held_up_and_comes_all_at_once_does_not_wake(clips: Callable[[str], Path]) -> None:
+    """A network, or the whole machine, stood still for longer than packets may be kept."""
+    path = clips("closed")
+    causes: list[str | None] = []
+    config = SourceConfig(url=str(path), idle="keyframes", idle_after_s=0.1)
+    one = idling.Idling("door", config, Attention(), lambda arrival: None, causes.append, lambda late: None)
+    picture = np.zeros((360, 640, 3), np.uint8)
+    one.begin(100.0)
+    with av.open(path) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    looked = 0
+    for number, packet in enumerate(itertools.chain(packets, packets)):
+        stamp_s = number / 25
+        arrived_s = 100.0 + min(stamp_s, 2.0)  # from then on all at once
+        arrival = kept.Arrival(packet, stamp_s, arrived_s, arrived_s)
+        one.note(arrival, can_idle=True)
+        if one.is_idle:
+            if one.is_due(arrival):
+                looked += 1
+                lookout = one.look(arrival, picture)
+                assert lookout is not None
+                lookout.answer = "nothing"
+            assert not one.keep(arrival), "nothing wakes it"
+    assert causes == [None]
+    assert looked >= 14
 
 
 def test_datagrams_are_read_without_a_rest(clips: Callable[[str], Path]) -> None:

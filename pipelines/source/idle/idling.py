@@ -84,6 +84,7 @@ class Idling:
     def _begin(self, now_s: float) -> None:
         self._since_s = now_s  # idle, or awake
         self._searched_s = self._looked_s = -math.inf
+        self._looked: Arrival | None = None
         self._key: Arrival | None = None  # the newest key frame while it was awake
         self._key_interval_s = math.inf
         self._late_until_s: float | None = None
@@ -142,14 +143,22 @@ class Idling:
             return
         if attention.news_s < self._since_s:  # for nothing
             self._blocks.was_nothing()
-        self.is_idle, self._since_s, self._looked_s = True, now_s, -math.inf
+        self.is_idle, self._since_s, self._looked_s, self._looked = True, now_s, -math.inf, None
         self._blocks.forget()
         self._on_idle(None)
         log.debug("camera %s: idle, decodes key frames alone", self._camera)
 
     def is_due(self, arrival: Arrival) -> bool:
-        """Return whether an idle camera's packet is to be decoded now."""
-        return arrival.packet.is_keyframe and arrival.arrived_s - self._looked_s >= self._least_look_s - _EARLY_S
+        """Return whether an idle camera's packet is to be decoded now.
+
+        What was held up comes all at once: then the stamps say how far apart its key frames are.
+        """
+        if not arrival.packet.is_keyframe:
+            return False
+        passed_s = arrival.arrived_s - self._looked_s
+        if self._looked is not None:
+            passed_s = max(passed_s, arrival.after_s(self._looked))
+        return passed_s >= self._least_look_s - _EARLY_S
 
     def look(self, arrival: Arrival, picture: Image) -> Lookout | None:
         """Return with what question a key frame is to be handed on; None if the camera is to wake.
@@ -159,6 +168,7 @@ class Idling:
             picture: (H, W, 3) uint8 BGR, the key frame as it lies on the detector's canvas.
         """
         now_s = self._looked_s = arrival.arrived_s
+        self._looked = arrival
         motion = self._blocks.compare(picture)
         if motion == "moved":
             self._cause = "motion"

@@ -74,7 +74,7 @@ def test_it_is_told_once_when_it_begins_and_once_when_it_is_over(caplog: pytest.
 def test_cameras_that_are_far_behind_skip_for_a_while() -> None:
     machine = Machine()
     machine.run(5, busy=1.0, overtaken=0.0)
-    machine.run(0.5, busy=1.0, overtaken=0.0, lag_s=3.0)
+    machine.run(0.5, busy=1.0, overtaken=0.0, lag_s=0.55)
     assert {demand.decode for demand in machine.demands.values()} == {"none"}
     machine.run(1, busy=1.0, overtaken=0.0)
     assert "none" not in {demand.decode for demand in machine.demands.values()}
