@@ -7,16 +7,21 @@ CAMERA ?=
 # A password in the environment stays out of the list of processes; in an argument of make it does not.
 CAMERA_OPTION = $(if $(CAMERA),--camera $(if $(filter environment,$(origin CAMERA)),env:CAMERA,'$(CAMERA)'))
 
-.PHONY: run test test-fast check format bench clean install uninstall
+.PHONY: run test test-fast check rewritten format bench clean install uninstall
 
 run: $(VENV)/.run
 	@$(BIN)/visaged run $(if $(CONFIG),--config '$(CONFIG)') $(CAMERA_OPTION)
 
+# Bytecode is kept even if the environment says otherwise: some hundred daemons and all processes of pytest start from it.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 # Most tests wait more than they compute, so more of them run at a time than there are cores. Those that look at times
-# run apart from those that compute.
-test: check
-	$(BIN)/pytest -n 3 --dist loadfile -m 'not timed'
-	$(BIN)/pytest -n 2 --dist worksteal -m timed
+# run apart from those that compute. In the order of the files those that wait longest begin first, and those that
+# compute fill up the end.
+test:
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync check rewritten
+	$(BIN)/pytest -n 4 --dist loadfile --no-loadscope-reorder -m 'not timed'
+	$(BIN)/pytest -n 3 --dist worksteal -m timed tests/integration
 
 # The unit tests of everything but the training, less those that take seconds each: for between two changes.
 test-fast: $(VENV)/.dev
@@ -26,6 +31,11 @@ check: $(VENV)/.dev .types/visaged
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy -p visaged.daemon -p visaged.pipelines -p visaged.models
+
+# What pytest makes of the asserts, made once, while types are checked, and not by each of its processes. What is wrong
+# with a test is told when they run.
+rewritten: $(VENV)/.dev
+	@$(BIN)/pytest --collect-only --quiet >$(VENV)/collected 2>&1 || true
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
@@ -51,8 +61,9 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+# Most modules of the packages for tests are never imported; those that are, are compiled then.
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[dev]'
 	@touch $@ $(VENV)/.run
 
 # The benchmarks' clip is made from portraits that these packages ship.

@@ -24,6 +24,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sizes of pipes 
 
 START_S = 60.0
 STOP_S = 5.0
+CUT_SHORT_S = (
+    10.0  # the unit's TimeoutStopSec; a thread waits for nearly STOP_S, and a busy machine lets it wait longer
+)
 SECRET = "hunter2"
 MAIN = "\nfrom visaged.daemon.cli.main import main\nmain()"
 # Libraries write to descriptor 2 on their own; this one does once the daemon has taken it over.
@@ -99,7 +102,7 @@ def test_an_end_that_hangs_is_cut_short(tmp_path: Path) -> None:
         began = time.monotonic()
         process.send(signal.SIGTERM)
         assert process.wait(30.0) == EXIT_HUNG
-        assert time.monotonic() - began < STOP_S
+        assert time.monotonic() - began < CUT_SHORT_S
 
 
 def test_a_start_that_takes_long_ends_at_once(tmp_path: Path) -> None:

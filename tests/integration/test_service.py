@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,10 @@ from tests.support.process import ManagedProcess
 from tests.support.requirements import MOSQUITTO, needs
 from tests.support.service_manager import ServiceManager
 from tests.support.waiting import until
+from visaged.daemon.supervision.notify import Notifier
+from visaged.daemon.supervision.watchdog import Watchdog
+from visaged.pipelines.runtime.progress import beat
+from visaged.pipelines.runtime.worker import Worker
 
 pytestmark = [
     pytest.mark.timed,
@@ -165,3 +170,42 @@ def test_a_process_that_was_frozen_blames_no_part(tmp_path: Path) -> None:
         manager.wait_for("WATCHDOG=1", START_S, start=len(manager.messages))
         assert httpx.get(f"{http}/healthz", trust_env=False).status_code == 200
         assert "no progress" not in "\n".join(process.lines)
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+        one.bind(str(tmp_path / "notify"))
+        yield one
+
+
+def test_a_watchdog_with_real_threads_and_a_real_socket(receiver: socket.socket) -> None:
+    release = threading.Event()
+
+    def lively(stopping: threading.Event) -> None:
+        while not stopping.wait(0.01):
+            beat()
+
+    def stuck(stopping: threading.Event) -> None:
+        beat()
+        release.wait(60)
+        lively(stopping)
+
+    workers = [Worker(name, run, pytest.fail) for name, run in (("lively", lively), ("stuck", stuck))]
+    notifier = Notifier(receiver.getsockname(), watchdog_s=0.8)
+    watchdog = Watchdog([worker.progress for worker in workers], notifier, lambda: "all is well")
+    workers.append(Worker("watchdog", watchdog.run, pytest.fail))
+    for worker in workers:
+        worker.start()
+    receiver.settimeout(20)
+    assert [receiver.recv(100) for _ in range(2)] == [b"STATUS=all is well", b"WATCHDOG=1"]
+    until(lambda: watchdog.stalled == ("stuck",), 20)
+    while receiver.recv(100) != b"STATUS=all is well; stuck made no progress":
+        pass
+    release.set()
+    until(lambda: watchdog.stalled == (), 20)
+    assert [receiver.recv(100) for _ in range(2)] == [b"STATUS=all is well", b"WATCHDOG=1"]
+    for worker in workers:
+        worker.stop()
+        assert worker.join(20)
+    notifier.close()

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import logging
-import socket
-import sys
 import threading
-from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
-from tests.support.waiting import until
 from visaged.daemon.supervision.notify import Notifier
 from visaged.daemon.supervision.watchdog import PATIENCE_S, Watchdog
 from visaged.pipelines.runtime.progress import Progress, beat
-from visaged.pipelines.runtime.worker import Worker
 
 WATCHDOG_S = 60.0
 
@@ -129,47 +123,6 @@ def test_the_watcher_itself_may_stand_still() -> None:
     watched.run(5, "mqtt")
     watched.clock.now_s += WATCHDOG_S
     assert watched.watchdog.stalled == ("watchdog",)
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
-        one.bind(str(tmp_path / "notify"))
-        yield one
-
-
-@pytest.mark.timed
-@pytest.mark.skipif(sys.platform != "linux", reason="sockets as on Linux")
-def test_real_threads_and_a_real_socket(receiver: socket.socket) -> None:
-    release = threading.Event()
-
-    def lively(stopping: threading.Event) -> None:
-        while not stopping.wait(0.01):
-            beat()
-
-    def stuck(stopping: threading.Event) -> None:
-        beat()
-        release.wait(60)
-        lively(stopping)
-
-    workers = [Worker(name, run, pytest.fail) for name, run in (("lively", lively), ("stuck", stuck))]
-    notifier = Notifier(receiver.getsockname(), watchdog_s=0.8)
-    watchdog = Watchdog([worker.progress for worker in workers], notifier, lambda: "all is well")
-    workers.append(Worker("watchdog", watchdog.run, pytest.fail))
-    for worker in workers:
-        worker.start()
-    receiver.settimeout(20)
-    assert [receiver.recv(100) for _ in range(2)] == [b"STATUS=all is well", b"WATCHDOG=1"]
-    until(lambda: watchdog.stalled == ("stuck",), 20)
-    while receiver.recv(100) != b"STATUS=all is well; stuck made no progress":
-        pass
-    release.set()
-    until(lambda: watchdog.stalled == (), 20)
-    assert [receiver.recv(100) for _ in range(2)] == [b"STATUS=all is well", b"WATCHDOG=1"]
-    for worker in workers:
-        worker.stop()
-        assert worker.join(20)
-    notifier.close()
 
 
 def test_a_thread_that_nobody_watches_may_beat() -> None:
