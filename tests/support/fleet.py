@@ -109,6 +109,11 @@ def all_stream(view: FleetView) -> bool:
     return is_whole and all(one.active and one.state == "streaming" and not one.warm for one in view.cameras)
 
 
+def all_up(view: FleetView) -> bool:
+    """Whether every camera streams, and every node takes part."""
+    return all_stream(view) and all(one.state == "up" for one in view.nodes)
+
+
 def camera(view: FleetView, name: str) -> CameraView:
     """A camera of a fleet that has a place."""
     return next(one for one in view.cameras if one.name == name)
