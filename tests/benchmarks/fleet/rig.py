@@ -81,6 +81,7 @@ def told(found: Account) -> str:
     """Return an account as a line."""
     return (
         f"{found.events} events: {found.missing} missing, {len(found.interleaved)} interleaved, {len(found.unended)} "
-        f"tracks without an end, {len(found.ended_twice)} with two; {found.moved} ends told by a new owner, "
-        f"{found.replayed} events from a spool, {found.late} messages of frames that were on their way"
+        f"tracks without an end, {len(found.ended_twice)} with two, {len(found.ended_by_both)} ended by both owners; "
+        f"{found.moved} ends told by a new owner, {found.replayed} events from a spool, "
+        f"{found.late} messages of frames that were on their way"
     )
