@@ -20,6 +20,10 @@ _WITHOUT_KEY = (
     "the Ray cluster asks for its token: set RAY_AUTH_MODE=token, and give the token of the head node "
     "(~/.ray/auth_token there) as the same file here, or in RAY_AUTH_TOKEN"
 )
+_WITHOUT_NODE = (
+    "this machine is no node of that Ray cluster: run the command on one that is, which has joined it by `ray start "
+    "--address HOST:6379`"
+)
 _PROBE_S = 5.0
 
 
@@ -70,6 +74,8 @@ def reason(address: str, error: BaseException) -> str:
     while cause is not None:
         if "InvalidAuthToken" in str(cause):
             return _WITHOUT_KEY
+        if "No node info found" in str(cause):
+            return _WITHOUT_NODE
         cause = cause.__cause__ or cause.__context__
     found = re.search(
         r"started with:\s+Ray: (\S+)\s+Python: (\S+).*?started with:\s+Ray: (\S+)\s+Python: (\S+)", text, re.DOTALL

@@ -78,7 +78,7 @@ class Keeper:
         self._tell = tell
         self.namesakes: frozenset[str] = frozenset()
         self._kept: dict[str, _Kept] = {}
-        self._failed: dict[str, float] = {}
+        self._failed: dict[RayNode, float] = {}  # until when they are left alone
 
     def turn(self, now_s: float, is_wanted: Callable[[str], bool]) -> None:
         """Look once; may take seconds while Ray's head process does not answer.
@@ -95,7 +95,7 @@ class Keeper:
         for node in nodes:
             if held.setdefault(node.name, node.id) != node.id:
                 namesakes.add(node.name)
-            elif node.id not in self._kept and now_s >= self._failed.get(node.id, now_s):
+            elif node.id not in self._kept and now_s >= self._failed.get(node, now_s):
                 self._kept[node.id] = self._make(node, now_s)
         for name in sorted(namesakes - self.namesakes):
             log.warning("node %s: %s", name, NAMESAKE)
@@ -103,7 +103,10 @@ class Keeper:
         for id, kept in list(self._kept.items()):
             if kept.hello is not None and not self._has_started(kept, now_s):
                 self._drop(self._kept.pop(id))
-                self._failed[id] = now_s + _AGAIN_S
+                self._failed[kept.node] = now_s + _AGAIN_S
+        for node in self._failed.keys() - set(nodes):  # it has gone, and is not in trouble any more
+            del self._failed[node]
+            self._tell(node.name, "")
 
     def stop(self, patience_s: float) -> None:
         """End all node actors of the fleet: in order as far as they do so in time."""
@@ -147,6 +150,9 @@ class Keeper:
             self._tell(kept.node.name, f"its actor has not started in {_START_S:.0f} s; `ray status` may say why")
             return False
         error = kept.hello.exception()
+        if isinstance(error, ray.exceptions.ActorUnavailableError):  # as when its machine has gone meanwhile
+            self._tell(kept.node.name, "its actor cannot be reached; it is tried again")
+            return False
         if error is not None:  # whatever keeps a class from being loaded there arrives here
             self._tell(kept.node.name, f"its actor cannot start: {_last_line(error)}; {_INSTALL}")
             return False

@@ -73,6 +73,9 @@ def test_rays_errors_become_texts_that_say_what_to_do() -> None:
     refused = ConnectionError("Failed to connect to Ray cluster at head:6379")
     refused.__cause__ = RuntimeError("RPC error: InvalidAuthToken: Authentication token is missing or incorrect")
     assert "set RAY_AUTH_MODE=token" in joining.reason("head:6379", refused)
+    absent = ConnectionError("Failed to connect to Ray cluster at head:6379")
+    absent.__cause__ = RuntimeError("No node info found matching attributes: '' when trying to resolve node")
+    assert "this machine is no node of that Ray cluster" in joining.reason("head:6379", absent)
     assert "no Ray cluster runs on this machine" in joining.reason("auto", ConnectionError("Could not find any"))
 
 
