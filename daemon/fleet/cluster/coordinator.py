@@ -17,9 +17,10 @@ import threading
 import time
 from typing import Any
 
-from visaged.daemon.fleet.cluster.keeper import Keeper, monotonic
+from visaged.daemon.fleet.cluster.keeper import Keeper
 from visaged.daemon.fleet.cluster.store import RayStore
 from visaged.daemon.fleet.cluster.versions import Versions
+from visaged.daemon.fleet.node.holding import lasting_s
 from visaged.daemon.fleet.plan.coordinator import Coordinator
 from visaged.daemon.fleet.plan.documents import FleetError
 from visaged.daemon.fleet.plan.store import StoreError
@@ -74,12 +75,12 @@ class CoordinatorActor:
         """Let a run of a node in; see `Coordinator.join`."""
         with self._lock:
             plan, who = self._running(), (report.node, report.incarnation, report.version, report.home)
-            return plan.join(*who, monotonic(), wall_ms())
+            return plan.join(*who, lasting_s(), wall_ms())
 
     async def heartbeat(self, report: NodeReport, known_config: str) -> Orders:
         """Take a node's report, and return its orders."""
         with self._lock:
-            orders = self._running().heartbeat(report, known_config, monotonic(), wall_ms())
+            orders = self._running().heartbeat(report, known_config, lasting_s(), wall_ms())
         self._note(report.node, "")
         return orders
 
@@ -90,7 +91,7 @@ class CoordinatorActor:
     async def view(self) -> FleetView:
         """Return the fleet as people see it."""
         with self._lock:
-            view = self._running().view(monotonic(), wall_ms())
+            view = self._running().view(lasting_s(), wall_ms())
         nodes = {node.name: node for node in view.nodes}
         for name, why in self._troubles.items():
             nodes[name] = dataclasses.replace(nodes.get(name, NodeView(name)), state="refused", why=why)
@@ -124,7 +125,7 @@ class CoordinatorActor:
             if self._plan is None:
                 if replace:
                     self._state.clear()
-                self._plan = Coordinator(self._state, self._versions.visaged, monotonic(), wall_ms(), document)
+                self._plan = Coordinator(self._state, self._versions.visaged, lasting_s(), wall_ms(), document)
             else:
                 self._plan.configure(document)
             self._source.save(source.encode())
@@ -152,7 +153,7 @@ class CoordinatorActor:
     async def rebalance(self) -> int:
         """Level the nodes by planned moves; return how many."""
         with self._lock:
-            return self._running().rebalance(monotonic())
+            return self._running().rebalance(lasting_s())
 
     async def stop(self) -> None:
         """End all nodes in order, and forget the fleet; whoever calls it then kills this actor."""
@@ -178,7 +179,7 @@ class CoordinatorActor:
         """Go on with what was kept. Ray does not try an actor again whose constructor fails, so this does not raise."""
         try:
             if self._state.load() is not None:
-                self._plan = Coordinator(self._state, self._versions.visaged, monotonic(), wall_ms())
+                self._plan = Coordinator(self._state, self._versions.visaged, lasting_s(), wall_ms())
         except (StoreError, FleetError) as error:
             self._problem = str(error)
             log.error("the fleet cannot go on: %s", error)
@@ -191,7 +192,7 @@ class CoordinatorActor:
                     if self._plan is None:
                         self._begin()
                 if self._plan is not None:
-                    self._keeper.turn(monotonic(), self._may_take_part)
+                    self._keeper.turn(lasting_s(), self._may_take_part)
             except Exception:  # Ray's head process is away, or it is a fault of ours; the next turn may go well
                 log.exception("looking after the nodes failed; it is tried again")
 
