@@ -49,7 +49,7 @@ class CoordinatorActor:
         # Held for a decision, which takes milliseconds, or a second while Ray's head process does not answer.
         self._lock = threading.Lock()
         self._plan: Coordinator | None = None
-        self._problem = "the fleet has no configuration yet"
+        self._problem = "the fleet has no configuration yet: hand it one by `visaged fleet run --config FILE`"
         self._keeper = Keeper(fleet, self._note)
         self._troubles: dict[str, str] = {}
         self._stopping = threading.Event()
