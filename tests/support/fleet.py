@@ -109,6 +109,11 @@ def all_stream(view: FleetView) -> bool:
     return is_whole and all(one.active and one.state == "streaming" and not one.warm for one in view.cameras)
 
 
+def all_up(view: FleetView) -> bool:
+    """Whether every camera streams, and every node takes part."""
+    return all_stream(view) and all(one.state == "up" for one in view.nodes)
+
+
 def camera(view: FleetView, name: str) -> CameraView:
     """A camera of a fleet that has a place."""
     return next(one for one in view.cameras if one.name == name)
@@ -130,7 +135,8 @@ class Account:
         late: Messages of frames that came after one of a newer epoch, and whose frames are older than that: they were
             on their way when their sender was cut off.
         unended: Camera, epoch and track of tracks that began and have no end.
-        ended_twice: Camera, epoch and track of tracks with several ends.
+        ended_twice: Camera, epoch and track of tracks that one owner ended twice, or two new ones did.
+        ended_by_both: Those that the lost owner ended within its last lease, and the new one too, which is allowed.
         moved: Ends of tracks that the camera's new owner told.
         replayed: Events that came late, from a spool.
     """
@@ -141,6 +147,7 @@ class Account:
     late: int = 0
     unended: set[tuple[str, int, int]] = field(default_factory=set)
     ended_twice: set[tuple[str, int, int]] = field(default_factory=set)
+    ended_by_both: set[tuple[str, int, int]] = field(default_factory=set)
     moved: int = 0
     replayed: int = 0
 
@@ -151,7 +158,7 @@ def account(messages: Iterable[Message]) -> Account:
     newest: dict[str, tuple[int, str]] = {}
     nodes: dict[tuple[str, int], str] = {}
     numbers: dict[tuple[str, int], set[int]] = defaultdict(set)
-    begun, ended = set(), set()
+    begun, ended, taken = set(), set(), set()
     for message in messages:
         kind = message.topic.rpartition("/")[2]
         if kind not in ("faces", "events") or message.is_retained:
@@ -180,10 +187,12 @@ def account(messages: Iterable[Message]) -> Account:
         track = (name, moved_from["epoch"] if moved_from else epoch, body["track_id"])
         if body["event"] != "end":
             begun.add(track)
-        elif track in ended:
+            continue
+        by_whom = ended if moved_from is None else taken
+        if track in by_whom:
             result.ended_twice.add(track)
-        else:
-            ended.add(track)
+        by_whom.add(track)
     result.missing = sum(max(seen) - len(seen) for seen in numbers.values())
-    result.unended = begun - ended
+    result.unended = begun - ended - taken
+    result.ended_by_both = ended & taken
     return result

@@ -11,7 +11,7 @@ import random
 import time
 
 from tests.benchmarks.fleet.rig import distribution, is_frame, running, told
-from tests.support.fleet import all_stream, camera, owners
+from tests.support.fleet import all_stream, all_up, camera, owners
 
 NODES = ("a", "b", "c")
 CAMERAS = 4
@@ -43,14 +43,14 @@ def main(kills: int = 20) -> None:
                 recoveries.append(first.received_at - killed_s)
             began_s = time.monotonic()
             rig.cluster.add(node)
-            rig.fleet.wait_for(lambda view, n=node: all_stream(view) and n in owners(view).values(), 90)
+            rig.fleet.wait_for(all_up, 90)
             back.append(time.monotonic() - began_s)
             print(f"  kill {number:2} of {node}: {len(lost)} cameras, "
                   f"{' '.join(f'{one:.1f}' for one in recoveries[-len(lost):])} s", flush=True)  # fmt: skip
         found = rig.end()
     print(f"{kills} kills, lease {LEASE_S:g} s, {CAMERAS} cameras on {len(NODES)} nodes")
     print(f"  cameras elsewhere: {distribution(recoveries)}")
-    print(f"  the machine joined again, and had cameras: {distribution(back)}")
+    print(f"  the machine joined again, and took part: {distribution(back)}")
     print(f"  {told(found)}")
     for line in [*found.interleaved, *map(str, found.unended), *map(str, found.ended_twice)]:
         print(f"    {line}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.benchmarks.clip import ROOT
 from tests.support.broker import MosquittoBroker
-from tests.support.fleet import Account, Fleet, account, all_stream, owners
+from tests.support.fleet import Account, Fleet, account, all_up
 from tests.support.ray_cluster import RayCluster
 from tests.support.subscriber import Message, Subscriber
 
@@ -58,7 +58,7 @@ def running(
             given = [{"name": f"cam{i}", "url": str(CLIP), "loop": True, "fps": fps} for i in range(cameras)]
             fleet = Fleet(cluster, broker, Path(folder), {name: {} for name in nodes}, given, lease_s, settings)
             fleet.run()
-            fleet.wait_for(lambda view: all_stream(view) and set(owners(view).values()) == set(nodes), 120)
+            fleet.wait_for(all_up, 120)
             yield Rig(cluster, fleet, broker, subscriber)
 
 
@@ -81,6 +81,7 @@ def told(found: Account) -> str:
     """Return an account as a line."""
     return (
         f"{found.events} events: {found.missing} missing, {len(found.interleaved)} interleaved, {len(found.unended)} "
-        f"tracks without an end, {len(found.ended_twice)} with two; {found.moved} ends told by a new owner, "
-        f"{found.replayed} events from a spool, {found.late} messages of frames that were on their way"
+        f"tracks without an end, {len(found.ended_twice)} with two, {len(found.ended_by_both)} ended by both owners; "
+        f"{found.moved} ends told by a new owner, {found.replayed} events from a spool, "
+        f"{found.late} messages of frames that were on their way"
     )
