@@ -21,6 +21,7 @@ def tell(view: FleetView) -> RenderableType:
         parts.append(Text(view.problem, "red"))
     if view.nodes:
         parts.append(_nodes(view.nodes))
+    parts += [Text(f"{one.name}: {one.why}", "red") for one in view.nodes if one.why]
     if view.cameras:
         parts.append(_cameras(view.cameras))
     parts += [Text(f"{one.name} finds no place: {one.why}", "yellow") for one in view.unplaced]
@@ -79,8 +80,6 @@ def _nodes(nodes: tuple[NodeView, ...]) -> Table:
     table = Table("node", "state", "site", "cameras", "used", "heard of", "page", box=box.SIMPLE, pad_edge=False)
     for node in nodes:
         state = Text(node.state, _STYLES.get(node.state, "yellow"))
-        if node.why:
-            state.append(f": {node.why}")
         seen = "never" if node.seen_s is None else f"{node.seen_s:.1f} s ago"
         used = f"{node.used:g} of {node.capacity:g}"
         table.add_row(node.name, state, node.site, str(node.cameras), used, seen, node.url)

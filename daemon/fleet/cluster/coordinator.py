@@ -29,6 +29,8 @@ from visaged.daemon.fleet.records import FleetView, Joined, NodeReport, NodeView
 log = logging.getLogger(__name__)
 
 _TURN_S = 1.0
+_AWAY_S = 2.0
+"""A process that has done nothing for longer was stopped, or its machine was suspended."""
 _NODES_END_S = 12.0
 """Longest time in seconds that nodes are given to end in order."""
 
@@ -48,6 +50,7 @@ class CoordinatorActor:
         self._run_ms = wall_ms()
         # Held for a decision, which takes milliseconds, or a second while Ray's head process does not answer.
         self._lock = threading.Lock()
+        self._ran_s = lasting_s()
         self._plan: Coordinator | None = None
         self._problem = "the fleet has no configuration yet: hand it one by `visaged fleet run --config FILE`"
         self._keeper = Keeper(fleet, self._note)
@@ -75,12 +78,12 @@ class CoordinatorActor:
         """Let a run of a node in; see `Coordinator.join`."""
         with self._lock:
             plan, who = self._running(), (report.node, report.incarnation, report.version, report.home)
-            return plan.join(*who, lasting_s(), wall_ms())
+            return plan.join(*who, self._now(), wall_ms())
 
     async def heartbeat(self, report: NodeReport, known_config: str) -> Orders:
         """Take a node's report, and return its orders."""
         with self._lock:
-            orders = self._running().heartbeat(report, known_config, lasting_s(), wall_ms())
+            orders = self._running().heartbeat(report, known_config, self._now(), wall_ms())
         self._note(report.node, "")
         return orders
 
@@ -91,7 +94,7 @@ class CoordinatorActor:
     async def view(self) -> FleetView:
         """Return the fleet as people see it."""
         with self._lock:
-            view = self._running().view(lasting_s(), wall_ms())
+            view = self._running().view(self._now(), wall_ms())
         nodes = {node.name: node for node in view.nodes}
         for name, why in self._troubles.items():
             nodes[name] = dataclasses.replace(nodes.get(name, NodeView(name)), state="refused", why=why)
@@ -153,7 +156,7 @@ class CoordinatorActor:
     async def rebalance(self) -> int:
         """Level the nodes by planned moves; return how many."""
         with self._lock:
-            return self._running().rebalance(lasting_s())
+            return self._running().rebalance(self._now())
 
     async def stop(self) -> None:
         """End all nodes in order, and forget the fleet; whoever calls it then kills this actor."""
@@ -169,6 +172,16 @@ class CoordinatorActor:
         self._state.clear()
         self._source.clear()
         self._newest.clear()
+
+    def _now(self) -> float:
+        """Return seconds of the clock of leases, for the plan; must be called with the lock held."""
+        before_s, self._ran_s = self._ran_s, lasting_s()
+        away_s = self._ran_s - before_s
+        if away_s > _AWAY_S and self._plan is not None:
+            # Reports wait to be read, and what is known of the nodes is as old: nothing is decided by that.
+            log.warning("this process did nothing for %.1f s; nodes are given that time on top", away_s)
+            self._plan.excuse(away_s, self._ran_s)
+        return self._ran_s
 
     def _running(self) -> Coordinator:
         if self._plan is None:
@@ -189,6 +202,7 @@ class CoordinatorActor:
             try:
                 self._make_way()
                 with self._lock:
+                    self._now()
                     if self._plan is None:
                         self._begin()
                 if self._plan is not None:

@@ -140,6 +140,17 @@ class Coordinator:
             self._summarise(now_s)
         return self._clerk.orders(presence, self._state, self._catalogue, self._summary, known_config, now_s)
 
+    def excuse(self, away_s: float, now_s: float) -> None:
+        """Take no node for lost that could not be heard, because the coordinator itself was stopped.
+
+        Args:
+            away_s: For how long.
+            now_s: Seconds of the monotonic clock.
+        """
+        for presence in self._nodes.values():
+            if presence.is_alive(now_s - away_s):
+                presence.heard_s += away_s
+
     def view(self, now_s: float, wall_ms: int) -> FleetView:
         """Return the fleet as people see it."""
         self._look(now_s, wall_ms)

@@ -134,7 +134,7 @@ def test_a_fleet_is_told() -> None:
     text = captured.get()
     for said in (
         "fleet campus: 1 node up, 1 away; 1 of 3 cameras publish, 1 without a place; 0 moves, 0 from lost nodes",
-        "refused: no [b]", "a -> b", "2 of 4", "0.5 s ago", "mole finds no place: no node of site hill is up",
+        "refused", "b: no [b]", "a -> b", "2 of 4", "0.5 s ago", "mole finds no place: no node of site hill is up",
     ):  # fmt: skip
         assert said in text
 

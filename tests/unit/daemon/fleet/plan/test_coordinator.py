@@ -141,6 +141,20 @@ def test_a_lost_node_is_followed_after_its_lease_with_its_open_tracks() -> None:
     assert fleet.view().summary.takeovers == 1
 
 
+def test_a_coordinator_that_was_stopped_takes_no_node_for_lost_that_it_could_not_hear() -> None:
+    fleet = Fleet("c1", "c2")
+    orders = fleet.started("a", "b")
+    fleet.now_s += 2 * TERM_S
+    fleet.coordinator.excuse(2 * TERM_S, fleet.now_s)
+    assert {node: fleet.beat(node).grants for node in "ab"} == {node: one.grants for node, one in orders.items()}
+    fleet.pass_s(TERM_S + 1, "b")  # one that stays silent is lost after a lease
+    assert all(grant.active for grant in fleet.beat("b").grants)
+    assert fleet.owner("c1") == fleet.owner("c2") == "b"
+    fleet.now_s += TERM_S
+    fleet.coordinator.excuse(TERM_S, fleet.now_s)
+    assert fleet.view().summary.nodes_away == 1  # it was lost before
+
+
 def test_orphans_go_on_to_the_next_owner_until_one_has_ended_them() -> None:
     fleet = Fleet("c1", nodes={name: {"capacity": 1} for name in "abc"})
     orders = fleet.started("a", "b", "c")
