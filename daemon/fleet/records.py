@@ -51,6 +51,7 @@ class NodeReport:
         home: What tells this node's state folder from that of every other node, such as a random text kept in it. A
             later run with the same home is the same node started again, which proves that the earlier run is dead.
         beat: Counts the reports of this run from 1, so that one that comes late is not taken for news; 0: not counted.
+        problem: Why cameras that it was granted cannot run there, such as a password that is missing; empty if all can.
     """
 
     node: str
@@ -62,6 +63,7 @@ class NodeReport:
     leaving: bool = False
     home: str = ""
     beat: int = 0
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

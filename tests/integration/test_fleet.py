@@ -186,6 +186,18 @@ def test_cameras_of_a_node_that_is_killed_go_on_elsewhere(house: House) -> None:
     house.subscriber.wait_for_all(lambda all_: not open_there & account(all_).unended)
 
 
+def test_a_second_machine_of_a_name_is_told_and_disturbs_no_camera(house: House) -> None:
+    before = owners(house.fleet.view())
+    house.cluster.add("twin", label="a")
+    try:
+        view = house.fleet.wait_for(lambda view: any("have this name" in one.why for one in view.nodes))
+        assert {one.name: one.state for one in view.nodes if one.why} == {"a": "up"}
+        assert owners(view) == before
+    finally:
+        house.cluster.kill("twin")
+    house.fleet.wait_for(lambda view: not any(one.why for one in view.nodes))
+
+
 def test_a_fleet_that_is_stopped_ends_its_nodes_in_order(house: House) -> None:
     told = house.fleet.command("stop")
     house.fleet.is_over = True

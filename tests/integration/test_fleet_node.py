@@ -274,6 +274,7 @@ def test_orders_that_cannot_be_followed_leave_the_other_cameras_alone(
     fleet.ruler.document = good | {"cameras": cameras}
     fleet.ruler.grant("north", "vault", other)
     until(lambda: "camera vault cannot run on this node" in caplog.text, PATIENCE_S)
+    assert "camera vault cannot run here: " in fleet.north.member.report().problem
     fleet.ruler.document = good | {"inference": {"update_s": "often"}}
     until(lambda: "the configuration was not reloaded" in caplog.text, PATIENCE_S)
     fleet.ruler.document = good | {"mqtt": good["mqtt"] | {"prefix": "other"}}
@@ -281,6 +282,7 @@ def test_orders_that_cannot_be_followed_leave_the_other_cameras_alone(
     fleet.ruler.document = good
     held = fleet.ruler.wait_for("north", "door").cameras
     assert [(one.camera, one.epoch) for one in held] == [("door", epoch)]
+    until(lambda: not fleet.north.member.report().problem, PATIENCE_S)
 
 
 def test_cameras_of_a_fleet_are_not_changed_over_http(fleet: Fleet) -> None:

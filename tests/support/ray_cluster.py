@@ -99,23 +99,23 @@ class RayCluster:
                 os.environ[name] = value
         self._folder.cleanup()
 
-    def add(self, name: str) -> None:
-        """Start a machine, and wait until it has joined."""
+    def add(self, name: str, label: str = "") -> None:
+        """Start a machine, and wait until it has joined; its label is its name if none is given."""
         assert self._cluster is not None
         before = os.sched_getaffinity(0)
         if self._cores is not None:
             os.sched_setaffinity(0, {self._cores[name]})  # which its processes inherit
         try:
-            self._machines[name] = self._started(name)
+            self._machines[name] = self._started(label or name)
         finally:
             os.sched_setaffinity(0, before)
 
-    def _started(self, name: str) -> Any:
+    def _started(self, label: str) -> Any:
         assert self._cluster is not None
         for last in (False, True):
             try:
                 return self._cluster.add_node(
-                    num_cpus=1, object_store_memory=_STORE_BYTES, labels={"visaged-node": name}
+                    num_cpus=1, object_store_memory=_STORE_BYTES, labels={"visaged-node": label}
                 )
             except Exception:  # Ray gives up after 30 s, which a loaded machine may need
                 if last:

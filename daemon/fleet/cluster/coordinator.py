@@ -17,7 +17,7 @@ import threading
 import time
 from typing import Any
 
-from visaged.daemon.fleet.cluster.keeper import Keeper
+from visaged.daemon.fleet.cluster.keeper import NAMESAKE, Keeper
 from visaged.daemon.fleet.cluster.store import RayStore
 from visaged.daemon.fleet.cluster.versions import Versions
 from visaged.daemon.fleet.node.holding import lasting_s
@@ -96,6 +96,8 @@ class CoordinatorActor:
         with self._lock:
             view = self._running().view(self._now(), wall_ms())
         nodes = {node.name: node for node in view.nodes}
+        for name in self._keeper.namesakes:
+            nodes[name] = dataclasses.replace(nodes.get(name, NodeView(name)), why=NAMESAKE)
         for name, why in self._troubles.items():
             nodes[name] = dataclasses.replace(nodes.get(name, NodeView(name)), state="refused", why=why)
         return dataclasses.replace(view, fleet=self._fleet, nodes=tuple(nodes[name] for name in sorted(nodes)))

@@ -22,6 +22,11 @@ _AGAIN_S = 30.0
 """Seconds until an actor that could not be made is tried again."""
 _INSTALL = "install the same version of visaged[fleet] there, in the Python that runs Ray"
 
+NAMESAKE = (
+    "several nodes of the Ray cluster have this name, and one of them takes part: give each its own by `ray start "
+    f"--labels {NODE_LABEL}=NAME`"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class RayNode:
@@ -63,11 +68,15 @@ class Keeper:
     Args:
         fleet: Name of the fleet.
         tell: Called with a node's name and why it cannot take part; with an empty text when that is over.
+
+    Attributes:
+        namesakes: Names that several nodes of the Ray cluster have. One of each takes part.
     """
 
     def __init__(self, fleet: str, tell: Callable[[str, str], None]) -> None:
         self._fleet = fleet
         self._tell = tell
+        self.namesakes: frozenset[str] = frozenset()
         self._kept: dict[str, _Kept] = {}
         self._failed: dict[str, float] = {}
 
@@ -82,12 +91,15 @@ class Keeper:
         for gone in self._kept.keys() - {node.id for node in nodes}:
             self._drop(self._kept.pop(gone))
         held = {kept.node.name: kept.node.id for kept in self._kept.values()}
+        namesakes = set()
         for node in nodes:
             if held.setdefault(node.name, node.id) != node.id:
-                text = f"two nodes of the Ray cluster are named {node.name}; give each a name by `ray start --labels"
-                self._tell(node.name, f"{text} {NODE_LABEL}=NAME`")
+                namesakes.add(node.name)
             elif node.id not in self._kept and now_s >= self._failed.get(node.id, now_s):
                 self._kept[node.id] = self._make(node, now_s)
+        for name in sorted(namesakes - self.namesakes):
+            log.warning("node %s: %s", name, NAMESAKE)
+        self.namesakes = frozenset(namesakes)
         for id, kept in list(self._kept.items()):
             if kept.hello is not None and not self._has_started(kept, now_s):
                 self._drop(self._kept.pop(id))

@@ -39,10 +39,13 @@ from visaged.daemon.management.folder import StateFolder
 from visaged.daemon.management.state import next_epoch
 from visaged.daemon.membership import Membership
 from visaged.pipelines.runtime.metrics import Metrics
+from visaged.pipelines.runtime.redact import redact
 
 log = logging.getLogger(__name__)
 
 HOME_NAME = "home"
+_TOLD = 5
+"""Of so many cameras that cannot run here, the fleet is told why."""
 _ANY_HOST = ("0.0.0.0", "::", "")  # noqa: S104 - compared with, not listened on
 
 
@@ -110,7 +113,7 @@ class Member:
         self._sent_s = float("-inf")
         self._beat = 0
         self._new_document: dict[str, Any] | None = None
-        self._refused = self._url = ""
+        self._refused = self._url = self._problem = ""
         self._is_leaving = self._is_over = False
 
     def find_capacity(self, stopping: threading.Event | None = None) -> None:
@@ -207,6 +210,7 @@ class Member:
             self._is_leaving,
             self.home,
             beat,
+            self._problem,
         )
 
     def obey(self, orders: Orders, sent_s: float) -> None:
@@ -281,6 +285,8 @@ class Member:
         document, problems = usable(node_document(self._document, self._node, self._doors))
         for camera, text in problems.items():
             log.error("camera %s cannot run on this node: %s", camera, text)
+        told = "; ".join(f"camera {camera} cannot run here: {text}" for camera, text in list(problems.items())[:_TOLD])
+        self._problem = redact(told)
         return document
 
 

@@ -138,7 +138,7 @@ def _node(
         url="" if report is None else report.url,
         version="" if report is None else report.version,
         seen_s=None if presence is None else max(0.0, now_s - presence.heard_s),
-        why=refusals.get(name, ""),
+        why=refusals.get(name) or ("" if report is None else report.problem),
     )
 
 

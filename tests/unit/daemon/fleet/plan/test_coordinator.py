@@ -410,6 +410,13 @@ def test_a_node_that_comes_takes_its_share_two_at_a_time() -> None:
     assert fleet.view().summary.moves == 3 <= 9 / 3 + 1
 
 
+def test_what_keeps_a_granted_camera_from_running_is_told() -> None:
+    fleet = Fleet("c1")
+    fleet.started("a")
+    fleet.beat("a", problem="camera c1 cannot run here: it has no password")
+    assert {one.name: one.why for one in fleet.view().nodes}["a"] == "camera c1 cannot run here: it has no password"
+
+
 def test_a_late_report_is_no_news() -> None:
     fleet = Fleet("c1", nodes={"a": {}})
     fleet.started("a")
