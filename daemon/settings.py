@@ -190,8 +190,9 @@ class InferenceSettings(StrictConfig):
     """Most GPU memory in MiB for weights and work of all networks together; null for no limit. CUDA itself takes half a
     gigabyte more. Where that does not do for a batch, smaller ones are computed. With several GPUs, of each."""
     cuda_graphs: bool = False
-    """Record the runs of the shapes that most cameras send. A run of few pictures then takes half the time, and the
-    networks three times the GPU memory. Where it cannot be done, and with `gpu_memory_mb`, they run without."""
+    """Record the runs of the shapes that most cameras send. A run of few pictures then takes a quarter to a half less
+    time, and the networks three times the GPU memory. Where it cannot be done, and with `gpu_memory_mb`, they run
+    without."""
     gpu_frames: bool = True
     """Leave frames that a camera's `hardware: cuda` decodes on the GPU until boxes and attributes come back, where the
     networks run on CUDA. False copies every frame to host memory."""

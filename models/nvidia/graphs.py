@@ -1,10 +1,10 @@
 """CUDA graphs: the kernels of a run recorded once and started as a whole, for one shape of the inputs.
 
-Without one, the processor starts some hundred kernels for each run; on an H200 detector-m1 took 1.0 ms for a picture in
-place of 1.9, and 2.6 in place of 2.7 for eight; the analyzer 0.9 in place of 1.9. A graph reads and writes the
-addresses it was recorded with, so inputs and outputs have places of their own on the GPU, and one run is in progress at
-a time; a second caller meanwhile runs without a graph. Graphs take memory: for four sizes of batches of detector-m1
-5.6 GB where plain sessions took 2.0.
+Without one, the processor starts some hundred kernels for each run; on an H200 detector-m1 took 1.4 ms for a picture in
+place of 1.9, and no less for eight; the analyzer 1.2 in place of 2.3 for a face. A graph reads and writes the addresses
+it was recorded with, so inputs and outputs have places of their own on the GPU, and one run is in progress at a time; a
+second caller meanwhile runs without a graph. Graphs take memory: for four sizes of batches of detector-m1 5.9 GB where
+plain sessions took 2.0.
 
 ONNX Runtime keeps a graph for the thread that recorded it, and another thread's first run would record anew. It records
 in CUDA's global mode, in which what another thread of the process asks of the GPU makes the recording fail, or that

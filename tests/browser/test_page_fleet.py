@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
@@ -34,9 +35,10 @@ class Node:
         self.url = self.daemon.web.http_address
 
     def show(self, view: FleetView) -> None:
-        """Have the coordinator tell another view."""
-        self.view = view
+        """Have the coordinator tell another view, and wait until the daemon does: it keeps one for a second."""
+        self.view = dataclasses.replace(view, coordinator=self.view.coordinator + 1)
         self._standing.heard(view.summary)
+        until(lambda: httpx.get(f"{self.url}/v1/fleet").json()["coordinator"]["run"] == self.view.coordinator, 20.0)
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sizes of pipes 
 
 START_S = 60.0
 STOP_S = 5.0
-CUT_SHORT_S = (
-    10.0  # the unit's TimeoutStopSec; a thread waits for nearly STOP_S, and a busy machine lets it wait longer
-)
+# The unit's TimeoutStopSec. A thread waits for nearly STOP_S, and a busy machine lets it wait longer.
+CUT_SHORT_S = 10.0
 SECRET = "hunter2"
 MAIN = "\nfrom visaged.daemon.cli.main import main\nmain()"
 # Libraries write to descriptor 2 on their own; this one does once the daemon has taken it over.

@@ -15,6 +15,7 @@ from tests.support.fleet import Account, Fleet, account, all_stream, all_up, cam
 from tests.support.ray_cluster import RayCluster
 from tests.support.requirements import MOSQUITTO, require
 from tests.support.subscriber import Message, Subscriber
+from visaged.daemon.fleet.records import FleetView
 
 pytestmark = [pytest.mark.timed, pytest.mark.slow]
 
@@ -207,8 +208,8 @@ def test_a_fleet_that_is_stopped_ends_its_nodes_in_order(house: House) -> None:
     assert "no fleet runs on this cluster" in told.stderr
 
 
-def _streams(view: object, name: str) -> bool:
-    held = [one for one in view.cameras if one.name == name]  # type: ignore[attr-defined]
+def _streams(view: FleetView, name: str) -> bool:
+    held = [one for one in view.cameras if one.name == name]
     return bool(held) and held[0].active and held[0].state == "streaming"
 
 

@@ -196,11 +196,9 @@ def test_a_node_that_was_stopped_beyond_its_lease_says_nothing_in_its_old_epoch(
     assert {(d["moved_from"]["node"], d["moved_from"]["epoch"]) for d in moved} == {("south", old)}
     assert [d["track_id"] for d in moved] == [orphan.track for orphan in orphans]
     assert {(d["node"], d["epoch"], d["reason"]) for d in moved} == {("north", new, "moved")}
+    # Events of before, on their way to the broker, and ends of tracks that nobody else knew.
     late = [(kind, d) for kind, d in told[at_thaw:] if d["epoch"] == old]
-    for (
-        kind,
-        document,
-    ) in late:  # events of before, on their way to the broker, and ends of tracks that nobody else knew
+    for kind, document in late:
         assert kind == "events"
         assert document["age_ms"] > 1000 * LEASE_S or document["reason"] == "moved"
         assert document["event"] != "end" or document["track_id"] not in {orphan.track for orphan in orphans}

@@ -1,1 +1,1 @@
-"""The fleet on a Ray cluster: its actors, and the clients that talk to them. Nothing else imports Ray."""
+"""The fleet on a Ray cluster: its actors, and the clients that talk to them. Only this and `pictures` import Ray."""

@@ -17,9 +17,10 @@ import threading
 import time
 from typing import Any
 
-from visaged.daemon.fleet.cluster.keeper import NAMESAKE, Keeper, monotonic
+from visaged.daemon.fleet.cluster.keeper import NAMESAKE, Keeper
 from visaged.daemon.fleet.cluster.store import RayStore
 from visaged.daemon.fleet.cluster.versions import Versions
+from visaged.daemon.fleet.node.holding import lasting_s
 from visaged.daemon.fleet.plan.coordinator import Coordinator
 from visaged.daemon.fleet.plan.documents import FleetError
 from visaged.daemon.fleet.plan.store import StoreError
@@ -49,9 +50,9 @@ class CoordinatorActor:
         self._run_ms = wall_ms()
         # Held for a decision, which takes milliseconds, or a second while Ray's head process does not answer.
         self._lock = threading.Lock()
-        self._ran_s = monotonic()
+        self._ran_s = lasting_s()
         self._plan: Coordinator | None = None
-        self._problem = "the fleet has no configuration yet"
+        self._problem = "the fleet has no configuration yet: hand it one by `visaged fleet run --config FILE`"
         self._keeper = Keeper(fleet, self._note)
         self._troubles: dict[str, str] = {}
         self._stopping = threading.Event()
@@ -129,7 +130,7 @@ class CoordinatorActor:
             if self._plan is None:
                 if replace:
                     self._state.clear()
-                self._plan = Coordinator(self._state, self._versions.visaged, monotonic(), wall_ms(), document)
+                self._plan = Coordinator(self._state, self._versions.visaged, lasting_s(), wall_ms(), document)
             else:
                 self._plan.configure(document)
             self._source.save(source.encode())
@@ -175,8 +176,8 @@ class CoordinatorActor:
         self._newest.clear()
 
     def _now(self) -> float:
-        """Return seconds of the monotonic clock, for the plan; must be called with the lock held."""
-        before_s, self._ran_s = self._ran_s, monotonic()
+        """Return seconds of the clock of leases, for the plan; must be called with the lock held."""
+        before_s, self._ran_s = self._ran_s, lasting_s()
         away_s = self._ran_s - before_s
         if away_s > _AWAY_S and self._plan is not None:
             # Reports wait to be read, and what is known of the nodes is as old: nothing is decided by that.
@@ -193,7 +194,7 @@ class CoordinatorActor:
         """Go on with what was kept. Ray does not try an actor again whose constructor fails, so this does not raise."""
         try:
             if self._state.load() is not None:
-                self._plan = Coordinator(self._state, self._versions.visaged, monotonic(), wall_ms())
+                self._plan = Coordinator(self._state, self._versions.visaged, lasting_s(), wall_ms())
         except (StoreError, FleetError) as error:
             self._problem = str(error)
             log.error("the fleet cannot go on: %s", error)
@@ -207,7 +208,7 @@ class CoordinatorActor:
                     if self._plan is None:
                         self._begin()
                 if self._plan is not None:
-                    self._keeper.turn(monotonic(), self._may_take_part)
+                    self._keeper.turn(lasting_s(), self._may_take_part)
             except Exception:  # Ray's head process is away, or it is a fault of ours; the next turn may go well
                 log.exception("looking after the nodes failed; it is tried again")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ _START_S = 90.0
 """Longest time in seconds until a node actor has started; Python and this package are loaded in it."""
 _AGAIN_S = 30.0
 """Seconds until an actor that could not be made is tried again."""
+_INSTALL = "install the same version of visaged[fleet] there, in the Python that runs Ray"
 
 NAMESAKE = (
     "several nodes of the Ray cluster have this name, and one of them takes part: give each its own by `ray start "
@@ -134,8 +134,6 @@ class Keeper:
                 max_restarts=-1,
                 max_concurrency=4,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-                # Otherwise Ray before 2.5x hides all GPUs from an actor that asks for none.
-                runtime_env={"env_vars": {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}},
             )
             .remote(self._fleet, node.name)
         )
@@ -165,14 +163,6 @@ class Keeper:
         ray.kill(kept.actor, no_restart=True)
 
 
-_INSTALL = "install the same version of visaged[fleet] there, in the Python that runs Ray"
-
-
 def _last_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1][:300] if lines else type(error).__name__
-
-
-def monotonic() -> float:
-    """Return seconds of a clock that goes on while the machine is suspended, where there is one."""
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

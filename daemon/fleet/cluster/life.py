@@ -65,6 +65,8 @@ class Coordinator:
             return ray.get(getattr(self._actor, method).remote(*arguments), timeout=timeout_s)
         except (ray.exceptions.GetTimeoutError, ray.exceptions.ActorUnavailableError) as error:
             raise CallFailed(f"it does not answer ({type(error).__name__})") from None
+        except ray.exceptions.RayTaskError as error:  # such as a store that takes nothing
+            raise CallFailed(f"it cannot do that now: {error.cause}") from None
         except (ray.exceptions.RayError, ValueError) as error:
             self._actor = None  # it is gone for good; another may have its name by now
             raise CallFailed(f"there is none ({type(error).__name__})") from None

@@ -2,7 +2,7 @@
 
 What Ray does to a worker process, and what is done about it here:
 
-- It leaves SIGTERM to the raylet's taste (the process ends at once); here the daemon ends in order first.
+- At SIGTERM a worker ends at once; here the daemon ends in order first.
 - It puts file objects of its own over stderr, so that `daemon/logs` would not take over descriptor 2 and what libraries
   write there would reach Ray's log files with credentials; here `sys.stderr` becomes what it was.
 - It sets OMP_NUM_THREADS to 1 for actors that ask for no CPUs. Nothing of visaged is built with OpenMP, so it stays.

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from visaged.daemon.config.base import NAME_PATTERN
 from visaged.daemon.fleet.plan.placement import Need
 from visaged.daemon.fleet.settings import CameraFleet, FleetSettings
-from visaged.daemon.management.patches import Patches, merged, name_of, patch_between, patched
+from visaged.daemon.management.patches import Patches, name_of, patch_between, patched
 
 Document = dict[str, Any]
 
@@ -108,14 +108,6 @@ def need_of(camera: Document) -> Need:
         None if given.nodes is None else frozenset(given.nodes),
         priority if isinstance(priority, int) else 0,
     )
-
-
-def node_document(document: Document, node: str) -> Document:
-    """Return the configuration of one node: with its own overrides, and its name."""
-    nodes = (document.get("fleet") or {}).get("nodes") or {}
-    own = (nodes.get(node) or {}).get("settings") or {}
-    result: Document = merged(document, own)
-    return result | {"node": node}
 
 
 def _cameras(document: Mapping[str, Any]) -> list[Any]:

@@ -24,8 +24,13 @@ export class FleetView {
   #search = h("input", { type: "search", placeholder: "Find a camera or a node", "aria-label": "Find a camera or a node", oninput: () => this.#load(SOON_MS) });
   #unplaced = new List("Cameras without a node", "unplaced", (one) => one.why, unplacedItem);
   #nodes = new List("Nodes", "nodes", (one) => one.name, (one) => nodeItem(one, () => this.#version, (name) => this.#find(name)));
+  #everyNode = h("button", { type: "button", hidden: true, onclick: () => this.#showNodes(Infinity) }, "Show all nodes");
   #cameras;
   #body = h("div.fleet-body", { hidden: true });
+  #addresses = new Map();
+  #version = "";
+  #most = MOST_NODES;
+  #found = [];
   #timer = null;
   #asked = 0;
   #closed = false;
@@ -48,11 +53,6 @@ export class FleetView {
     this.#note.classList.remove("bad");
     this.#load(0);
   }
-  #addresses = new Map();
-  #version = "";
-  #most = MOST_NODES;
-  #everyNode = h("button", { type: "button", hidden: true, onclick: () => this.#showNodes(Infinity) }, "Show all nodes");
-  #found = [];
 
   focus() {
     this.#title.focus();

@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from visaged.daemon.config.document import SettingsError
-from visaged.daemon.fleet.plan.documents import node_document
 from visaged.daemon.fleet.problems import fleet_problems
 from visaged.daemon.fleet.records import CameraReport, Grant, Joined, NodeReport, Orders, Orphan, Revoked
 from visaged.daemon.settings import parse
@@ -75,15 +74,6 @@ def test_a_wish_that_is_not_valid_is_refused_on_one_machine_too(wish: dict[str, 
 def test_what_is_for_one_machine_is_refused(rest: dict[str, Any], text: str) -> None:
     (problem,) = problems(**rest)
     assert problem.startswith(text)
-
-
-def test_a_nodes_settings_are_a_patch_over_the_file() -> None:
-    document = {
-        "http": {"port": 1, "host": "127.0.0.1"},
-        "fleet": {"nodes": {"a": {"settings": {"http": {"port": 2, "host": None}, "state_dir": "/x"}}}},
-    }
-    assert node_document(document, "a") == document | {"http": {"port": 2}, "state_dir": "/x", "node": "a"}
-    assert node_document(document, "b") == document | {"node": "b"}
 
 
 def test_secrets_of_a_nodes_settings_are_not_repeated() -> None:

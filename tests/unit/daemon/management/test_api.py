@@ -23,6 +23,8 @@ from visaged.pipelines.cameras import Changes
 class Manager:
     """Makes no change before the test says so."""
 
+    fleet = ""
+
     def __init__(self) -> None:
         self.future: Future[Reloaded] = Future()
         self.asked = asyncio.Event()
@@ -52,7 +54,8 @@ def test_other_requests_are_answered_while_a_change_is_made() -> None:
         manager = Manager()
         async with client(manager) as session:
             waiting = asyncio.create_task(session.post("/v1/reload"))
-            await manager.asked.wait()
+            async with asyncio.timeout(30):
+                await manager.asked.wait()
             assert (await session.get("/v1/cameras/door")).status_code == 404
             assert not waiting.done()
             manager.future.set_result(Reloaded(Changes(added=("door",)), ("http.port",)))
