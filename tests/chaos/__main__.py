@@ -45,13 +45,13 @@ def main() -> int:
         folder = Path(options.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="visaged-chaos-")))
         campaigns = _campaigns(stack, folder, options, has_mounts, clock)
         stack.callback(signal.signal, signal.SIGINT, signal.SIG_IGN)  # one Ctrl-C ends it, more do not disturb the end
-        for campaign in campaigns:
-            campaign.launch()
-        for campaign in campaigns:
-            campaign.start()
-        print(f"the faults begin, for {60 * options.minutes:.0f} s", flush=True)
-        began_s = time.monotonic()
-        try:
+        try:  # whenever it is interrupted, no campaign may start a daemon again
+            for campaign in campaigns:
+                campaign.launch()
+            for campaign in campaigns:
+                campaign.start()
+            print(f"the faults begin, for {60 * options.minutes:.0f} s", flush=True)
+            began_s = time.monotonic()
             while time.monotonic() < began_s + 60 * options.minutes:
                 time.sleep(0.5)
         finally:
