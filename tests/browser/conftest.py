@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, expect
 
 from tests.support.broker import free_port
 from tests.support.browser import Browsing, chromium
@@ -70,6 +70,7 @@ def start_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 def browser() -> Iterator[Browser]:
     """The browser, for the tests of one file: while it runs, its thread cannot run another event loop."""
     require(CHROMIUM)
+    expect.set_options(timeout=15_000)  # the page asks every five seconds, and other tests run beside
     with chromium() as browser:
         yield browser
 
