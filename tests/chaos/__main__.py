@@ -33,7 +33,7 @@ _LONG_MINUTES = 5.0
 def main() -> int:
     """Run the faults, print the table, and return the exit code."""
     options = _options()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # SIGINT may have been ignored by a shell
         signal.signal(number, signal.default_int_handler)
     has_mounts = own_mounts()
     clock = FAKETIME_LIBRARY
