@@ -39,17 +39,27 @@ def fleet_problems(document: Document) -> list[ConfigProblem]:
     return problems
 
 
+def embedded_broker(document: Mapping[str, Any]) -> ConfigProblem | None:
+    """Return the refusal of a broker in the daemon's own process, which a fleet cannot share; None if there is none."""
+    mqtt = document.get("mqtt")
+    if not isinstance(mqtt, Mapping) or not mqtt.get("embedded"):
+        return None
+    text = "the nodes of a fleet need one broker for all: set it to false, and host to a broker of your own"
+    return ConfigProblem("mqtt.embedded", text)
+
+
 def _of_nodes(document: Document, fleet: FleetSettings) -> list[ConfigProblem]:
     """Return what is wrong with the configuration of each node, told once where it is the same for all."""
-    if _is_embedded(document):
-        text = "the nodes of a fleet need one broker for all: set it to false, and host to a broker of your own"
-        return [ConfigProblem("mqtt.embedded", text)]
+    embedded = embedded_broker(document)
+    if embedded is not None:
+        return [embedded]
     problems = []
     for name, node in fleet.nodes.items():
         own = merged(document, node.settings) | {"node": name}
         path = f"fleet.nodes.{name}.settings"
-        if _is_embedded(own):
-            problems.append(ConfigProblem(f"{path}.mqtt.embedded", "the nodes of a fleet need one broker for all"))
+        embedded = embedded_broker(own)
+        if embedded is not None:
+            problems.append(ConfigProblem(f"{path}.{embedded.path}", embedded.text))
             continue
         try:
             parse(own)
@@ -72,8 +82,3 @@ def _nowhere(wanted: CameraFleet, fleet: FleetSettings) -> str:
             return f"none of the nodes that may hold it has the site {wanted.site}"
     able = [node for node in chosen.values() if node.capacity is None or node.capacity >= wanted.weight]
     return "" if able else f"none of the nodes that may hold it has the capacity for its weight of {wanted.weight:g}"
-
-
-def _is_embedded(document: Mapping[str, Any]) -> bool:
-    mqtt = document.get("mqtt")
-    return isinstance(mqtt, Mapping) and bool(mqtt.get("embedded"))

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from visaged.daemon.config.document import ConfigProblem, SettingsError
+from visaged.daemon.config.document import SettingsError
+from visaged.daemon.fleet.problems import embedded_broker
 from visaged.daemon.management.patches import merged, name_of
 from visaged.daemon.settings import check, parse
 
@@ -29,9 +30,9 @@ def node_document(document: Document, node: str, doors: Path | None = None) -> D
     for key in ("fleet", "nodes", node, "settings"):
         own = own.get(key) or {} if isinstance(own, Mapping) else {}
     result: Document = merged(document, own) | {"node": node}
-    if isinstance(result.get("mqtt"), Mapping) and result["mqtt"].get("embedded"):
-        text = "the nodes of a fleet need one broker for all: set it to false, and host to a broker of your own"
-        raise SettingsError([ConfigProblem("mqtt.embedded", text)])
+    embedded = embedded_broker(result)
+    if embedded is not None:
+        raise SettingsError([embedded])
     return result if doors is None else merged(result, {"http": {"fleet": {"doors": str(doors)}}})
 
 
